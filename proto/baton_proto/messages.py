@@ -1,0 +1,423 @@
+"""Every message of the contract, each field listed once.
+
+Four families: what a client sends, the frames of a request's log, what the gateway says about a connection, and what
+workers tell each other. JSON and msgpack, the AsyncAPI document and the checks on input are all derived from these
+classes. Unknown fields are ignored; an unknown `type` or a wrong major version is an error.
+
+Times are milliseconds: durations as numbers ending in `_ms`, instants as Unix epoch in milliseconds, except for
+`timestamp` in a frame, which is RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+WIRE_VERSION = 1
+"""Major version of the messages between processes; a worker accepts this one and the one before."""
+
+MAX_QUERY_BYTES = 32 * 1024
+MAX_MESSAGE_BYTES = 10 * 1000 * 1000
+"""Largest WebSocket message a client may send; beyond it the gateway closes with 1009."""
+MAX_ENTRY_BYTES = 768 * 1024
+"""Largest log entry or work message; NATS refuses 1 MiB, and its headers need room."""
+MAX_SNIPPET_CHARS = 500
+MAX_TOP_K = 50
+
+REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+
+Version = Annotated[int, Meta(ge=1)]
+RequestId = Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
+ConversationId = Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
+Count = Annotated[int, Meta(ge=0)]
+Language = Literal["zh", "en"]
+Stage = Literal["understanding", "retrieving", "generating", "tool"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter"]
+ErrorCode = Literal[
+    "bad_json",
+    "bad_message",
+    "unknown_type",
+    "bad_request_id",
+    "too_large",
+    "unauthorized",
+    "forbidden",
+    "not_found",
+    "gone",
+    "conversation_busy",
+    "rate_limited",
+    "overloaded",
+    "no_worker",
+    "deadline",
+    "retrieval_failed",
+    "model_failed",
+    "model_stalled",
+    "poisoned",
+    "log_lost",
+    "internal",
+]
+
+
+def _wire_version() -> int:
+    # A factory, because a field equal to a plain default would be left out of the bytes, and `v` must always be there.
+    return WIRE_VERSION
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all messages: immutable, keyword-only, absent fields are not written."""
+
+
+# --- client to server -------------------------------------------------------------------------------------------------
+
+
+class Sampling(Message, frozen=True, kw_only=True):
+    """How the model should sample. Absent means the server's setting."""
+
+    seed: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=32_768)] | None = None
+
+
+class Query(Sampling, frozen=True, kw_only=True, tag_field="type", tag="query"):
+    """A question. A JSON object with `query` and no `type` is one too."""
+
+    query: str
+    request_id: RequestId | None = None
+    conversation_id: ConversationId | None = None
+    language: Language | None = None
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] | None = None
+    filters: dict[str, Any] | None = None
+    deadline_ms: Annotated[int, Meta(ge=1_000, le=600_000)] | None = None
+    cache: bool = True
+    on_disconnect: Literal["continue", "cancel"] | None = None
+    if_busy: Literal["reject", "enqueue", "interrupt"] | None = None
+
+
+class Resume(Message, frozen=True, kw_only=True, tag_field="type", tag="resume"):
+    request_id: RequestId
+    after_seq: Annotated[int, Meta(ge=-1)] = -1
+
+
+class Cancel(Message, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    request_id: RequestId
+
+
+class Auth(Message, frozen=True, kw_only=True, tag_field="type", tag="auth"):
+    token: str
+
+
+class Ping(Message, frozen=True, kw_only=True, tag_field="type", tag="ping"):
+    pass
+
+
+ClientMessage = Query | Resume | Cancel | Auth | Ping
+
+
+# --- parts of frames and items ----------------------------------------------------------------------------------------
+
+
+class Source(Message, frozen=True, kw_only=True):
+    """One retrieved passage as a client sees it. `[n]` in the answer points at `n`; `start` and `end` are character
+    offsets into the document's extracted text; `page` counts from 1; a higher `score` is better."""
+
+    n: Annotated[int, Meta(ge=1)]
+    id: str
+    document_id: str
+    title: str
+    url: str
+    snippet: Annotated[str, Meta(max_length=MAX_SNIPPET_CHARS)]
+    score: float
+    page: Annotated[int, Meta(ge=1)] | None = None
+    start: Count | None = None
+    end: Count | None = None
+
+
+class Passage(Message, frozen=True, kw_only=True):
+    """One retrieved passage as workers see it: a `Source` with its whole text instead of a snippet."""
+
+    n: Annotated[int, Meta(ge=1)]
+    id: str
+    document_id: str
+    title: str
+    url: str
+    text: str
+    score: float
+    page: Annotated[int, Meta(ge=1)] | None = None
+    start: Count | None = None
+    end: Count | None = None
+    heading: str = ""
+
+
+class ToolSpec(Message, frozen=True, kw_only=True):
+    """A tool as a model is told of it. `parameters` is a JSON Schema of type object."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str
+    parameters: dict[str, Any]
+    idempotent: bool = True
+
+
+class ToolCall(Message, frozen=True, kw_only=True):
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolOutcome(Message, frozen=True, kw_only=True):
+    """What a call gave: the text for the model. With `ok` false it says what went wrong."""
+
+    call_id: str
+    name: str
+    ok: bool
+    content: str
+    elapsed_ms: Count = 0
+
+
+class ToolTurn(Message, frozen=True, kw_only=True):
+    """One round of calls. `text` is what the model had written in this turn before it asked for them."""
+
+    calls: list[ToolCall]
+    results: list[ToolOutcome]
+    text: str = ""
+
+
+class Citation(Message, frozen=True, kw_only=True):
+    """`[n]` stands at characters `start` to `end` of the answer."""
+
+    n: int
+    start: Count
+    end: Count
+
+
+class Usage(Message, frozen=True, kw_only=True, omit_defaults=False):
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+
+
+class Timings(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """`queue_ms` is the time in work queues, all stages together; `ttfb_ms` and `ttft_ms` count from the query's
+    arrival at the gateway; `tokens_per_second` is over `generation_ms`."""
+
+    queue_ms: Count = 0
+    retrieval_ms: Count = 0
+    ttfb_ms: Count | None = None
+    ttft_ms: Count | None = None
+    generation_ms: Count = 0
+    tokens_per_second: float | None = None
+    tool_calls: Count = 0
+
+
+# --- work items -------------------------------------------------------------------------------------------------------
+
+
+class WorkItem(Message, frozen=True, kw_only=True):
+    """All a worker needs to go on with a request. It travels inside the log, in the `handoff` of a frame.
+
+    `stage` is `retrieve`, `generate` or `tools.<set>`. `calls` is set for tools only. `queued_ms` is when this item was
+    handed over, for the time in the queue. `extra` holds top-level fields this version does not know; they are written
+    back as they came, so a newer worker's fields survive an older one's hand-off.
+    """
+
+    stage: str
+    key: str
+    shard: Count
+    request_id: RequestId
+    owner: str
+    query: str
+    language: Language
+    received_ms: int
+    deadline_ms: int
+    queued_ms: int
+    v: Version = field(default_factory=_wire_version)
+    claims: dict[str, Any] = field(default_factory=dict)
+    conversation_id: str | None = None
+    top_k: int | None = None
+    filters: dict[str, Any] | None = None
+    sampling: Sampling = Sampling()
+    cache: bool = True
+    passages: list[Passage] = field(default_factory=list)
+    turns: list[ToolTurn] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    text: str = ""
+    timings: Timings = Timings()
+    usage: Usage = Usage()
+    traceparent: str = ""
+    variant: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Handoff(Message, frozen=True, kw_only=True):
+    """The baton passes to `stage`. The item is here, or, where it is too large for a message, in the object store
+    under the name `object`."""
+
+    stage: str
+    item: dict[str, Any] | None = None
+    object: str | None = None
+
+
+class WorkRef(Message, frozen=True, kw_only=True):
+    """What lies in the work queue: which log holds the item, and the `seq` of the frame that handed it over."""
+
+    stage: str
+    key: str
+    shard: Count
+    seq: Count
+    v: Version = field(default_factory=_wire_version)
+
+
+# --- the log: frames and entries --------------------------------------------------------------------------------------
+
+
+class Frame(Message, frozen=True, kw_only=True, tag_field="type"):
+    """A frame of a request's log. The writer's sequencer sets `seq` and `timestamp`. `handoff` is internal: it is
+    never shown to a client."""
+
+    seq: Annotated[int, Meta(ge=-1)] = -1
+    timestamp: str = ""
+    handoff: Handoff | None = None
+
+
+class Accepted(Frame, frozen=True, kw_only=True, tag="accepted"):
+    conversation_id: str
+
+
+class Status(Frame, frozen=True, kw_only=True, tag="status"):
+    stage: Stage
+    content: str
+    count: Count | None = None
+    elapsed_ms: Count | None = None
+    call_id: str | None = None
+
+
+class Sources(Frame, frozen=True, kw_only=True, tag="sources"):
+    sources: list[Source]
+
+
+class AnswerChunk(Frame, frozen=True, kw_only=True, tag="answer_chunk"):
+    content: str
+
+
+class ToolCalled(Frame, frozen=True, kw_only=True, tag="tool_call"):
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class ToolResult(Frame, frozen=True, kw_only=True, tag="tool_result"):
+    call_id: str
+    name: str
+    ok: bool
+    elapsed_ms: Count
+    content: str
+
+
+class AnswerReset(Frame, frozen=True, kw_only=True, tag="answer_reset"):
+    pass
+
+
+class Done(Frame, frozen=True, kw_only=True, tag="done"):
+    finish_reason: FinishReason
+    cited: list[int]
+    citations: list[Citation]
+    usage: Usage
+    timings: Timings
+    fingerprint: str | None = None
+    cache: Literal["hit", "miss", "off"] | None = None
+    variant: str | None = None
+
+
+class Error(Frame, frozen=True, kw_only=True, tag="error"):
+    code: ErrorCode
+    message: str
+    retryable: bool
+    retry_after_ms: Count | None = None
+
+
+LogFrame = Accepted | Status | Sources | AnswerChunk | ToolCalled | ToolResult | AnswerReset | Done | Error
+TERMINAL = (Done, Error)
+
+
+class LogEntry(Message, frozen=True, kw_only=True):
+    """One message of a request's log: frames that were appended together. `append_id` is new for every append and
+    tells a writer whose answer got lost whether the entry at the tail is its own."""
+
+    request_id: RequestId
+    append_id: str
+    writer: str
+    frames: Annotated[list[LogFrame], Meta(min_length=1)]
+    v: Version = field(default_factory=_wire_version)
+
+
+# --- connection frames (server to client, no seq) ---------------------------------------------------------------------
+
+
+class Limits(Message, frozen=True, kw_only=True, omit_defaults=False):
+    message_bytes: int
+    query_bytes: int
+    requests_per_connection: int
+    idle_seconds: int
+
+
+class Hello(Message, frozen=True, kw_only=True, tag_field="type", tag="hello"):
+    """Sent first on every connection. `auth` says whether an `auth` message must follow."""
+
+    protocol: Literal["baton.v1"]
+    heartbeat_ms: int
+    limits: Limits
+    auth: Literal["off", "required", "ok"]
+    server: str
+
+
+class Resumed(Message, frozen=True, kw_only=True, tag_field="type", tag="resumed"):
+    request_id: str
+    recovered: bool
+    next_seq: int
+    answer: str | None = None
+    sources: list[Source] | None = None
+    finish_reason: FinishReason | None = None
+
+
+class Pong(Message, frozen=True, kw_only=True, tag_field="type", tag="pong"):
+    pass
+
+
+# --- workers among themselves -----------------------------------------------------------------------------------------
+
+
+class Announcement(Message, frozen=True, kw_only=True):
+    """What a live worker says of itself on its presence subject, about once a second. A worker that has not been
+    heard for `PRESENCE_TTL_MS` is taken for absent."""
+
+    worker: str
+    stage: str
+    slots: Count
+    running: Count
+    v: Version = field(default_factory=_wire_version)
+    draining: bool = False
+    tools: list[ToolSpec] = field(default_factory=list)
+
+
+PRESENCE_INTERVAL_MS = 1_000
+PRESENCE_TTL_MS = 4_000
+
+
+class CancelOrder(Message, frozen=True, kw_only=True):
+    """The last value on a request's cancel subject; its holder ends the log with `done`/`cancelled`."""
+
+    key: str
+    requested_ms: int
+    v: Version = field(default_factory=_wire_version)
+
+
+class DeadWork(Message, frozen=True, kw_only=True):
+    """A work item that was set aside because no worker survived it."""
+
+    ref: WorkRef
+    request_id: str
+    reason: str
+    deliveries: int
+    at_ms: int
+    v: Version = field(default_factory=_wire_version)
+
+
+WireMessage = LogEntry | WorkRef | WorkItem | Announcement | CancelOrder | DeadWork

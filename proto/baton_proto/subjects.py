@@ -1,0 +1,122 @@
+"""NATS subjects, streams and buckets: built and parsed here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from typing import NamedTuple
+
+PREFIX = "baton.v1"
+DEFAULT_SHARDS = 16
+
+WORK_STREAM = "BATON_WORK"
+DEAD_STREAM = "BATON_DEAD"
+CANCEL_STREAM = "BATON_CANCEL"
+AUDIT_STREAM = "BATON_AUDIT"
+CONVERSATIONS_BUCKET = "baton_conversations"
+ANSWERS_BUCKET = "baton_answers"
+CACHE_BUCKET = "baton_cache"
+DOCUMENTS_BUCKET = "baton_documents"
+
+RETRIEVE = "retrieve"
+GENERATE = "generate"
+TOOLS = "tools"
+
+CENSUS = f"{PREFIX}.census"
+"""A message here asks every worker to announce itself at once."""
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_STAGE = re.compile(r"retrieve|generate|tools\.[A-Za-z0-9_-]{1,64}")
+
+
+class LogAddress(NamedTuple):
+    """Where a request's log lies."""
+
+    shard: int
+    key: str
+
+
+def request_key(owner: str, request_id: str) -> str:
+    """The request's key: the first 32 hex digits of SHA-256 over `owner`, a zero byte, and `request_id` (UTF-8).
+
+    The owner is inside, so nobody can name another owner's request.
+    """
+    return hashlib.sha256(f"{owner}\0{request_id}".encode()).hexdigest()[:32]
+
+
+def address(key: str, shards: int = DEFAULT_SHARDS) -> LogAddress:
+    """The shard is CRC32 (zlib's polynomial) of the key's ASCII bytes, modulo the number of shards."""
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"a request key is 32 lower-case hex digits, not {key!r}")
+    return LogAddress(zlib.crc32(key.encode()) % shards, key)
+
+
+def log_subject(at: LogAddress) -> str:
+    """Where writers append."""
+    return f"{PREFIX}.log.{at.shard}.{at.key}"
+
+
+def live_subject(at: LogAddress) -> str:
+    """Where the stream republishes what it has stored; the only subject a gateway listens to."""
+    return f"{PREFIX}.live.{at.shard}.{at.key}"
+
+
+def log_stream(shard: int) -> str:
+    return f"BATON_LOG_{shard}"
+
+
+def parse_live(subject: str) -> LogAddress:
+    """The address in a live or log subject.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = subject.split(".")
+    if len(parts) != 5 or ".".join(parts[:2]) != PREFIX or parts[2] not in ("live", "log") or not parts[3].isdecimal():
+        raise ValueError(f"not a log or live subject: {subject!r}")
+    if not _KEY.fullmatch(parts[4]):
+        raise ValueError(f"not a request key in {subject!r}")
+    return LogAddress(int(parts[3]), parts[4])
+
+
+def tools_stage(tool_set: str) -> str:
+    return checked_stage(f"{TOOLS}.{tool_set}")
+
+
+def checked_stage(stage: str) -> str:
+    """`stage` itself if it is `retrieve`, `generate` or `tools.<set>`; otherwise ValueError."""
+    if not _STAGE.fullmatch(stage):
+        raise ValueError(f"a stage is 'retrieve', 'generate' or 'tools.<set>', not {stage!r}")
+    return stage
+
+
+def work_subject(stage: str) -> str:
+    return f"{PREFIX}.work.{checked_stage(stage)}"
+
+
+def work_consumer(stage: str) -> str:
+    """Name of the durable pull consumer that all workers of a stage share."""
+    return checked_stage(stage).replace(".", "_")
+
+
+def dead_subject(stage: str) -> str:
+    return f"{PREFIX}.dead.{checked_stage(stage)}"
+
+
+def cancel_subject(key: str) -> str:
+    return f"{PREFIX}.cancel.{key}"
+
+
+def presence_subject(stage: str) -> str:
+    return f"{PREFIX}.workers.{checked_stage(stage)}"
+
+
+def work_message_id(key: str, seq: int) -> str:
+    """`Nats-Msg-Id` of the work message for the hand-off in frame `seq`."""
+    return f"{key}.{seq}"
+
+
+def handoff_object(key: str, seq: int) -> str:
+    """Name in the object store of a hand-off too large for a message."""
+    return f"handoff/{key}.{seq}"

@@ -1,0 +1,1 @@
+"""Baton's services; each runs alone with `python -m services.<name>`."""

@@ -1,0 +1,178 @@
+"""Every setting of every service, declared once. The table in docs/settings.md is generated from these classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .settings import setting
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    url: str = setting("BATON_NATS_URL", "nats://127.0.0.1:4222", "NATS servers, separated by commas.")
+    log_storage: str = setting("BATON_LOG_STORAGE", "file", "Where logs and work are kept.", choices=("file", "memory"))
+    replicas: int = setting("BATON_REPLICAS", 1, "JetStream replicas of every stream.", minimum=1, maximum=5)
+    shards: int = setting(
+        "BATON_LOG_SHARDS",
+        16,
+        "Streams over which logs are spread; fixed for the life of the logs.",
+        minimum=1,
+        maximum=256,
+    )
+    log_max_age_s: int = setting(
+        "BATON_LOG_MAX_AGE_S", 3600, "Seconds a finished log stays readable.", minimum=60, maximum=604_800
+    )
+    log_max_bytes: int = setting(
+        "BATON_LOG_MAX_BYTES", 256 * 1024 * 1024, "Most bytes in one log shard.", minimum=1024 * 1024
+    )
+    work_max_items: int = setting(
+        "BATON_WORK_MAX_ITEMS", 10_000, "Work items waiting before new queries are refused.", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    log: str = setting("BATON_LOG", "text", "Form of log lines.", choices=("text", "json"))
+    log_level: str = setting(
+        "BATON_LOG_LEVEL", "info", "Least severe lines to print.", choices=("debug", "info", "warning", "error")
+    )
+    metrics_port: int = setting(
+        "BATON_METRICS_PORT", 0, "Port of a worker's /metrics and /healthz; 0 = none.", minimum=0, maximum=65_535
+    )
+    metrics_host: str = setting("BATON_METRICS_HOST", "127.0.0.1", "Address on which a worker serves its metrics.")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    host: str = setting("BATON_GATEWAY_HOST", "127.0.0.1", "Address to listen on.")
+    port: int = setting("BATON_GATEWAY_PORT", 8000, "Port to listen on; 0 = any free one.", minimum=0, maximum=65_535)
+    auth: str = setting(
+        "BATON_AUTH", "auto", "`off` allows a gateway without authentication on any address.", choices=("auto", "off")
+    )
+    jwt_secret: str = setting("BATON_JWT_SECRET", "", "Shared secret (HS256) of the tokens.", secret=True)
+    jwt_jwks: str = setting("BATON_JWT_JWKS", "", "URL of the key set (JWKS) that signs the tokens.")
+    jwt_audience: str = setting("BATON_JWT_AUDIENCE", "", "`aud` that a token must carry.")
+    jwt_issuer: str = setting("BATON_JWT_ISSUER", "", "`iss` that a token must carry.")
+    origins: tuple[str, ...] = setting(
+        "BATON_ALLOWED_ORIGINS",
+        (),
+        "Further origins whose pages may connect, separated by commas; `*` = all. The gateway's own origin always may, "
+        "and any loopback origin while it listens on loopback.",
+    )
+    idle_s: float = setting("BATON_IDLE_S", 300.0, "Seconds without data before 4008.", minimum=0.1)
+    auth_timeout_s: float = setting("BATON_AUTH_TIMEOUT_S", 10.0, "Seconds to wait for `auth`.", minimum=0.1)
+    deadline_ms: int = setting(
+        "BATON_DEADLINE_MS",
+        120_000,
+        "Milliseconds an answer may take when the client names none.",
+        minimum=1_000,
+        maximum=600_000,
+    )
+    top_k: int = setting(
+        "BATON_TOP_K", 6, "Passages per question when the client names no number.", minimum=1, maximum=50
+    )
+    language: str = setting("BATON_LANGUAGE", "en", "Language where a question shows none.", choices=("zh", "en"))
+    requests_per_connection: int = setting(
+        "BATON_REQUESTS_PER_CONNECTION", 64, "Requests that run at once on one connection.", minimum=1
+    )
+    max_connections: int = setting("BATON_MAX_CONNECTIONS", 10_000, "Connections before 4029.", minimum=1)
+    send_buffer_bytes: int = setting(
+        "BATON_SEND_BUFFER_BYTES", 4 * 1024 * 1024, "Bytes that may wait for a slow client before 4009.", minimum=65_536
+    )
+    no_worker_s: float = setting(
+        "BATON_NO_WORKER_S", 6.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
+    )
+    drain_s: float = setting("BATON_DRAIN_S", 20.0, "Seconds a service may take to finish on SIGTERM.", minimum=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    concurrency: int = setting("BATON_CONCURRENCY", 16, "Requests a worker serves at once.", minimum=1, maximum=4096)
+    ack_wait_s: float = setting(
+        "BATON_ACK_WAIT_S", 5.0, "Seconds without a renewal before work goes to another worker.", minimum=2
+    )
+    max_deliveries: int = setting(
+        "BATON_MAX_DELIVERIES", 5, "Deliveries of one item before its request ends with `poisoned`.", minimum=1
+    )
+    drain_s: float = setting("BATON_DRAIN_S", 20.0, "Seconds a service may take to finish on SIGTERM.", minimum=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverSettings:
+    retriever: str = setting("BATON_RETRIEVER", "milvus", "`milvus`, or `module:attribute` of your own implementation.")
+    milvus_uri: str = setting(
+        "BATON_MILVUS_URI", "http://127.0.0.1:19530", "Address of Milvus: Lite's server, standalone or distributed."
+    )
+    milvus_token: str = setting("BATON_MILVUS_TOKEN", "", "Token or `user:password` for Milvus.", secret=True)
+    collection: str = setting("BATON_MILVUS_COLLECTION", "baton_passages", "Collection of the passages.")
+    timeout_s: float = setting("BATON_RETRIEVAL_TIMEOUT_S", 8.0, "Seconds one search may take.", minimum=0.1)
+    embedder: str = setting(
+        "BATON_EMBEDDER",
+        "none",
+        "`none` (full text only), `openai` (any `/v1/embeddings`), or `module:attribute`.",
+    )
+    embedding_url: str = setting("BATON_EMBEDDING_URL", "", "Base URL of the embedding server, ending in `/v1`.")
+    embedding_model: str = setting("BATON_EMBEDDING_MODEL", "", "Name of the embedding model.")
+    embedding_api_key: str = setting("BATON_EMBEDDING_API_KEY", "", "Key of the embedding server.", secret=True)
+    chunk_chars: int = setting(
+        "BATON_CHUNK_CHARS",
+        900,
+        "Largest passage, in characters (a Chinese one counts as two).",
+        minimum=100,
+        maximum=8_000,
+    )
+    max_document_bytes: int = setting(
+        "BATON_MAX_DOCUMENT_BYTES", 50 * 1024 * 1024, "Largest file that is ingested.", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorSettings:
+    generator: str = setting(
+        "BATON_GENERATOR", "extractive", "`extractive`, `openai`, or `module:attribute` of your own implementation."
+    )
+    llm_url: str = setting("BATON_LLM_URL", "", "Base URL of an OpenAI-compatible server, ending in `/v1`.")
+    llm_model: str = setting("BATON_LLM_MODEL", "", "Name of the model.")
+    llm_api_key: str = setting("BATON_LLM_API_KEY", "", "Key of the LLM server.", secret=True)
+    first_token_timeout_s: float = setting(
+        "BATON_LLM_FIRST_TOKEN_TIMEOUT_S", 30.0, "Seconds to wait for a model's first token.", minimum=0.1
+    )
+    token_timeout_s: float = setting(
+        "BATON_LLM_TOKEN_TIMEOUT_S", 15.0, "Seconds to wait between two tokens.", minimum=0.1
+    )
+    prompts: str = setting("BATON_PROMPTS", "", "Folder of prompt files; empty = the ones that ship with Baton.")
+    chunk_delay_ms: int = setting(
+        "BATON_EXTRACTIVE_DELAY_MS",
+        15,
+        "Milliseconds between the pieces of an extractive answer.",
+        minimum=0,
+        maximum=10_000,
+    )
+    max_tool_turns: int = setting(
+        "BATON_MAX_TOOL_TURNS", 6, "Rounds of tool calls in one answer.", minimum=0, maximum=50
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsSettings:
+    tools: str = setting("BATON_TOOLS", "", "YAML file with further tools.")
+    tool_set: str = setting("BATON_TOOL_SET", "default", "Name of the tool set that this worker serves.")
+    timeout_s: float = setting("BATON_TOOL_TIMEOUT_S", 20.0, "Seconds one call may take at most.", minimum=0.1)
+    max_result_chars: int = setting(
+        "BATON_TOOL_MAX_RESULT_CHARS", 8_000, "Characters of a tool's result that are kept.", minimum=100
+    )
+    leave_url: str = setting(
+        "BATON_LEAVE_URL", "", "Base URL of the HR system that `leave_balance` asks; empty = the tool is not offered."
+    )
+    timezone: str = setting("BATON_TIMEZONE", "Asia/Shanghai", "Time zone of the date and time tool.")
+
+
+ALL_SETTINGS: tuple[type, ...] = (
+    NatsSettings,
+    TelemetrySettings,
+    GatewaySettings,
+    WorkerSettings,
+    RetrieverSettings,
+    GeneratorSettings,
+    ToolsSettings,
+)

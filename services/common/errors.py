@@ -1,0 +1,19 @@
+"""Failures that a person will read about: they become an error frame, never a traceback."""
+
+from __future__ import annotations
+
+from baton_proto.messages import ErrorCode
+
+
+class ServiceError(Exception):
+    """A failure with a name in the protocol. `message` is shown to the client: no secrets, no internals, a hint where
+    there is one. `retryable` means that the same question may well succeed later."""
+
+    def __init__(
+        self, code: ErrorCode, message: str, *, retryable: bool = False, retry_after_ms: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.message = message
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms

@@ -1,0 +1,61 @@
+"""The generator's port: one method. An implementation is opened by an async context manager that a setting names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from baton_proto.messages import FinishReason, Language, Passage, Sampling, ToolCall, ToolSpec, ToolTurn, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """All that an answer may be made of.
+
+    `passages` are numbered; `[n]` in the answer cites passage n. `turns` are the rounds of tool calls that are over,
+    oldest first. `tools` are those that a live worker serves now; empty means none may be called.
+    """
+
+    question: str
+    language: Language
+    passages: Sequence[Passage] = ()
+    tools: Sequence[ToolSpec] = ()
+    turns: Sequence[ToolTurn] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer, in order; it is shown as it comes and never taken back."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The generator wants these tools called and ends here; it is asked again with the results in `Prompt.turns`."""
+
+    calls: Sequence[ToolCall]
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The answer is complete."""
+
+    reason: FinishReason = "stop"
+    usage: Usage = field(default_factory=Usage)
+
+
+Event = Text | Calls | Finish
+
+
+class Generator(Protocol):
+    """Writes one turn of an answer: any number of `Text`, then exactly one `Calls` or `Finish`.
+
+    Raises `ServiceError` with `model_failed` or `model_stalled`. Closing the iterator must stop the work at once and
+    close what it had open. May be called concurrently.
+    """
+
+    def generate(self, prompt: Prompt) -> AsyncIterator[Event]: ...

@@ -1,0 +1,38 @@
+"""The tools' port: one method, beside a description that a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from baton_proto.messages import Language, ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """Who asks, and how to report. `owner` and `claims` come from the user's token, never from a model; `progress`
+    shows a line to the user while the tool runs and never blocks."""
+
+    call_id: str
+    owner: str
+    language: Language
+    progress: Callable[[str], None]
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Tool(Protocol):
+    """`call` returns the text for the model. Arguments have been checked against `spec.parameters`.
+
+    Any exception becomes the result `ok: false`; a `ToolError`'s text is shown to user and model, other exceptions are
+    only logged. The runner bounds time (`timeout_s`, seconds) and size, and cancels the call when the user stops.
+    """
+
+    spec: ToolSpec
+    timeout_s: float
+
+    async def call(self, arguments: dict[str, Any], context: ToolContext) -> str: ...
+
+
+class ToolError(Exception):
+    """A failure that user and model may read about."""

@@ -31,7 +31,8 @@ class NatsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class TelemetrySettings:
+class ProcessSettings:
+    drain_s: float = setting("BATON_DRAIN_S", 20.0, "Seconds a service may take to finish on SIGTERM.", minimum=0.1)
     log: str = setting("BATON_LOG", "text", "Form of log lines.", choices=("text", "json"))
     log_level: str = setting(
         "BATON_LOG_LEVEL", "info", "Least severe lines to print.", choices=("debug", "info", "warning", "error")
@@ -82,7 +83,6 @@ class GatewaySettings:
     no_worker_s: float = setting(
         "BATON_NO_WORKER_S", 6.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
     )
-    drain_s: float = setting("BATON_DRAIN_S", 20.0, "Seconds a service may take to finish on SIGTERM.", minimum=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,6 @@ class WorkerSettings:
     max_deliveries: int = setting(
         "BATON_MAX_DELIVERIES", 5, "Deliveries of one item before its request ends with `poisoned`.", minimum=1
     )
-    drain_s: float = setting("BATON_DRAIN_S", 20.0, "Seconds a service may take to finish on SIGTERM.", minimum=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ class ToolsSettings:
 
 ALL_SETTINGS: tuple[type, ...] = (
     NatsSettings,
-    TelemetrySettings,
+    ProcessSettings,
     GatewaySettings,
     WorkerSettings,
     RetrieverSettings,

@@ -1,6 +1,6 @@
 """Prints data-privacy.en.html to the handbook's PDF with Chromium. Only needed after a change of that page.
 
-    python examples/hr_assistant/pdf_source/make_pdf.py [CHROMIUM]
+python examples/hr_assistant/pdf_source/make_pdf.py [CHROMIUM]
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ def main() -> None:
         sys.exit(f"none of {', '.join(NAMES)} is on the PATH; pass the browser's path as the argument")
     target = HERE.parent / "documents" / "data-privacy.en.pdf"
     with tempfile.TemporaryDirectory() as profile:
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer", f"--user-data-dir={profile}"]
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-pdf-header-footer",
+            f"--user-data-dir={profile}",
+        ]
         source = (HERE / "data-privacy.en.html").as_uri()
         subprocess.run([browser, *options, f"--print-to-pdf={target}", source], check=True, timeout=60)
     print(f"{target.name}: {target.stat().st_size} bytes")

@@ -13,7 +13,7 @@ set_name=${1:-run}
 venv=.venv
 unfinished=$venv/.unfinished
 
-say() { printf '%s\n' "$*" >&2; }
+say() { printf '%s\n' "$@" >&2; }
 die() { say "$@"; exit 1; }
 
 case $set_name in
@@ -56,8 +56,8 @@ find_python() {
         die "PYTHON=$PYTHON is not a Python 3.11 or newer${seen:+: found$seen}."
     fi
     die "Baton needs Python 3.11 or newer.${seen:+ Found only:$seen.}" \
-        $'\n'"Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.13)," \
-        $'\n'"or name yours: make run PYTHON=/path/to/python3"
+        "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.13)," \
+        "or name yours: make run PYTHON=/path/to/python3"
 }
 
 check_can_make_venv() {
@@ -65,13 +65,12 @@ check_can_make_venv() {
     local minor
     minor=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     die "$1 cannot make a virtual environment: its venv or ensurepip module is missing." \
-        $'\n'"Debian, Ubuntu: apt install python$minor-venv"
+        "Debian, Ubuntu: apt install python$minor-venv"
 }
 
 pip_install() {
-    if ! $venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input "$@"; then
-        die "" "Installing the Python packages failed; the reason is above. Nothing else was changed:" \
-            $'\n'"put it right and run the same command again."
+    if ! $venv/bin/python -m pip install -qq --disable-pip-version-check --no-input "$@"; then
+        die "Installing the Python packages failed; the reason is above." "Put it right and run the same command again."
     fi
 }
 

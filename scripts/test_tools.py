@@ -1,4 +1,4 @@
-"""What the tests need beside Python packages: a Chromium, node packages, promtool. Finds them, or installs them where it may.
+"""What the tests need beside Python packages: a Chromium, node packages, promtool. Finds or installs them.
 
 `python scripts/test_tools.py` is part of `make test`. It fails only when something is missing that it could not
 install, and then says what to install by hand.

@@ -209,6 +209,7 @@ class _Child:
             self._tell(f"did not stop within {self.command.stop_s:g} s; killed")
             self.kill()
         await asyncio.gather(self.task, return_exceptions=True)
+        self.log.close()
 
     def kill(self) -> None:
         self._stopping = True

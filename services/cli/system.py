@@ -156,9 +156,12 @@ def _welcome(plan: Plan, screen: Screen, data: Path, seconds: float) -> None:
     for other in others:
         screen.say(f"  also      {other}")
     screen.say(f'  terminal  .venv/bin/{ask} "How many days of annual leave do I get?"')
-    if (plan.nats, plan.milvus) != (("127.0.0.1", NATS_PORT), ("127.0.0.1", MILVUS_PORT)):
-        for name in ("BATON_NATS_URL", "BATON_MILVUS_URI"):
-            screen.say(f"  other baton commands need  {name}={plan.environ.get(name, '')}")
+    for name, where, usual in (
+        ("BATON_NATS_URL", plan.nats, ("127.0.0.1", NATS_PORT)),
+        ("BATON_MILVUS_URI", plan.milvus, ("127.0.0.1", MILVUS_PORT)),
+    ):
+        if where not in (None, usual):
+            screen.say(f"  settings  {name}={plan.environ[name]} (other baton commands need it)")
     screen.say(f"  logs      {data / 'logs'}")
     screen.say("  stop      Ctrl-C\n")
 

@@ -60,8 +60,7 @@ async def closed_with(socket: ClientConnection) -> int:
             while True:
                 await socket.recv()
         except websockets.ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return closed.rcvd.code
+            return closed.rcvd.code if closed.rcvd else 1006
 
 
 BAD = [

@@ -25,7 +25,14 @@ MAX_ENTRY_BYTES = 768 * 1024
 MAX_SNIPPET_CHARS = 500
 MAX_TOP_K = 50
 
-REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+MAX_FILTERS_BYTES = 8 * 1024
+"""Largest `filters` of a query: UTF-8 bytes of all its strings, and 8 for every other value."""
+MAX_FILTERS_VALUES = 256
+MAX_FILTERS_DEPTH = 4
+"""Levels of maps and lists in `filters`, itself included."""
+
+REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
+"""`$` alone would let a trailing line feed through in Python; the rest keeps it out in every dialect of JSON Schema."""
 
 Version = Annotated[int, Meta(ge=1)]
 RequestId = Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
@@ -151,7 +158,7 @@ class Passage(Message, frozen=True, kw_only=True):
 class ToolSpec(Message, frozen=True, kw_only=True):
     """A tool as a model is told of it. `parameters` is a JSON Schema of type object."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
     description: str
     parameters: dict[str, Any]
     idempotent: bool = True

@@ -1,0 +1,26 @@
+"""Fixtures for every layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.nats import Nats, nats_server
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own BATON_* and OTEL_* settings must not change what tests see."""
+    for name in list(os.environ):
+        if name.startswith(("BATON_", "OTEL_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[Nats]:
+    """A fresh nats-server for one test."""
+    with nats_server(tmp_path / "nats") as server:
+        yield server

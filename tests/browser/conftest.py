@@ -49,7 +49,9 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
     page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     yield page
-    unexpected = [text for text in problems if "WebSocket connection" not in text and "Failed to load resource" not in text]
+    unexpected = [
+        text for text in problems if "WebSocket connection" not in text and "Failed to load resource" not in text
+    ]
     assert not unexpected, unexpected
 
 

@@ -258,6 +258,23 @@ class Bus:
         except nats.errors.Error as error:
             raise Unconfirmed(str(error)) from None
 
+    async def follow(self, at: LogAddress, callback: Callable[[Stored], None]) -> Callable[[], Awaitable[None]]:
+        """Call `callback` with each message that is stored in a log from now on; returns how to stop.
+
+        Raises:
+            Unconfirmed: there is no connection.
+        """
+
+        async def on_message(message: Msg) -> None:
+            callback(Stored(message.data, int((message.headers or {}).get("Nats-Sequence", "0"))))
+
+        subscription = await self.subscribe(subjects.live_subject(at), on_message)
+
+        async def stop() -> None:
+            await quietly(subscription.unsubscribe())
+
+        return stop
+
     async def publish(self, subject: str, data: bytes, reply: str = "") -> None:
         """Send without an answer; it may be lost, and while NATS is away it is."""
         await quietly(self.client.publish(subject, data, reply=reply))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from nats.aio.msg import Msg
@@ -59,6 +60,10 @@ class Presence:
     def live(self, stage: str) -> list[Announcement]:
         """The live workers of a stage."""
         return [one for one in self._current() if one.stage == stage]
+
+    def counts(self) -> dict[str, int]:
+        """How many workers of each stage are alive."""
+        return dict(Counter(one.stage for one in self._current()))
 
     def tools(self) -> dict[str, list[ToolSpec]]:
         """The tools that live workers serve, by stage; of two tools of one name in a stage the first counts."""

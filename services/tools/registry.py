@@ -96,7 +96,7 @@ def _entries(path: str, problems: list[str]) -> list[tuple[str, Mapping[str, Any
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        problems.append(f"{where}: cannot be read: {error.strerror}")
+        problems.append(f"{where}: cannot be read: {error.strerror or error}")
         return []
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problems.append(f"{where}: is not YAML: {shorten(str(error), 200)}")

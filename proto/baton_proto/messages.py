@@ -22,6 +22,15 @@ MAX_MESSAGE_BYTES = 10 * 1000 * 1000
 """Largest WebSocket message a client may send; beyond it the gateway closes with 1009."""
 MAX_ENTRY_BYTES = 768 * 1024
 """Largest log entry or work message; NATS refuses 1 MiB, and its headers need room."""
+MAX_ENTRY_FRAMES = 512
+MAX_FRAME_BYTES = MAX_ENTRY_BYTES - 4 * 1024
+"""Largest single frame; the rest of an entry needs the difference."""
+MAX_ITEM_BYTES = 64 * MAX_ENTRY_BYTES
+"""Largest work item in the object store."""
+MAX_FREE_FORM_DEPTH = 16
+"""Levels of maps and lists in a tool's arguments or parameters."""
+MAX_ITEM_DEPTH = 32
+"""Levels of maps and lists in a work item, itself included."""
 MAX_SNIPPET_CHARS = 500
 MAX_TOP_K = 50
 
@@ -34,7 +43,15 @@ MAX_FILTERS_DEPTH = 4
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
 """`$` alone would let a trailing line feed through in Python; the rest keeps it out in every dialect of JSON Schema."""
 
+KEY_PATTERN = r"^[0-9a-f]{32}$(?!\n)"
+STAGE_PATTERN = r"^(retrieve|generate|tools\.[A-Za-z0-9_-]{1,64})$(?!\n)"
+
 Version = Annotated[int, Meta(ge=1)]
+Key = Annotated[str, Meta(pattern=KEY_PATTERN)]
+StageName = Annotated[str, Meta(pattern=STAGE_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
+"""A bound that keeps out what JSON cannot carry: infinities and NaN."""
 RequestId = Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
 ConversationId = Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
 Count = Annotated[int, Meta(ge=0)]
@@ -133,7 +150,7 @@ class Source(Message, frozen=True, kw_only=True):
     title: str
     url: str
     snippet: Annotated[str, Meta(max_length=MAX_SNIPPET_CHARS)]
-    score: float
+    score: Finite
     page: Annotated[int, Meta(ge=1)] | None = None
     start: Count | None = None
     end: Count | None = None
@@ -148,7 +165,7 @@ class Passage(Message, frozen=True, kw_only=True):
     title: str
     url: str
     text: str
-    score: float
+    score: Finite
     page: Annotated[int, Meta(ge=1)] | None = None
     start: Count | None = None
     end: Count | None = None
@@ -210,7 +227,7 @@ class Timings(Message, frozen=True, kw_only=True, omit_defaults=False):
     ttfb_ms: Count | None = None
     ttft_ms: Count | None = None
     generation_ms: Count = 0
-    tokens_per_second: float | None = None
+    tokens_per_second: Finite | None = None
     tool_calls: Count = 0
 
 
@@ -225,8 +242,8 @@ class WorkItem(Message, frozen=True, kw_only=True):
     back as they came, so a newer worker's fields survive an older one's hand-off.
     """
 
-    stage: str
-    key: str
+    stage: StageName
+    key: Key
     shard: Count
     request_id: RequestId
     owner: str
@@ -257,7 +274,7 @@ class Handoff(Message, frozen=True, kw_only=True):
     """The baton passes to `stage`. The item is here, or, where it is too large for a message, in the object store
     under the name `object`."""
 
-    stage: str
+    stage: StageName
     item: dict[str, Any] | None = None
     object: str | None = None
 
@@ -265,8 +282,8 @@ class Handoff(Message, frozen=True, kw_only=True):
 class WorkRef(Message, frozen=True, kw_only=True):
     """What lies in the work queue: which log holds the item, and the `seq` of the frame that handed it over."""
 
-    stage: str
-    key: str
+    stage: StageName
+    key: Key
     shard: Count
     seq: Count
     v: Version = field(default_factory=_wire_version)
@@ -349,9 +366,9 @@ class LogEntry(Message, frozen=True, kw_only=True):
     tells a writer whose answer got lost whether the entry at the tail is its own."""
 
     request_id: RequestId
-    append_id: str
-    writer: str
-    frames: Annotated[list[LogFrame], Meta(min_length=1)]
+    append_id: Name
+    writer: Name
+    frames: Annotated[list[LogFrame], Meta(min_length=1, max_length=MAX_ENTRY_FRAMES)]
     v: Version = field(default_factory=_wire_version)
 
 
@@ -396,7 +413,7 @@ class Announcement(Message, frozen=True, kw_only=True):
     heard for `PRESENCE_TTL_MS` is taken for absent."""
 
     worker: str
-    stage: str
+    stage: StageName
     slots: Count
     running: Count
     v: Version = field(default_factory=_wire_version)
@@ -411,7 +428,7 @@ PRESENCE_TTL_MS = 4_000
 class CancelOrder(Message, frozen=True, kw_only=True):
     """The last value on a request's cancel subject; its holder ends the log with `done`/`cancelled`."""
 
-    key: str
+    key: Key
     requested_ms: int
     v: Version = field(default_factory=_wire_version)
 

@@ -33,7 +33,7 @@ def register(subparsers: Any) -> None:
         "--deadline-ms", type=_bounded(1_000, 600_000), metavar="MS", help="most time for the answer (1000 to 600000)"
     )
     parser.add_argument("--json", action="store_true", help="print each frame as a line of JSON, as received")
-    parser.set_defaults(handler=main)
+    parser.set_defaults(func=main)
 
 
 def main(arguments: argparse.Namespace) -> int:

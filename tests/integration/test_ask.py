@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -17,6 +16,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from tests.servers.processes import ROOT, free_port
+
+pytestmark = pytest.mark.anyio
 
 HELLO = {"type": "hello", "protocol": "baton.v1", "auth": "off"}
 SOURCES = [
@@ -285,7 +286,3 @@ def _read_all(descriptor: int) -> str:
         while part := os.read(descriptor, 65_536):
             data += part
     return data.decode()
-
-
-def test_help_is_quick_and_names_every_command() -> None:
-    assert socket  # this module's imports say nothing about the command's

@@ -1,5 +1,5 @@
-"""`baton`: the command line. Each command is a module with `register(subparsers)`, which sets its parser's `func`: it takes
-the parsed arguments and returns the exit status."""
+"""`baton`, the command line. Each command is a module with `register(subparsers)`, which sets its parser's `func`: it
+takes the parsed arguments and returns the exit status."""
 
 from __future__ import annotations
 

@@ -203,8 +203,10 @@ def _check_entry(entry: LogEntry) -> None:
     """The frames of an entry follow each other without a gap, and only the last may end the writer's part."""
     frames = entry.frames
     first, last = frames[0].seq, len(frames) - 1
+    if first < 0:
+        raise WireError("a frame has no seq, or a negative one")
     for at, frame in enumerate(frames):
-        if frame.seq < 0 or frame.seq != first + at:
+        if frame.seq != first + at:
             raise WireError(f"frames of an entry are numbered without gaps: found {frame.seq}, not {first + at}")
         if not frame.timestamp:
             raise WireError(f"frame {frame.seq} has no timestamp")

@@ -81,7 +81,7 @@ class GatewaySettings:
         "BATON_SEND_BUFFER_BYTES", 4 * 1024 * 1024, "Bytes that may wait for a slow client before 4009.", minimum=65_536
     )
     no_worker_s: float = setting(
-        "BATON_NO_WORKER_S", 6.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
+        "BATON_NO_WORKER_S", 4.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from baton_proto.messages import Done, Error, LogFrame, WorkItem
 
@@ -36,4 +36,4 @@ class Job(Protocol):
         """Store the terminal frame."""
 
 
-Handler = Callable[[Job], Awaitable[None]]
+Handler = Callable[[Job], Coroutine[Any, Any, None]]

@@ -31,11 +31,13 @@ class Screen:
         self._console = console
         self._verbose = verbose
         self._importance: dict[str, Importance] = {}
+        self.stopping = False
+        """While all is stopped, services lose each other, and say so: no news to anybody."""
 
     def output(self, name: str, line: str) -> None:
         """A line that a process has printed."""
         shown = self._importance.setdefault(name, Importance())(line)
-        if shown or self._verbose:
+        if self._verbose or (shown and not self.stopping):
             self._prefixed(name, line)
 
     def event(self, name: str, line: str) -> None:
@@ -167,6 +169,7 @@ def _welcome(plan: Plan, screen: Screen, data: Path, seconds: float) -> None:
 
 
 async def _take_down(plan: Plan, supervisor: Supervisor, screen: Screen) -> None:
+    screen.stopping = True
     screen.say("Stopping …", style="bold")
     await supervisor.stop([DOCUMENTS_NAME])
     for kinds in STOP_ORDER:

@@ -1,0 +1,38 @@
+"""A real nats-server with JetStream, on a free port."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.servers.processes import BIN, Process, accepts, running, wait_until
+
+
+@dataclass
+class Nats:
+    port: int
+    process: Process
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def nats_server(folder: Path, port: int = -1) -> Iterator[Nats]:
+    """A server that keeps its streams in `folder`; it may be started there again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.ports"):
+        old.unlink()
+    argv = [str(BIN / "nats-server"), "-js", "-sd", str(folder / "js"), "-a", "127.0.0.1", "-p", str(port)]
+    argv += ["--ports_file_dir", str(folder)]
+    with running(argv, folder / "nats.log") as process:
+        wait_until(lambda: list(folder.glob("*.ports")) or not process.alive, "nats-server has told its port")
+        assert process.alive, process.text()
+        told = json.loads(next(folder.glob("*.ports")).read_text())
+        found = int(told["nats"][0].rpartition(":")[2])
+        wait_until(lambda: accepts(found), "nats-server accepts connections")
+        yield Nats(found, process)

@@ -9,14 +9,16 @@ the answer or, as `<think>`, in front of it.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from baton_proto.messages import FinishReason, ToolCall, Usage
+from baton_proto.messages import MAX_FREE_FORM_DEPTH, FinishReason, ToolCall, Usage
 
 MAX_CALLS = 32
-MAX_ARGUMENT_CHARS = 256 * 1024
+MAX_ARGUMENT_CHARS = 64 * 1024
+MAX_NAME_CHARS = 128
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REASONS: dict[str, FinishReason] = {"length": "length", "max_tokens": "length", "content_filter": "content_filter"}
@@ -120,9 +122,10 @@ class ChatTurn:
             taken.add(call_id)
             raw = _paired("".join(fragments.arguments))
             arguments, problem = parse_arguments(raw)
-            if not fragments.name:
+            if not 0 < len(fragments.name) <= MAX_NAME_CHARS:
                 problem = problem or "the call names no tool"
-            call = ToolCall(call_id=call_id, name=fragments.name, arguments=arguments)
+            name = fragments.name[:MAX_NAME_CHARS]
+            call = ToolCall(call_id=call_id[:MAX_NAME_CHARS], name=name, arguments=arguments)
             parsed.append(ParsedCall(call, raw, problem))
         return parsed
 
@@ -198,9 +201,24 @@ def parse_arguments(raw: str) -> tuple[dict[str, Any], str]:
         return {}, ""
     if not isinstance(value, dict):
         return {}, f"the arguments are a JSON {type(value).__name__} instead of an object"
-    if _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        return {}, "the arguments hold half a character"
-    return value, ""
+    unfit = _unfit(value, MAX_FREE_FORM_DEPTH)
+    return ({}, f"the arguments {unfit}") if unfit else (value, "")
+
+
+def _unfit(value: Any, levels: int) -> str:
+    """Why a value cannot travel on, although Python's parser took it; nothing if it can."""
+    if isinstance(value, dict | list):
+        if levels == 0:
+            return f"are nested more than {MAX_FREE_FORM_DEPTH} levels deep"
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return next(filter(None, (_unfit(one, levels - 1) for one in inner)), "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return "hold a number that is not finite"
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return "hold a number of more than 64 bits"
+    if isinstance(value, str) and _SURROGATE.search(value):
+        return "hold half a character"
+    return ""
 
 
 def _paired(text: str) -> str:

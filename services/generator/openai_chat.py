@@ -127,6 +127,7 @@ class OpenAIChat:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.first_token_timeout_s
         attempt = 0
+        earlier: ServiceError | None = None
         while True:
             turn = ChatTurn()
             try:
@@ -138,7 +139,9 @@ class OpenAIChat:
             except _FieldRefused as refused:
                 self._give_up_field(refused.field, body)
             except ServiceError as failure:
-                attempt += 1
+                if earlier is not None and failure.code == "model_stalled" and not turn.progress:
+                    raise earlier from None  # says more than that the time is over
+                earlier, attempt = failure, attempt + 1
                 pause = self._pause_s(failure, attempt)
                 hopeless = turn.progress or not failure.retryable or failure.code == "model_stalled"
                 if hopeless or attempt >= _MAX_ATTEMPTS or loop.time() + pause >= deadline:

@@ -40,14 +40,15 @@ class SseParser:
         Raises:
             EventTooLarge: an event is over `max_bytes`.
         """
+        scanned = max(0, len(self._rest) - 1)
         body = self._rest + body if self._rest else body
         if not self._begun:
             if len(body) < len(_BOM) and _BOM.startswith(body):
                 self._rest = body
                 return
-            self._begun, body = True, body.removeprefix(_BOM)
+            self._begun, body, scanned = True, body.removeprefix(_BOM), 0
         start = 0
-        for end in _LINE_END.finditer(body):
+        for end in _LINE_END.finditer(body, scanned):
             if end[0] == b"\r" and end.end() == len(body):
                 break  # its \n may come next
             if data := self._line(body[start : end.start()]):

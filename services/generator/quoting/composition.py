@@ -13,7 +13,7 @@ from .selection import MAX_SENTENCES, Selection, select
 from .units import Unit, units_of
 
 _MAX_QUOTE_CHARS = 480
-_HINT_COVERAGE = 0.3
+_HINT_COVERAGE = 0.4
 _CLOSING = tuple("。！？.!?…；;”\"'’)）")
 
 

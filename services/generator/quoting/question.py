@@ -59,7 +59,7 @@ def read_question(text: str, language: Language) -> Question:
     return Question(
         text=text,
         language=language,
-        words={word: _WEAK_WEIGHT if word in WEAK else 1.0 for word in whole},
+        words={word: _WEAK_WEIGHT if word in WEAK or word.isdecimal() else 1.0 for word in whole},
         parts={word: parts[word] for word in whole},
         wants=wanted_quantity(text),
         wants_overview=bool(_OVERVIEW.search(text.strip())) or _is_topic(text, whole),

@@ -18,6 +18,7 @@ _IN_NEIGHBOUR = 0.3
 
 _STEM_CHARS = 4
 _FAR = 60
+_MISSING = 1.4
 _ROW = 0.93
 _PART = 0.7
 _CHARACTER = 0.5
@@ -38,7 +39,7 @@ class Scored:
 def rank_units(question: Question, units: Sequence[Unit]) -> list[Scored]:
     """Every unit with its score, in the order of `units`."""
     words = [frozenset(content_words(unit.text)) for unit in units]
-    leads = [frozenset(content_words(f"{unit.lead} {_columns(unit)}")) for unit in units]
+    leads = [frozenset(content_words(_introduction(unit))) for unit in units]
     weights = _weights(question, units, words)
     total = sum(weights.values()) or 1.0
     scored = []
@@ -100,7 +101,8 @@ def _weights(question: Question, units: Sequence[Unit], words: Sequence[frozense
     for word, weight in question.words.items():
         parts = question.parts[word]
         found = sum(_found(word, parts, inside, unit.text) > 0 for unit, inside in zip(units, words, strict=True))
-        weights[word] = weight * math.log(1 + (total + 1) / (found + 0.5))
+        # What the passages never mention weighs most: a question about dogs is not answered by the rest of its words.
+        weights[word] = weight * math.log(1 + (total + 1) / (found + 0.5)) * (1 if found else _MISSING)
     return weights
 
 
@@ -120,5 +122,8 @@ def _beside(units: Sequence[Unit], words: Sequence[frozenset[str]], at: int) -> 
     return words[at - 1] if at and units[at - 1].block == units[at].block else frozenset()
 
 
-def _columns(unit: Unit) -> str:
-    return " ".join(name for name, _ in unit.cells)
+def _introduction(unit: Unit) -> str:
+    """What an item or a row is read under."""
+    if unit.kind == "sentence":
+        return ""
+    return " ".join([unit.lead or unit.heading, *(name for name, _ in unit.cells)])

@@ -28,6 +28,7 @@ _CONTINUES_COVERAGE = 0.5
 _TIED = 0.9
 _SAME = 0.7
 _SECTION_COVERAGE = 0.4
+_MANY_SECTIONS = 4
 
 _REFERS_BACK = re.compile(
     r"(?:其中|其|该|此|这|它|上述|前述|但|同时|否则|因此|另外)|"
@@ -155,8 +156,10 @@ def _repeats(unit: Unit, chosen: Iterable[Unit]) -> bool:
         said = set(content_words(other.text))
         shared = words & said
         numbers = {word for word in words if word[0].isdigit()}
-        smaller = min(len(words), len(said)) or 1
-        if len(shared) / smaller >= _SAME and numbers <= said:
+        share = len(shared) / (min(len(words), len(said)) or 1)
+        # A table often repeats a rule that stands in a sentence as well, among other columns.
+        in_table = unit.kind == "row" and other.kind == "sentence" and bool(numbers & said)
+        if share >= _SAME and (numbers <= said or in_table):
             return True
     return False
 
@@ -178,9 +181,7 @@ def _points(question: Question, scored: Sequence[Scored], answering: Sequence[Sc
         enough = one.coverage >= best.coverage * _SECTION_COVERAGE
         if one.unit.document == document and enough and not _LEADS.search(one.unit.text):
             sections.setdefault(one.unit.heading, []).append(one)
-    points = [
-        max(section, key=lambda one, first=section[0]: _says_something(one, first)) for section in sections.values()
-    ]
+    points = [_point(section) for heading, section in sections.items() if heading or len(sections) < _MANY_SECTIONS]
     points = sorted(points, key=lambda one: -one.score)[:_MAX_POINTS]
     return sorted((one.unit for one in points), key=lambda unit: unit.order)
 
@@ -203,7 +204,12 @@ def _best_document(answering: Sequence[Scored]) -> str:
     return max(totals, key=lambda name: (sum(totals[name][:3]), totals[name][0]))
 
 
-def _says_something(one: Scored, first: Scored) -> float:
+def _point(section: Sequence[Scored]) -> Scored:
     """Concrete sentences make better points than introductions, and a section's first is most often its rule."""
-    number = any(char.isdigit() for char in one.unit.text)
-    return one.score + 0.15 * number + 0.15 * (one is first) - 0.1 * (one.unit.kind == "row")
+
+    def worth(one: Scored) -> float:
+        number = any(char.isdigit() for char in one.unit.text)
+        contact = "@" in one.unit.text
+        return one.score + 0.15 * number + 0.15 * (one is section[0]) - 0.1 * (one.unit.kind == "row") - 0.3 * contact
+
+    return max(section, key=worth)

@@ -22,6 +22,7 @@ _CHINESE = """
     名字 算 钱 好 哪一天 几号 什么时候 时候 具体 目前 现在 规定
 """
 _WEAK = """
+    left remain still 剩 剩余 还剩
     compani employe employee worker staff need must work busi polici rule made make use take day year
     month week time 公司 员工 职工 单位 我司 政策 制度 要求 标准 办法 明年 今年 每年 每月 每天 每周 每晚
 """

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import jieba  # type: ignore[import-untyped]
-import snowballstemmer  # type: ignore[import-untyped]
+import snowballstemmer
 
 from .stop_words import CHINESE_STOP, ENGLISH_STOP, PARTICLES
 

@@ -118,20 +118,26 @@ class Query(Sampling, frozen=True, kw_only=True, tag_field="type", tag="query"):
 
 
 class Resume(Message, frozen=True, kw_only=True, tag_field="type", tag="resume"):
+    """Attach to a request from the frame after `after_seq` on; -1 means from the start."""
+
     request_id: RequestId
     after_seq: Annotated[int, Meta(ge=-1)] = -1
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Stop a request: it ends with `done` and finish reason `cancelled`."""
+
     request_id: RequestId
 
 
 class Auth(Message, frozen=True, kw_only=True, tag_field="type", tag="auth"):
+    """A token, where no header carries one: the first message then. Later it renews the one before."""
+
     token: str
 
 
 class Ping(Message, frozen=True, kw_only=True, tag_field="type", tag="ping"):
-    pass
+    """Answered by `pong`; for clients that cannot see the WebSocket's own pings."""
 
 
 ClientMessage = Query | Resume | Cancel | Auth | Ping
@@ -302,10 +308,15 @@ class Frame(Message, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Accepted(Frame, frozen=True, kw_only=True, tag="accepted"):
+    """Always `seq` 0: the request is stored and will be answered, whatever disconnects."""
+
     conversation_id: str
 
 
 class Status(Frame, frozen=True, kw_only=True, tag="status"):
+    """What is being done now. `content` is for people, in the request's language; `count` and `elapsed_ms` are there
+    where they are known; `call_id` says of which tool call a `tool` status speaks."""
+
     stage: Stage
     content: str
     count: Count | None = None
@@ -314,20 +325,28 @@ class Status(Frame, frozen=True, kw_only=True, tag="status"):
 
 
 class Sources(Frame, frozen=True, kw_only=True, tag="sources"):
+    """What the answer may cite, before the first `answer_chunk`. A later one adds numbers and never reuses one."""
+
     sources: list[Source]
 
 
 class AnswerChunk(Frame, frozen=True, kw_only=True, tag="answer_chunk"):
+    """A piece of the answer, to be put behind the pieces before it."""
+
     content: str
 
 
 class ToolCalled(Frame, frozen=True, kw_only=True, tag="tool_call"):
+    """A tool is being called."""
+
     call_id: str
     name: str
     arguments: dict[str, Any]
 
 
 class ToolResult(Frame, frozen=True, kw_only=True, tag="tool_result"):
+    """What a tool call gave; with `ok` false, `content` says what went wrong."""
+
     call_id: str
     name: str
     ok: bool
@@ -336,10 +355,12 @@ class ToolResult(Frame, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class AnswerReset(Frame, frozen=True, kw_only=True, tag="answer_reset"):
-    pass
+    """Discard the answer's chunks so far: a fail-over could not continue the text."""
 
 
 class Done(Frame, frozen=True, kw_only=True, tag="done"):
+    """The end of an answer. `cited` are the numbers in the text that stand in `sources`."""
+
     finish_reason: FinishReason
     cited: list[int]
     citations: list[Citation]
@@ -351,6 +372,8 @@ class Done(Frame, frozen=True, kw_only=True, tag="done"):
 
 
 class Error(Frame, frozen=True, kw_only=True, tag="error"):
+    """The end of a request that failed. `message` is for people; `retryable`: the same question may succeed later."""
+
     code: ErrorCode
     message: str
     retryable: bool
@@ -376,6 +399,8 @@ class LogEntry(Message, frozen=True, kw_only=True):
 
 
 class Limits(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """What this server allows on one connection."""
+
     message_bytes: int
     query_bytes: int
     requests_per_connection: int
@@ -393,6 +418,9 @@ class Hello(Message, frozen=True, kw_only=True, tag_field="type", tag="hello"):
 
 
 class Resumed(Message, frozen=True, kw_only=True, tag_field="type", tag="resumed"):
+    """The answer to `resume`. `next_seq` is the first frame that follows. With `recovered` false the log has expired,
+    and `answer`, `sources` and `finish_reason` are what was kept of it; nothing follows."""
+
     request_id: str
     recovered: bool
     next_seq: int
@@ -402,7 +430,7 @@ class Resumed(Message, frozen=True, kw_only=True, tag_field="type", tag="resumed
 
 
 class Pong(Message, frozen=True, kw_only=True, tag_field="type", tag="pong"):
-    pass
+    """The answer to `ping`."""
 
 
 # --- workers among themselves -----------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ def test_an_item_never_writes_its_extra_field() -> None:
         (raw(frames=None), "frames"),
         (raw(frames=[{"type": "song", "seq": 0, "timestamp": TIME}]), "song"),
         (raw(frames=[{"type": "answer_chunk", "seq": 0, "timestamp": TIME, "content": 5}]), "content"),
-        (raw(frames=[{"type": "answer_chunk", "timestamp": TIME, "content": ""}]), "numbered"),
+        (raw(frames=[{"type": "answer_chunk", "timestamp": TIME, "content": ""}]), "no seq"),
         (raw(frames=[{"type": "answer_chunk", "seq": 0, "content": ""}]), "timestamp"),
         (raw(frames=msgspec.to_builtins([chunk(4), chunk(6)])), "found 6, not 5"),
         (raw(frames=msgspec.to_builtins([chunk(4), chunk(4)])), "found 4, not 5"),

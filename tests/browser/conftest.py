@@ -76,7 +76,9 @@ class Talk:
         assert query["query"] == question
         return turn, Log(query["request_id"])
 
-    async def answer(self, text: str, *cited: int, question: str = "How much leave do I have?", **fields: object) -> Turn:
+    async def answer(
+        self, text: str, *cited: int, question: str = "How much leave do I have?", **fields: object
+    ) -> Turn:
         """A question and its whole answer."""
         turn, log = await self.ask(question)
         log.accepted()

@@ -48,7 +48,9 @@ async def test_steps_show_what_happens_with_counts_and_times(talk: Talk) -> None
     log.status("tool", "Asking the HR system", call_id="call-1")
     await talk.connection.send(*log[sent:])
     await expect(turn.steps.nth(1)).to_have_text(re.compile("done: SearchingFound 6 passages38 ms"))
-    await expect(turn.steps.nth(2)).to_have_text(re.compile(r"running: Toolleave_balance\(year: 2026\)Asking the HR system"))
+    await expect(turn.steps.nth(2)).to_have_text(
+        re.compile(r"running: Toolleave_balance\(year: 2026\)Asking the HR system")
+    )
     sent = len(log.frames)
     log.tool_result("7.5 days left", name="leave_balance")
     log.status("generating", "Writing the answer")

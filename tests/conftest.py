@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers.milvus import Milvus, milvus_lite
 from tests.servers.nats import Nats, nats_server
 
+# Property tests find the same on every machine, however slow it is.
+settings.register_profile("baton", derandomize=True, deadline=None, database=None)
+settings.load_profile("baton")
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside() -> None:
     """A developer's own BATON_* and OTEL_* settings must not change what tests see."""
     for name in list(os.environ):
         if name.startswith(("BATON_", "OTEL_")):
-            monkeypatch.delenv(name)
+            del os.environ[name]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import re
 import unicodedata
 from typing import Any, Literal
 
-import msgpack
 import msgspec
 
 from .messages import (
@@ -99,11 +98,10 @@ def _refuse_constant(name: str) -> None:
 
 def _unpack(data: bytes) -> Any:
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True, max_ext_len=0)
-    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        reason = str(error)[:_MOST_QUOTED] or type(error).__name__
+        return msgspec.msgpack.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(
-            "bad_json", f"the message is not one msgpack value with string keys and no extension types: {reason}"
+            "bad_json", f"the message is not one whole msgpack value: {str(error)[:_MOST_QUOTED]}"
         ) from None
 
 

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -102,9 +103,20 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An implementation that is open: its handler, and the tools that it serves."""
+
+    handler: Handler
+    tools: Sequence[ToolSpec] = ()
+
+
+OpenHandler = Callable[[Bus, Presence], contextlib.AbstractAsyncContextManager[Opened]]
+
+
 async def serve_stage(
     stage: str,
-    open_handler: Callable[[Bus, Presence], contextlib.AbstractAsyncContextManager[tuple[Handler, Sequence[ToolSpec]]]],
+    open_handler: OpenHandler,
     nats: NatsSettings,
     worker: WorkerSettings,
     process: ProcessSettings,
@@ -121,7 +133,7 @@ async def serve_stage(
 
 async def _serve(
     stage: str,
-    open_handler: Callable[[Bus, Presence], contextlib.AbstractAsyncContextManager[tuple[Handler, Sequence[ToolSpec]]]],
+    open_handler: OpenHandler,
     nats: NatsSettings,
     worker: WorkerSettings,
     process: ProcessSettings,
@@ -130,9 +142,9 @@ async def _serve(
 ) -> None:
     async with connect(nats, instance_name(stage.split(".")[0])) as bus:
         await streams.ensure(bus)
-        async with watch(bus) as presence, open_handler(bus, presence) as (handler, tools):
+        async with watch(bus) as presence, open_handler(bus, presence) as opened:
             ready.set()
-            await Worker(bus, stage, handler, worker, tools).run(stop, process.drain_s)
+            await Worker(bus, stage, opened.handler, worker, opened.tools).run(stop, process.drain_s)
 
 
 async def _until_stopped(stop: asyncio.Event, ready: threading.Event, serving: Awaitable[None]) -> None:

@@ -1,0 +1,54 @@
+// @ts-check
+/** Building DOM nodes. Text only ever becomes text nodes: nothing in this page parses markup that came from elsewhere. */
+
+/** @typedef {Node | string | null | undefined | false} Child */
+
+/**
+ * An element with attributes and children. An attribute that is null, undefined or false is left out; `on…` functions
+ * become listeners.
+ * @param {string} tag
+ * @param {Record<string, any>} [attributes]
+ * @param {...(Child | Child[])} children
+ * @returns {HTMLElement}
+ */
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === "function") node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  node.append(.../** @type {(Node | string)[]} */ (children.flat().filter((child) => child || child === "")));
+  return node;
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An icon of the sprite in index.html; decoration only, so a label belongs beside it. @param {string} name */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+const HAN = /\p{Script=Han}/gu;
+const LATIN = /\p{Script=Latin}+/gu;
+
+/** `zh`, `en`, or null where the text shows neither. @param {string} text @returns {"zh" | "en" | null} */
+export function languageOf(text) {
+  const sample = text.slice(0, 2000);
+  const han = sample.match(HAN)?.length ?? 0;
+  const words = sample.match(LATIN)?.length ?? 0;
+  if (han === 0 && words === 0) return null;
+  return han >= words ? "zh" : "en";
+}
+
+/** The `lang` attribute for a text. @param {string} text */
+export function langAttribute(text) {
+  const language = languageOf(text);
+  return language === "zh" ? "zh-CN" : language;
+}

@@ -43,14 +43,18 @@ async def context(browser: Browser, request: pytest.FixtureRequest) -> AsyncIter
 
 
 @pytest.fixture
-async def page(context: BrowserContext) -> AsyncIterator[Page]:
-    """A page that must not report an error: no exception, and nothing that its policy had to refuse."""
+async def page(context: BrowserContext, gateway: ScriptedGateway) -> AsyncIterator[Page]:
+    """A page that must not report an error: no exception, and nothing that its policy had to refuse. It is closed
+    before the gateway, which would otherwise wait for its connection."""
     page = await context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     yield page
-    unexpected = [text for text in problems if "WebSocket connection" not in text and "Failed to load resource" not in text]
+    await page.close()
+    unexpected = [
+        text for text in problems if "WebSocket connection" not in text and "Failed to load resource" not in text
+    ]
     assert not unexpected, unexpected
 
 
@@ -74,7 +78,9 @@ class Talk:
         assert query["query"] == question
         return turn, Log(query["request_id"])
 
-    async def answer(self, text: str, *cited: int, question: str = "How much leave do I have?", **fields: object) -> Turn:
+    async def answer(
+        self, text: str, *cited: int, question: str = "How much leave do I have?", **fields: object
+    ) -> Turn:
         """A question and its whole answer."""
         turn, log = await self.ask(question)
         log.accepted()

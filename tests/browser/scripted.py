@@ -108,7 +108,12 @@ class ScriptedGateway:
         return not self._connections.empty()
 
     def hello(self) -> dict[str, Any]:
-        limits = {"message_bytes": 10_000_000, "query_bytes": 32_768, "requests_per_connection": 64, "idle_seconds": 300}
+        limits = {
+            "message_bytes": 10_000_000,
+            "query_bytes": 32_768,
+            "requests_per_connection": 64,
+            "idle_seconds": 300,
+        }
         return {
             "type": "hello",
             "protocol": "baton.v1",
@@ -209,7 +214,9 @@ class Log:
     def tool_call(self, name: str, arguments: dict[str, Any], call_id: str = "call-1") -> dict[str, Any]:
         return self.add(ToolCalled(call_id=call_id, name=name, arguments=arguments))
 
-    def tool_result(self, content: str, *, ok: bool = True, call_id: str = "call-1", name: str = "tool") -> dict[str, Any]:
+    def tool_result(
+        self, content: str, *, ok: bool = True, call_id: str = "call-1", name: str = "tool"
+    ) -> dict[str, Any]:
         return self.add(ToolResult(call_id=call_id, name=name, ok=ok, elapsed_ms=84, content=content), after_ms=84)
 
     def reset(self) -> dict[str, Any]:
@@ -217,14 +224,22 @@ class Log:
 
     def done(self, *cited: int, finish_reason: Any = "stop") -> dict[str, Any]:
         timings = Timings(
-            queue_ms=3, retrieval_ms=38, ttfb_ms=12, ttft_ms=164, generation_ms=910, tokens_per_second=52.4, tool_calls=0
+            queue_ms=3,
+            retrieval_ms=38,
+            ttfb_ms=12,
+            ttft_ms=164,
+            generation_ms=910,
+            tokens_per_second=52.4,
+            tool_calls=0,
         )
         citations = [Citation(n=n, start=0, end=3) for n in cited]
         return self.add(
             Done(finish_reason=finish_reason, cited=list(cited), citations=citations, usage=Usage(), timings=timings)
         )
 
-    def error(self, code: Any, message: str, *, retryable: bool = False, retry_after_ms: int | None = None) -> dict[str, Any]:
+    def error(
+        self, code: Any, message: str, *, retryable: bool = False, retry_after_ms: int | None = None
+    ) -> dict[str, Any]:
         return self.add(Error(code=code, message=message, retryable=retryable, retry_after_ms=retry_after_ms))
 
 

@@ -1,4 +1,5 @@
-"""`baton`: ask, ingest, run. Each command is a module with `register(subparsers)`."""
+"""`baton`, the command line. Each command is a module with `register(subparsers)`, which sets its parser's `func`: it
+takes the parsed arguments and returns the exit status."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("ask", "run")
+COMMANDS = ("ask", "ingest", "run")
 """Modules of this package, in the order of `baton --help`. They import what is heavy only when they are used."""
 
 INTERRUPTED = 130
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status. Expected failures are told in a sentence, never as a traceback."""
     arguments = _parser().parse_args(argv)
     try:
-        status: int = arguments.handler(arguments)
+        status: int = arguments.func(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

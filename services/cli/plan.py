@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,7 +141,9 @@ def _milvus(env: dict[str, str], data: Path, take_ports: TakePorts, parts: list[
     env["BATON_MILVUS_URI"] = f"http://127.0.0.1:{port}"
     argv = [_beside_python("milvus-lite"), "server", "--data-dir", str(data / "milvus")]
     argv += ["--host", "127.0.0.1", "--port", str(port)]
-    parts.append(Part("milvus", Command("milvus", argv, dict(env), stop_s=1.5), port))
+    # It closes its files on SIGINT only; SIGTERM ends it on the spot.
+    command = Command("milvus", argv, dict(env), stop_s=1.5, stop_signal=signal.SIGINT)
+    parts.append(Part("milvus", command, port))
     return "127.0.0.1", port
 
 

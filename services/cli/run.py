@@ -40,7 +40,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--no-documents", action="store_true", help="do not ingest the demo's documents")
     parser.add_argument("--data-dir", type=Path, help="where data and logs are kept (default: .baton in the checkout)")
     parser.add_argument("--verbose", action="store_true", help="show all that the services log, not only warnings")
-    parser.set_defaults(handler=main)
+    parser.set_defaults(func=main)
 
 
 def main(arguments: argparse.Namespace) -> int:

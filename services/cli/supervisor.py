@@ -31,12 +31,13 @@ Listener = Callable[[str, str], None]
 @dataclass(frozen=True, slots=True)
 class Command:
     """A process to keep alive. `argv` is started without a shell, with exactly the environment `env`. `stop_s` is how
-    long it may take after SIGTERM."""
+    long it may take after `stop_signal`."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     stop_s: float = 3.0
+    stop_signal: signal.Signals = signal.SIGTERM
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Supervisor:
         return child.status, list(child.log.last_lines)
 
     async def stop(self, names: Iterable[str]) -> None:
-        """Stop these processes side by side: SIGTERM, then SIGKILL after their `stop_s`. Unknown names are ignored."""
+        """Stop these processes side by side: their `stop_signal`, after `stop_s` SIGKILL. Unknown names are ignored."""
         children = {name: child for name in names if (child := self._children.get(name)) is not None}
         await asyncio.gather(*(child.stop() for child in children.values()))
         for name in children:  # only now, so that `kill_all` reaches those that are stopping
@@ -181,13 +182,13 @@ class _Child:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=_child_setup(),
             )
         except OSError as error:
             self.status = SETTINGS_EXIT
             return f"cannot be started: {self.command.argv[0]}: {error.strerror}"
         if self._stopping:
-            self._signal_group(signal.SIGTERM)
+            self._signal_group(self.command.stop_signal)
         assert self._process.stdout is not None
         pump = asyncio.create_task(self.log.follow(self._process.stdout))
         self.status = await self._process.wait()
@@ -203,7 +204,7 @@ class _Child:
         if self.pid is None:
             self.task.cancel()  # it waits for its next start
         else:
-            self._signal_group(signal.SIGTERM)
+            self._signal_group(self.command.stop_signal)
         _, running = await asyncio.wait([self.task], timeout=self.command.stop_s)
         if running:
             self._tell(f"did not stop within {self.command.stop_s:g} s; killed")
@@ -273,19 +274,22 @@ def _in_words(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before its program, so that it cannot outlive this process (Linux: prctl(2), PR_SET_PDEATHSIG).
+def _child_setup() -> Callable[[], None]:
+    """What a child runs before its program.
 
-    SIGKILL, because a child whose parent has gone must not hang on while it drains: a kill costs time, not data.
+    On Linux it asks the kernel to be killed with this process, so that it cannot outlive it (prctl(2),
+    PR_SET_PDEATHSIG): SIGKILL, because a child whose parent has gone must not hang on while it drains.
     """
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+    linux = sys.platform.startswith("linux")
+    prctl, parent = (ctypes.CDLL(None).prctl if linux else None), os.getpid()
     pr_set_pdeathsig = 1
 
-    def ask_kernel() -> None:
-        prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
+    def set_up() -> None:
+        # A shell without job control lets its background commands ignore Ctrl-C, and that is inherited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if prctl is not None:
+            prctl(pr_set_pdeathsig, signal.SIGKILL)
+            if os.getppid() != parent:  # it died before we asked
+                os._exit(1)
 
-    return ask_kernel
+    return set_up

@@ -31,11 +31,13 @@ class Screen:
         self._console = console
         self._verbose = verbose
         self._importance: dict[str, Importance] = {}
+        self.stopping = False
+        """While all is stopped, services lose each other, and say so: no news to anybody."""
 
     def output(self, name: str, line: str) -> None:
         """A line that a process has printed."""
         shown = self._importance.setdefault(name, Importance())(line)
-        if shown or self._verbose:
+        if self._verbose or (shown and not self.stopping):
             self._prefixed(name, line)
 
     def event(self, name: str, line: str) -> None:
@@ -141,9 +143,12 @@ async def _service_ready(part: Part) -> None:
 
 async def _ingest(plan: Plan, supervisor: Supervisor, screen: Screen) -> None:
     """The demo's documents. Without them Baton still runs, so a failure is only told."""
+    screen.say("Reading the demo's documents (the first time takes some seconds) …")
     argv = [sys.executable, "-m", "services.cli", "ingest", str(DOCUMENTS)]
     status, last_lines = await supervisor.run(Command(DOCUMENTS_NAME, argv, plan.environ, stop_s=1.0))
-    if status != 0:
+    if status == 0:
+        screen.say(f"Documents: {last_lines[-1] if last_lines else 'read'}")
+    else:
         screen.say("The demo's documents were not ingested completely:", style="bold yellow")
         screen.lines(last_lines[-8:])
 
@@ -167,6 +172,7 @@ def _welcome(plan: Plan, screen: Screen, data: Path, seconds: float) -> None:
 
 
 async def _take_down(plan: Plan, supervisor: Supervisor, screen: Screen) -> None:
+    screen.stopping = True
     screen.say("Stopping …", style="bold")
     await supervisor.stop([DOCUMENTS_NAME])
     for kinds in STOP_ORDER:

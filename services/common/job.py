@@ -29,6 +29,9 @@ class Job(Protocol):
     async def write(self, frame: LogFrame) -> None:
         """Queue a frame for the log, in order. Returns at once unless too many wait to be stored."""
 
+    async def flush(self) -> None:
+        """Wait until every frame written so far is stored: before something that must not be done twice."""
+
     async def hand_over(self, frame: LogFrame, item: WorkItem) -> None:
         """Store `frame` as the last of this job and pass the baton to `item.stage`."""
 

@@ -74,6 +74,9 @@ class HeldJob:
     async def write(self, frame: LogFrame) -> None:
         await self.writer.write(frame)
 
+    async def flush(self) -> None:
+        await self.writer.flush()
+
     async def hand_over(self, frame: LogFrame, item: WorkItem) -> None:
         seq = self.writer.next_seq
         item = msgspec.structs.replace(item, queued_ms=now_ms())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.chromium import launch
-from tests.browser.page import AskPage
-from tests.browser.scripted import ScriptedGateway, scripted_gateway
+from tests.browser.page import AskPage, Turn
+from tests.browser.scripted import Connection, Log, ScriptedGateway, scripted_gateway
 
 expect.set_options(timeout=10_000)
 
@@ -58,3 +59,38 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
 @pytest.fixture
 async def ask_page(page: Page, gateway: ScriptedGateway) -> AskPage:
     return await AskPage(page, gateway.url).open()
+
+
+@dataclass
+class Talk:
+    """The open page and, at the other end of its connection, the script."""
+
+    page: AskPage
+    gateway: ScriptedGateway
+    connection: Connection
+
+    async def ask(self, question: str = "How much leave do I have?") -> tuple[Turn, Log]:
+        """A question that has arrived, and the log in which to answer it."""
+        turn = await self.page.ask(question)
+        query = await self.connection.receive("query")
+        assert query["query"] == question
+        return turn, Log(query["request_id"])
+
+    async def answer(
+        self, text: str, *cited: int, question: str = "How much leave do I have?", **fields: object
+    ) -> Turn:
+        """A question and its whole answer."""
+        turn, log = await self.ask(question)
+        log.accepted()
+        if "sources" in fields:
+            log.sources(*fields["sources"])
+        log.chunks(text)
+        log.done(*cited)
+        await self.connection.send(*log[:])
+        await turn.until("done")
+        return turn
+
+
+@pytest.fixture
+async def talk(ask_page: AskPage, gateway: ScriptedGateway) -> Talk:
+    return Talk(ask_page, gateway, await gateway.connection())

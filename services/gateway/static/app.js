@@ -61,7 +61,7 @@ const page = {
   },
   retry: (query) => ask(query),
   connected: () => client.state === "online",
-  around: (change) => follower.around(change),
+  around: (change, upTo) => follower.around(change, upTo),
   announce,
 };
 

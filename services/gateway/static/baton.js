@@ -157,7 +157,7 @@ export class AnswerState {
 const REDUCERS = {
   accepted: (_state, frame) => ({ conversationId: frame.conversation_id ?? null }),
   status: (state, frame, at) => ({
-    steps: frame.stage === "tool" && frame.call_id ? toolProgress(state.steps, frame) : stage(state.steps, frame, at),
+    steps: frame.stage === "tool" && frame.call_id ? toolProgress(state.steps, frame, at) : stage(state.steps, frame, at),
   }),
   sources: (state, frame) => ({ sources: mergeSources(state.sources, frame.sources ?? []) }),
   answer_chunk: (state, frame, at) => ({
@@ -165,17 +165,17 @@ const REDUCERS = {
     steps: isGenerating(state.steps) ? state.steps : stage(state.steps, { ...frame, stage: "generating", content: "" }, at),
   }),
   tool_call: (state, frame, at) => ({
-    steps: [
-      ...closeStages(state.steps, at),
-      newStep("tool", frame.call_id, "tool", at, { name: frame.name, arguments: frame.arguments }),
-    ],
+    steps: changeTool(state.steps, frame, at, (step) => ({ ...step, name: frame.name, arguments: frame.arguments })),
   }),
   tool_result: (state, frame, at) => ({
-    steps: state.steps.map((step) =>
-      step.kind === "tool" && step.id === frame.call_id
-        ? { ...step, status: frame.ok ? "done" : "failed", elapsedMs: frame.elapsed_ms ?? null, endedAt: at, result: frame.content }
-        : step,
-    ),
+    steps: changeTool(state.steps, frame, at, (step) => ({
+      ...step,
+      name: step.name ?? frame.name,
+      status: frame.ok ? "done" : "failed",
+      elapsedMs: frame.elapsed_ms ?? null,
+      endedAt: at,
+      result: textOf(frame),
+    })),
   }),
   answer_reset: (state) => ({ text: "", resets: state.resets + 1 }),
   done: (state, frame, at) => ({
@@ -237,18 +237,28 @@ function stage(steps, frame, at) {
   return [...closeStages(steps, at), newStep("stage", `${frame.stage}-${steps.length}`, frame.stage, at, fields)];
 }
 
-/** @param {readonly Step[]} steps @param {Frame} frame */
-function toolProgress(steps, frame) {
-  return steps.map((step) =>
-    step.kind === "tool" && step.id === frame.call_id
-      ? { ...step, progress: [...step.progress, textOf(frame)].slice(-MAX_PROGRESS_LINES) }
-      : step,
-  );
+/** @param {readonly Step[]} steps @param {Frame} frame @param {number} at */
+function toolProgress(steps, frame, at) {
+  const progress = (/** @type {Step} */ step) => [...step.progress, textOf(frame)].slice(-MAX_PROGRESS_LINES);
+  return changeTool(steps, frame, at, (step) => ({ ...step, progress: progress(step) }));
 }
 
-/** @param {readonly Step[]} steps @param {number} at */
+/**
+ * Change the step of the frame's call, which begins with whichever frame names the call first; a call that is repeated
+ * after a fail-over is still the same step.
+ * @param {readonly Step[]} steps @param {Frame} frame @param {number} at @param {(step: Step) => Step} change
+ */
+function changeTool(steps, frame, at, change) {
+  const index = steps.findIndex((step) => step.kind === "tool" && step.id === frame.call_id);
+  if (index >= 0) return steps.map((step, other) => (other === index ? change(step) : step));
+  return [...closeStages(steps, at), change(newStep("tool", frame.call_id, "tool", at, {}))];
+}
+
+/** Stages end where something else begins; "calling the tools" goes when the calls themselves are there. @param {readonly Step[]} steps @param {number} at */
 function closeStages(steps, at) {
-  return steps.map((step) => (step.kind === "stage" && step.status === "running" ? closed(step, at, "done") : step));
+  return steps
+    .filter((step) => step.kind !== "stage" || step.stage !== "tool")
+    .map((step) => (step.kind === "stage" && step.status === "running" ? closed(step, at, "done") : step));
 }
 
 /** @param {readonly Step[]} steps @param {number} at @param {StepStatus} status */

@@ -14,17 +14,30 @@ export class Follower {
     jump.addEventListener("click", () => this.toEnd());
   }
 
-  /** Make a change that may lengthen the page. @param {() => void} change */
-  around(change) {
+  /**
+   * Make a change that may lengthen the page.
+   * @param {() => void} change
+   * @param {HTMLElement | null} upTo what to follow to the end of, null = the whole page
+   */
+  around(change, upTo) {
     change();
-    if (this.following) this.#scroll();
-    this.#show();
+    if (!this.following) return this.#show();
+    if (upTo === null) this.#scroll();
+    else this.#reveal(upTo);
+    this.#look();
   }
 
   toEnd() {
     this.following = true;
     this.#scroll();
     this.#show();
+  }
+
+  /** Scroll so far that the end of `element` shows, unless that would carry its beginning far away. @param {HTMLElement} element */
+  #reveal(element) {
+    const covered = /** @type {HTMLElement} */ (document.querySelector("footer")).getBoundingClientRect().top;
+    const hidden = element.getBoundingClientRect().bottom - covered;
+    if (hidden > 0 && hidden < window.innerHeight / 2) this.page.scrollTop += hidden;
   }
 
   #scroll() {

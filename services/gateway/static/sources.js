@@ -7,29 +7,35 @@ import { t } from "./i18n.js";
 /** @typedef {import("./baton.js").Source} Source */
 /** @typedef {import("./baton.js").AnswerState} AnswerState */
 
-const SHOWN_AT_FIRST = 6;
-
 export class SourcesView {
   /** @param {(n: number, opener: HTMLElement) => void} open */
   constructor(open) {
     this.open = open;
     this.element = el("section", { class: "sources", hidden: true });
     this.key = "";
+    /** @type {number | null} */
+    this.current = null;
   }
 
   /** @param {AnswerState} state */
   update(state) {
-    const key = JSON.stringify([state.sources.map((source) => source.n), state.cited, t("sources.label")]);
+    const numbers = state.sources.map((source) => source.n);
+    const key = JSON.stringify([numbers, state.cited, state.finished, t("sources.label")]);
     if (key === this.key) return;
     this.key = key;
     this.element.hidden = state.sources.length === 0;
     const heading = el("h3", {}, t(state.cited ? "sources.cited" : "sources.found"));
     this.element.setAttribute("aria-label", t("sources.label"));
-    this.element.replaceChildren(heading, ...(state.cited ? this.#told(state.sources, state.cited) : this.#found(state.sources)));
+    // While the answer is written, one line that scrolls sideways: the text keeps the screen.
+    this.element.classList.toggle("strip", !state.finished);
+    const parts = state.cited ? this.#told(state.sources, state.cited) : [this.#cards(state.sources, "found")];
+    this.element.replaceChildren(heading, ...parts);
+    this.mark(this.current);
   }
 
   /** Make the card of source `n` stand out, and bring it to light if it is folded away. @param {number | null} n */
   mark(n) {
+    this.current = n;
     for (const card of this.element.querySelectorAll(".source")) {
       const current = /** @type {HTMLElement} */ (card).dataset.n === String(n);
       card.classList.toggle("current", current);
@@ -47,14 +53,6 @@ export class SourcesView {
       rest.length > 0 &&
         el("details", { class: "uncited" }, el("summary", {}, t("sources.uncited", rest.length)), this.#cards(rest, "uncited")),
     ].filter((node) => node !== false);
-  }
-
-  /** While it is being written: as they were found, long lists cut short so that the answer keeps the screen. @param {readonly Source[]} sources */
-  #found(sources) {
-    const list = this.#cards(sources.slice(0, SHOWN_AT_FIRST), "found");
-    const more = sources.slice(SHOWN_AT_FIRST);
-    if (more.length === 0) return [list];
-    return [list, el("details", { class: "uncited" }, el("summary", {}, t("sources.more", more.length)), this.#cards(more, "found"))];
   }
 
   /** @param {readonly Source[]} sources @param {string} kind */

@@ -98,20 +98,24 @@ function rowNode(step, time) {
 /** @param {Step} step */
 function stageBody(step) {
   const name = has(`stage.${step.stage}`) ? t(`stage.${step.stage}`) : "";
+  // While it runs, the worker's own words; afterwards they are over, unless they say what came out.
+  if (step.label && (step.status === "running" || !name)) return [el("strong", { lang: langAttribute(step.label) }, step.label)];
+  const outcome = step.elapsedMs !== null || step.count !== null ? step.label : "";
+  const counted = step.stage === "retrieving" && step.count !== null && !outcome.includes(String(step.count));
   return [
-    name && el("strong", {}, name),
-    step.label && el("span", { class: "detail", lang: langAttribute(step.label) }, step.label),
-    step.count !== null && el("span", { class: "count" }, t("step.passages", step.count)),
+    el("strong", {}, name || step.stage),
+    outcome && el("span", { class: "detail", lang: langAttribute(outcome) }, outcome),
+    counted && el("span", { class: "count" }, t("step.passages", step.count)),
   ];
 }
 
 /** @param {Step} step */
 function toolBody(step) {
-  const call = `${step.name}(${argumentsText(step.arguments)})`;
+  const call = step.name && `${step.name}(${argumentsText(step.arguments)})`;
   const progress = step.progress.at(-1);
   return [
     el("strong", {}, t("stage.tool")),
-    el("code", { class: "call" }, call),
+    call && el("code", { class: "call" }, call),
     step.status === "running" && progress && el("span", { class: "detail", lang: langAttribute(progress) }, progress),
     step.result !== undefined && resultNode(step),
   ];

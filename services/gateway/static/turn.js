@@ -12,7 +12,7 @@ import { StepsView } from "./steps.js";
 /**
  * What a turn asks of the page around it. `rendered` runs after every change; `around` wraps it, to keep the scroll position.
  * @typedef {{ openSource: (turn: TurnView, n: number, opener: HTMLElement) => void, retry: (query: string) => void,
- *   connected: () => boolean, around: (change: () => void) => void, announce: (text: string) => void }} Page
+ *   connected: () => boolean, around: (change: () => void, upTo: HTMLElement | null) => void, announce: (text: string) => void }} Page
  */
 
 /** A mark that is still being written would flash as text. */
@@ -58,7 +58,8 @@ export class TurnView {
     this.scheduled = true;
     const run = () => {
       this.scheduled = false;
-      this.page.around(() => this.render());
+      // What comes with the end of an answer, its sources and timings, must not move the text that is being read.
+      this.page.around(() => this.render(), this.state.finished ? this.text : null);
     };
     const wait = this.lastCost > 8 ? this.lastCost / RENDER_SHARE : 0;
     // A page in the background gets no animation frames.
@@ -135,7 +136,7 @@ export class TurnView {
         {},
         el("h3", {}, title),
         error.message && el("p", { lang: langAttribute(error.message) }, error.message),
-        el("p", { class: "code" }, t("error.code", error.code)),
+        el("p", { class: "error-code" }, t("error.code", error.code)),
       ),
     );
     if (error.retryable) card.append(this.#retryButton(error.retryAfterMs ?? 0));

@@ -49,11 +49,11 @@ def register(subparsers: Any) -> None:
         "--metadata", action="append", default=[], metavar="KEY=VALUE", help="for filters; may be repeated"
     )
     ingest.add_argument("--json", action="store_true", help="print the report as JSON")
-    ingest.set_defaults(handler=run_ingest)
+    ingest.set_defaults(func=run_ingest)
     documents = subparsers.add_parser("documents", help="list or delete documents")
     documents.add_argument("--json", action="store_true", help="print JSON")
     documents.add_argument("--delete", metavar="ID", help="remove this document, its passages and its original")
-    documents.set_defaults(handler=run_documents)
+    documents.set_defaults(func=run_documents)
 
 
 def run_ingest(args: argparse.Namespace) -> int:

@@ -22,12 +22,36 @@ MAX_MESSAGE_BYTES = 10 * 1000 * 1000
 """Largest WebSocket message a client may send; beyond it the gateway closes with 1009."""
 MAX_ENTRY_BYTES = 768 * 1024
 """Largest log entry or work message; NATS refuses 1 MiB, and its headers need room."""
+MAX_ENTRY_FRAMES = 512
+MAX_FRAME_BYTES = MAX_ENTRY_BYTES - 4 * 1024
+"""Largest single frame; the rest of an entry needs the difference."""
+MAX_ITEM_BYTES = 64 * MAX_ENTRY_BYTES
+"""Largest work item in the object store."""
+MAX_FREE_FORM_DEPTH = 16
+"""Levels of maps and lists in a tool's arguments or parameters."""
+MAX_ITEM_DEPTH = 32
+"""Levels of maps and lists in a work item, itself included."""
 MAX_SNIPPET_CHARS = 500
 MAX_TOP_K = 50
 
-REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+MAX_FILTERS_BYTES = 8 * 1024
+"""Largest `filters` of a query: UTF-8 bytes of all its strings, and 8 for every other value."""
+MAX_FILTERS_VALUES = 256
+MAX_FILTERS_DEPTH = 4
+"""Levels of maps and lists in `filters`, itself included."""
+
+REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
+"""`$` alone would let a trailing line feed through in Python; the rest keeps it out in every dialect of JSON Schema."""
+
+KEY_PATTERN = r"^[0-9a-f]{32}$(?!\n)"
+STAGE_PATTERN = r"^(retrieve|generate|tools\.[A-Za-z0-9_-]{1,64})$(?!\n)"
 
 Version = Annotated[int, Meta(ge=1)]
+Key = Annotated[str, Meta(pattern=KEY_PATTERN)]
+StageName = Annotated[str, Meta(pattern=STAGE_PATTERN)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
+"""A bound that keeps out what JSON cannot carry: infinities and NaN."""
 RequestId = Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
 ConversationId = Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
 Count = Annotated[int, Meta(ge=0)]
@@ -94,20 +118,26 @@ class Query(Sampling, frozen=True, kw_only=True, tag_field="type", tag="query"):
 
 
 class Resume(Message, frozen=True, kw_only=True, tag_field="type", tag="resume"):
+    """Attach to a request from the frame after `after_seq` on; -1 means from the start."""
+
     request_id: RequestId
     after_seq: Annotated[int, Meta(ge=-1)] = -1
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag_field="type", tag="cancel"):
+    """Stop a request: it ends with `done` and finish reason `cancelled`."""
+
     request_id: RequestId
 
 
 class Auth(Message, frozen=True, kw_only=True, tag_field="type", tag="auth"):
+    """A token, where no header carries one: the first message then. Later it renews the one before."""
+
     token: str
 
 
 class Ping(Message, frozen=True, kw_only=True, tag_field="type", tag="ping"):
-    pass
+    """Answered by `pong`; for clients that cannot see the WebSocket's own pings."""
 
 
 ClientMessage = Query | Resume | Cancel | Auth | Ping
@@ -126,7 +156,7 @@ class Source(Message, frozen=True, kw_only=True):
     title: str
     url: str
     snippet: Annotated[str, Meta(max_length=MAX_SNIPPET_CHARS)]
-    score: float
+    score: Finite
     page: Annotated[int, Meta(ge=1)] | None = None
     start: Count | None = None
     end: Count | None = None
@@ -141,7 +171,7 @@ class Passage(Message, frozen=True, kw_only=True):
     title: str
     url: str
     text: str
-    score: float
+    score: Finite
     page: Annotated[int, Meta(ge=1)] | None = None
     start: Count | None = None
     end: Count | None = None
@@ -151,7 +181,7 @@ class Passage(Message, frozen=True, kw_only=True):
 class ToolSpec(Message, frozen=True, kw_only=True):
     """A tool as a model is told of it. `parameters` is a JSON Schema of type object."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
     description: str
     parameters: dict[str, Any]
     idempotent: bool = True
@@ -203,7 +233,7 @@ class Timings(Message, frozen=True, kw_only=True, omit_defaults=False):
     ttfb_ms: Count | None = None
     ttft_ms: Count | None = None
     generation_ms: Count = 0
-    tokens_per_second: float | None = None
+    tokens_per_second: Finite | None = None
     tool_calls: Count = 0
 
 
@@ -218,8 +248,8 @@ class WorkItem(Message, frozen=True, kw_only=True):
     back as they came, so a newer worker's fields survive an older one's hand-off.
     """
 
-    stage: str
-    key: str
+    stage: StageName
+    key: Key
     shard: Count
     request_id: RequestId
     owner: str
@@ -250,7 +280,7 @@ class Handoff(Message, frozen=True, kw_only=True):
     """The baton passes to `stage`. The item is here, or, where it is too large for a message, in the object store
     under the name `object`."""
 
-    stage: str
+    stage: StageName
     item: dict[str, Any] | None = None
     object: str | None = None
 
@@ -258,8 +288,8 @@ class Handoff(Message, frozen=True, kw_only=True):
 class WorkRef(Message, frozen=True, kw_only=True):
     """What lies in the work queue: which log holds the item, and the `seq` of the frame that handed it over."""
 
-    stage: str
-    key: str
+    stage: StageName
+    key: Key
     shard: Count
     seq: Count
     v: Version = field(default_factory=_wire_version)
@@ -278,10 +308,15 @@ class Frame(Message, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Accepted(Frame, frozen=True, kw_only=True, tag="accepted"):
+    """Always `seq` 0: the request is stored and will be answered, whatever disconnects."""
+
     conversation_id: str
 
 
 class Status(Frame, frozen=True, kw_only=True, tag="status"):
+    """What is being done now. `content` is for people, in the request's language; `count` and `elapsed_ms` are there
+    where they are known; `call_id` says of which tool call a `tool` status speaks."""
+
     stage: Stage
     content: str
     count: Count | None = None
@@ -290,20 +325,28 @@ class Status(Frame, frozen=True, kw_only=True, tag="status"):
 
 
 class Sources(Frame, frozen=True, kw_only=True, tag="sources"):
+    """What the answer may cite, before the first `answer_chunk`. A later one adds numbers and never reuses one."""
+
     sources: list[Source]
 
 
 class AnswerChunk(Frame, frozen=True, kw_only=True, tag="answer_chunk"):
+    """A piece of the answer, to be put behind the pieces before it."""
+
     content: str
 
 
 class ToolCalled(Frame, frozen=True, kw_only=True, tag="tool_call"):
+    """A tool is being called."""
+
     call_id: str
     name: str
     arguments: dict[str, Any]
 
 
 class ToolResult(Frame, frozen=True, kw_only=True, tag="tool_result"):
+    """What a tool call gave; with `ok` false, `content` says what went wrong."""
+
     call_id: str
     name: str
     ok: bool
@@ -312,10 +355,12 @@ class ToolResult(Frame, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class AnswerReset(Frame, frozen=True, kw_only=True, tag="answer_reset"):
-    pass
+    """Discard the answer's chunks so far: a fail-over could not continue the text."""
 
 
 class Done(Frame, frozen=True, kw_only=True, tag="done"):
+    """The end of an answer. `cited` are the numbers in the text that stand in `sources`."""
+
     finish_reason: FinishReason
     cited: list[int]
     citations: list[Citation]
@@ -327,6 +372,8 @@ class Done(Frame, frozen=True, kw_only=True, tag="done"):
 
 
 class Error(Frame, frozen=True, kw_only=True, tag="error"):
+    """The end of a request that failed. `message` is for people; `retryable`: the same question may succeed later."""
+
     code: ErrorCode
     message: str
     retryable: bool
@@ -342,9 +389,9 @@ class LogEntry(Message, frozen=True, kw_only=True):
     tells a writer whose answer got lost whether the entry at the tail is its own."""
 
     request_id: RequestId
-    append_id: str
-    writer: str
-    frames: Annotated[list[LogFrame], Meta(min_length=1)]
+    append_id: Name
+    writer: Name
+    frames: Annotated[list[LogFrame], Meta(min_length=1, max_length=MAX_ENTRY_FRAMES)]
     v: Version = field(default_factory=_wire_version)
 
 
@@ -352,6 +399,8 @@ class LogEntry(Message, frozen=True, kw_only=True):
 
 
 class Limits(Message, frozen=True, kw_only=True, omit_defaults=False):
+    """What this server allows on one connection."""
+
     message_bytes: int
     query_bytes: int
     requests_per_connection: int
@@ -369,6 +418,9 @@ class Hello(Message, frozen=True, kw_only=True, tag_field="type", tag="hello"):
 
 
 class Resumed(Message, frozen=True, kw_only=True, tag_field="type", tag="resumed"):
+    """The answer to `resume`. `next_seq` is the first frame that follows. With `recovered` false the log has expired,
+    and `answer`, `sources` and `finish_reason` are what was kept of it; nothing follows."""
+
     request_id: str
     recovered: bool
     next_seq: int
@@ -378,7 +430,7 @@ class Resumed(Message, frozen=True, kw_only=True, tag_field="type", tag="resumed
 
 
 class Pong(Message, frozen=True, kw_only=True, tag_field="type", tag="pong"):
-    pass
+    """The answer to `ping`."""
 
 
 # --- workers among themselves -----------------------------------------------------------------------------------------
@@ -389,7 +441,7 @@ class Announcement(Message, frozen=True, kw_only=True):
     heard for `PRESENCE_TTL_MS` is taken for absent."""
 
     worker: str
-    stage: str
+    stage: StageName
     slots: Count
     running: Count
     v: Version = field(default_factory=_wire_version)
@@ -404,7 +456,7 @@ PRESENCE_TTL_MS = 4_000
 class CancelOrder(Message, frozen=True, kw_only=True):
     """The last value on a request's cancel subject; its holder ends the log with `done`/`cancelled`."""
 
-    key: str
+    key: Key
     requested_ms: int
     v: Version = field(default_factory=_wire_version)
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from .messages import TERMINAL, LogEntry, LogFrame
+from .codec import check_frame
+from .messages import MAX_ENTRY_FRAMES, MAX_FRAME_BYTES, TERMINAL, LogEntry, LogFrame
 
 
 class Replaced(Exception):
@@ -56,7 +57,7 @@ class Sequencer:
         *,
         next_seq: int = 0,
         last: int = 0,
-        max_frames: int = 512,
+        max_frames: int = MAX_ENTRY_FRAMES,
         clock: Callable[[], str] = utc_now,
     ) -> None:
         self.request_id = request_id
@@ -66,7 +67,7 @@ class Sequencer:
         self.closed = False
         self._max_frames = max_frames
         self._clock = clock
-        self._waiting: deque[LogFrame] = deque()
+        self._waiting: deque[tuple[LogFrame, int]] = deque()
         self._in_flight: Append | None = None
 
     @property
@@ -83,24 +84,35 @@ class Sequencer:
 
         Raises:
             Closed: the last frame has been queued before.
+            WireError: the frame cannot be stored (see `check_frame`); nothing has changed, another may be queued.
         """
         if self.closed:
             raise Closed(f"{self.request_id}: nothing may follow the last frame of this writer")
         stamped = msgspec.structs.replace(frame, seq=self.next_seq, timestamp=self._clock())
+        size = check_frame(stamped)
         self.next_seq += 1
         self.closed = isinstance(frame, TERMINAL) or frame.handoff is not None
-        self._waiting.append(stamped)
+        self._waiting.append((stamped, size))
         return stamped
 
     def next_append(self) -> Append | None:
         """The append to make now, or None while one is in flight or nothing waits."""
         if self._in_flight is not None or not self._waiting:
             return None
-        count = min(len(self._waiting), self._max_frames)
-        frames = [self._waiting.popleft() for _ in range(count)]
+        frames = self._take()
         entry = LogEntry(request_id=self.request_id, append_id=secrets.token_hex(8), writer=self.writer, frames=frames)
         self._in_flight = Append(entry, self.last)
         return self._in_flight
+
+    def _take(self) -> list[LogFrame]:
+        """As many of the waiting frames as one entry carries, by number and by size."""
+        frames: list[LogFrame] = []
+        room = MAX_FRAME_BYTES
+        while self._waiting and len(frames) < self._max_frames and self._waiting[0][1] <= room:
+            frame, size = self._waiting.popleft()
+            frames.append(frame)
+            room -= size
+        return frames
 
     def stored(self, stream_seq: int) -> None:
         """The append in flight is stored under `stream_seq`."""

@@ -7,6 +7,8 @@ import re
 import zlib
 from typing import NamedTuple
 
+from .messages import KEY_PATTERN, STAGE_PATTERN
+
 PREFIX = "baton.v1"
 DEFAULT_SHARDS = 16
 
@@ -26,8 +28,9 @@ TOOLS = "tools"
 CENSUS = f"{PREFIX}.census"
 """A message here asks every worker to announce itself at once."""
 
-_KEY = re.compile(r"[0-9a-f]{32}")
-_STAGE = re.compile(r"retrieve|generate|tools\.[A-Za-z0-9_-]{1,64}")
+_KEY = re.compile(KEY_PATTERN)
+_STAGE = re.compile(STAGE_PATTERN)
+_LOG = re.compile(r"baton\.v1\.(?:live|log)\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{32})")
 
 
 class LogAddress(NamedTuple):
@@ -47,9 +50,14 @@ def request_key(owner: str, request_id: str) -> str:
 
 def address(key: str, shards: int = DEFAULT_SHARDS) -> LogAddress:
     """The shard is CRC32 (zlib's polynomial) of the key's ASCII bytes, modulo the number of shards."""
-    if not _KEY.fullmatch(key):
+    return LogAddress(zlib.crc32(checked_key(key).encode()) % shards, key)
+
+
+def checked_key(key: str) -> str:
+    """`key` itself if it is 32 lower-case hex digits; otherwise ValueError. It becomes part of subjects."""
+    if not _KEY.search(key):
         raise ValueError(f"a request key is 32 lower-case hex digits, not {key!r}")
-    return LogAddress(zlib.crc32(key.encode()) % shards, key)
+    return key
 
 
 def log_subject(at: LogAddress) -> str:
@@ -72,12 +80,10 @@ def parse_live(subject: str) -> LogAddress:
     Raises:
         ValueError: it is neither.
     """
-    parts = subject.split(".")
-    if len(parts) != 5 or ".".join(parts[:2]) != PREFIX or parts[2] not in ("live", "log") or not parts[3].isdecimal():
+    found = _LOG.fullmatch(subject)
+    if found is None:
         raise ValueError(f"not a log or live subject: {subject!r}")
-    if not _KEY.fullmatch(parts[4]):
-        raise ValueError(f"not a request key in {subject!r}")
-    return LogAddress(int(parts[3]), parts[4])
+    return LogAddress(int(found[1]), found[2])
 
 
 def tools_stage(tool_set: str) -> str:
@@ -86,7 +92,7 @@ def tools_stage(tool_set: str) -> str:
 
 def checked_stage(stage: str) -> str:
     """`stage` itself if it is `retrieve`, `generate` or `tools.<set>`; otherwise ValueError."""
-    if not _STAGE.fullmatch(stage):
+    if not _STAGE.search(stage):
         raise ValueError(f"a stage is 'retrieve', 'generate' or 'tools.<set>', not {stage!r}")
     return stage
 
@@ -105,7 +111,7 @@ def dead_subject(stage: str) -> str:
 
 
 def cancel_subject(key: str) -> str:
-    return f"{PREFIX}.cancel.{key}"
+    return f"{PREFIX}.cancel.{checked_key(key)}"
 
 
 def presence_subject(stage: str) -> str:

@@ -81,7 +81,7 @@ class GatewaySettings:
         "BATON_SEND_BUFFER_BYTES", 4 * 1024 * 1024, "Bytes that may wait for a slow client before 4009.", minimum=65_536
     )
     no_worker_s: float = setting(
-        "BATON_NO_WORKER_S", 6.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
+        "BATON_NO_WORKER_S", 4.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
     )
 
 
@@ -157,8 +157,18 @@ class ToolsSettings:
     tools: str = setting("BATON_TOOLS", "", "YAML file with further tools.")
     tool_set: str = setting("BATON_TOOL_SET", "default", "Name of the tool set that this worker serves.")
     timeout_s: float = setting("BATON_TOOL_TIMEOUT_S", 20.0, "Seconds one call may take at most.", minimum=0.1)
+    turn_timeout_s: float = setting(
+        "BATON_TOOL_TURN_TIMEOUT_S", 60.0, "Seconds all calls of one turn may take together.", minimum=0.1
+    )
+    concurrency: int = setting(
+        "BATON_TOOL_CONCURRENCY", 16, "Calls that one worker runs at once.", minimum=1, maximum=10_000
+    )
     max_result_chars: int = setting(
-        "BATON_TOOL_MAX_RESULT_CHARS", 8_000, "Characters of a tool's result that are kept.", minimum=100
+        "BATON_TOOL_MAX_RESULT_CHARS",
+        8_000,
+        "Characters of a tool's result that are kept.",
+        minimum=100,
+        maximum=100_000,
     )
     leave_url: str = setting(
         "BATON_LEAVE_URL", "", "Base URL of the HR system that `leave_balance` asks; empty = the tool is not offered."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from baton_proto.messages import Done, Error, LogFrame, WorkItem
 
@@ -29,6 +29,9 @@ class Job(Protocol):
     async def write(self, frame: LogFrame) -> None:
         """Queue a frame for the log, in order. Returns at once unless too many wait to be stored."""
 
+    async def flush(self) -> None:
+        """Wait until every frame written so far is stored: before something that must not be done twice."""
+
     async def hand_over(self, frame: LogFrame, item: WorkItem) -> None:
         """Store `frame` as the last of this job and pass the baton to `item.stage`."""
 
@@ -36,4 +39,4 @@ class Job(Protocol):
         """Store the terminal frame."""
 
 
-Handler = Callable[[Job], Awaitable[None]]
+Handler = Callable[[Job], Coroutine[Any, Any, None]]

@@ -113,8 +113,14 @@ def markdown_table(groups: Iterable[type]) -> str:
         for info in describe(cls):
             default = "" if info.default in (None, "", ()) else f"`{_shown(info.default)}`"
             allowed = f" One of {', '.join(f'`{choice}`' for choice in info.choices)}." if info.choices else ""
-            lines.append(f"| `{info.env}` | {default} | {info.help}{allowed} |")
+            lines.append(f"| `{info.env}` | {default} | {info.help}{allowed}{_bounds(info)} |")
     return "\n".join(lines) + "\n"
+
+
+def _bounds(info: SettingInfo) -> str:
+    if info.minimum is None:
+        return ""
+    return f" At least {info.minimum}." if info.maximum is None else f" From {info.minimum} to {info.maximum}."
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,55 @@
+# Baton. `make` alone lists what there is.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lock docs clean venv venv-dev test-tools
+
+PYTHON ?=
+# Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
+PORT ?=
+ARGS ?=
+# Only for `make test`: TESTS="tests/unit -k settings" runs a part, JOBS is the number of test processes.
+TESTS ?=
+JOBS ?= 2
+
+export PYTHON
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\n  %s\n' 'make run PORT=9000        another port' \
+	    'make run ARGS="--help"    what else `baton run` can do' \
+	    'make test TESTS=tests/unit    a part of the tests'
+
+run: venv ## Start Baton with its demo documents, and say where; Ctrl-C stops it.
+	@exec .venv/bin/baton run $(if $(PORT),--port $(PORT)) $(ARGS)
+
+test: venv-dev test-tools ## Run all tests on real servers (installs what they need).
+	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
+
+check: venv-dev ## Lint, check the formatting and the types.
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: venv-dev ## Format the code and put right what the linter can.
+	@.venv/bin/ruff check --fix --quiet . || true
+	@.venv/bin/ruff format .
+
+docs: venv-dev ## Regenerate the parts of the docs that come from code.
+	@.venv/bin/python -m services.common.settings_doc docs/settings.md
+
+lock: ## Resolve the dependencies anew; ARGS=--upgrade moves them to the newest versions.
+	@scripts/lock.sh $(ARGS)
+
+clean: ## Remove everything that was made here: .venv, data, logs, caches.
+	@rm -rf .venv .baton .make .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@scripts/setup.sh run
+
+venv-dev:
+	@scripts/setup.sh dev
+
+test-tools: venv-dev
+	@.venv/bin/python scripts/test_tools.py

@@ -1,0 +1,118 @@
+"""Golden vectors of messages that must be read, and of frames about a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from baton_proto import codec
+from baton_proto.messages import (
+    Accepted,
+    Announcement,
+    CancelOrder,
+    DeadWork,
+    Hello,
+    Limits,
+    LogEntry,
+    Message,
+    Pong,
+    Resumed,
+    WorkRef,
+)
+
+from .samples import ENTRY, FRAMES, FULL_ITEM, FULL_SOURCE, ITEM, KEY, NOW, REF, TIME, TOOL, Case, entry, pack, plain
+
+
+def _messages() -> Iterator[tuple[str, Any]]:
+    for name, frame in FRAMES.items():
+        yield f"entry: {name}", entry(frame, first=0 if isinstance(frame, Accepted) else 3)
+    yield "entry: several frames", entry(*(FRAMES[name] for name in ("status", "answer_chunk", "done")))
+    yield "work reference", REF
+    yield "work reference for tools", WorkRef(stage="tools.default", key=KEY, shard=0, seq=70_000)
+    yield "announcement", Announcement(worker="generator-7f", stage="generate", slots=16, running=0)
+    yield (
+        "announcement of a draining tools worker",
+        Announcement(worker="t", stage="tools.default", slots=4, running=4, draining=True, tools=[TOOL]),
+    )
+    yield (
+        "announcement of a tool that must not be repeated",
+        Announcement(
+            worker="t", stage="tools.x", slots=1, running=0, tools=[msgspec.structs.replace(TOOL, idempotent=False)]
+        ),
+    )
+    yield "cancel order", CancelOrder(key=KEY, requested_ms=NOW)
+    yield "dead work", DeadWork(ref=REF, request_id="r-1", reason="no worker survived it", deliveries=5, at_ms=NOW)
+
+
+def _accepted(name: str, kind: str, data: bytes, meaning: dict[str, Any], *, written: bool) -> Case:
+    return {"name": name, "kind": kind, "hex": data.hex(), "meaning": meaning, "written_so": written}
+
+
+def accepted_cases() -> list[Case]:
+    """Messages that must be read. `written_so`: this binding writes exactly these bytes; others may differ."""
+    cases = []
+    for name, message in _messages():
+        case = _accepted(name, type(message).__name__, codec.encode(message), plain(message), written=True)
+        if isinstance(message, LogEntry):
+            case["shown"] = [codec.client_map(message.request_id, frame) for frame in message.frames]
+        cases.append(case)
+    for name, item in (("item", ITEM), ("item in full", FULL_ITEM)):
+        cases.append(_accepted(name, "WorkItem", codec.pack_item(item), codec.item_to_map(item), written=True))
+    newer = {**codec.item_to_map(ITEM), "priority": 3, "hints": {"mood": ["curious"]}}
+    cases.append(_accepted("item with unknown fields, all kept", "WorkItem", pack(newer), newer, written=False))
+    unknown = {**plain(ENTRY), "zone": "eu", "weights": [1, {"a": 2}]}
+    unknown["frames"] = [{**frame, "colour": "red"} for frame in unknown["frames"]]
+    cases.append(_accepted("entry: unknown fields are ignored", "LogEntry", pack(unknown), plain(ENTRY), written=False))
+    more = {**plain(REF), "priority": 1}
+    cases.append(_accepted("work reference with an unknown field", "WorkRef", pack(more), plain(REF), written=False))
+    nil = {**plain(FRAMES["status"]), "seq": 3, "timestamp": TIME, "count": None, "handoff": None}
+    expected = plain(entry(FRAMES["status"]))
+    packed = pack({**expected, "frames": [nil]})
+    cases.append(_accepted("entry: nil in an optional field is absent", "LogEntry", packed, expected, written=False))
+    cases.append(
+        _accepted("work reference in the widest encodings", "WorkRef", _wide(plain(REF)), plain(REF), written=False)
+    )
+    return cases
+
+
+def _wide(fields: dict[str, Any]) -> bytes:
+    """msgpack that spends as many bytes as it may: map 32, str 32, uint 64. Readers must not mind."""
+    data = b"\xdf" + len(fields).to_bytes(4, "big")
+    for name, value in fields.items():
+        for part in (name, value):
+            if isinstance(part, str):
+                data += b"\xdb" + len(part.encode()).to_bytes(4, "big") + part.encode()
+            else:
+                data += b"\xcf" + int(part).to_bytes(8, "big")
+    return data
+
+
+def connection_cases() -> list[Case]:
+    """Frames about the connection, as JSON and as msgpack."""
+    limits = Limits(message_bytes=10_000_000, query_bytes=32_768, requests_per_connection=64, idle_seconds=300)
+    frames: dict[str, Message] = {
+        "hello": Hello(protocol="baton.v1", heartbeat_ms=20_000, limits=limits, auth="off", server="0.1.0"),
+        "resumed": Resumed(request_id="r-1", recovered=True, next_seq=4),
+        "resumed from the stored answer": Resumed(
+            request_id="r-1",
+            recovered=False,
+            next_seq=4,
+            answer="Ten days [1].",
+            sources=[FULL_SOURCE],
+            finish_reason="stop",
+        ),
+        "pong": Pong(),
+    }
+    cases = [_shown(name, type(frame).__name__, frame) for name, frame in frames.items()]
+    refusal = {"type": "error", "code": "unknown_type", "message": "there is no message type", "retryable": False}
+    cases.append(_shown("error about a message", "ConnectionError", refusal))
+    refusal = {**refusal, "code": "too_large", "message": "`query` is too long", "request_id": "r-1"}
+    cases.append(_shown("error about a message with a request", "ConnectionError", refusal))
+    return cases
+
+
+def _shown(name: str, kind: str, frame: Message | dict[str, Any]) -> Case:
+    text = codec.client_bytes(frame, binary=False).decode()
+    return {"name": name, "kind": kind, "json": text, "msgpack": codec.client_bytes(frame, binary=True).hex()}

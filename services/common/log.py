@@ -1,0 +1,263 @@
+"""The log of a request, on the bus: append by the baton rule, read, and end what nobody continues."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from baton_proto import codec, subjects
+from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Done, Error, Handoff, LogEntry, LogFrame, WorkItem, WorkRef
+from baton_proto.sequencer import Append, Replaced, Sequencer
+from baton_proto.subjects import LogAddress
+
+from . import metrics
+from .bus import Bus, Full, Refused, Stored, Unconfirmed
+
+log = logging.getLogger(__name__)
+
+HIGH_WATER = 1024
+LOW_WATER = 256
+END_TRIES = 8
+
+
+class LogWriter:
+    """Carries a sequencer's appends to the log, one at a time, from a task of its own.
+
+    `failed` is done as soon as this writer can no longer go on: with `Replaced`, or with `Full`. Start it with
+    `async with`.
+    """
+
+    def __init__(self, bus: Bus, at: LogAddress, sequencer: Sequencer) -> None:
+        self._bus = bus
+        self._at = at
+        self._sequencer = sequencer
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> LogWriter:
+        self._task = asyncio.create_task(self._run(), name=f"append {self._at.key}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if not self.failed.done():
+            self.failed.cancel()
+        elif not self.failed.cancelled():
+            self.failed.exception()  # seen, so that asyncio does not warn
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last frame of this writer has been queued."""
+        return self._sequencer.closed
+
+    @property
+    def next_seq(self) -> int:
+        """`seq` of the frame that is written next."""
+        return self._sequencer.next_seq
+
+    async def write(self, frame: LogFrame) -> None:
+        """Queue a frame; wait only while too many are not yet stored.
+
+        Raises:
+            Replaced, Full: this writer cannot go on.
+            Closed: nothing may follow the last frame.
+        """
+        self._check()
+        self._sequencer.add(frame)
+        self._wake.set()
+        if self._sequencer.pending >= HIGH_WATER:
+            self._room.clear()
+            await self._until(self._room)
+
+    async def flush(self) -> None:
+        """Wait until all is stored. Raises as `write` does."""
+        self._check()
+        while not self._sequencer.idle:
+            self._room.clear()
+            await self._until(self._room)
+
+    def _check(self) -> None:
+        if self.failed.done():
+            self.failed.result()
+
+    async def _until(self, event: asyncio.Event) -> None:
+        waiting = asyncio.ensure_future(event.wait())
+        either: set[asyncio.Future[Any]] = {waiting, self.failed}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        self._check()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while (append := self._sequencer.next_append()) is not None:
+                    await self._store(append)
+                    if self._sequencer.pending <= LOW_WATER:
+                        self._room.set()
+                self._room.set()
+        except (Replaced, Full, codec.WireError) as error:
+            if not self.failed.done():
+                self.failed.set_exception(error)
+
+    async def _store(self, append: Append) -> None:
+        """Make one append, whatever it takes; while NATS is away, go on trying."""
+        data = codec.encode(append.entry)
+        pause = 0.05
+        while True:
+            try:
+                self._sequencer.stored(await self._bus.append(self._at, data, append.expected))
+            except (Refused, Unconfirmed) as error:
+                metrics.APPENDS.labels(type(error).__name__.lower()).inc()
+                log.info("append %s; reading the tail", error)
+            else:
+                metrics.APPENDS.labels("stored").inc()
+                return
+            if await self._tail_is_mine():
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, 1.0)
+
+    async def _tail_is_mine(self) -> bool:
+        """Whether the unanswered append is stored after all; False means that it may be tried again."""
+        try:
+            stored = await self._bus.tail(self._at)
+        except Unconfirmed:
+            return False
+        entry = codec.decode(stored.data, LogEntry) if stored else None
+        return self._sequencer.tail(entry, stored.stream_seq if stored else 0) is None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a log stands: its frames (or only the last entry's) and the stream sequence of its last message."""
+
+    frames: list[LogFrame]
+    last: int
+
+    @property
+    def final(self) -> LogFrame:
+        return self.frames[-1]
+
+    @property
+    def ended(self) -> bool:
+        return isinstance(self.final, TERMINAL)
+
+
+async def read_tail(bus: Bus, at: LogAddress) -> Position | None:
+    """The last entry of a log, from the leader; None where there is no log (any more).
+
+    Raises:
+        Unconfirmed: nobody answered.
+        codec.WireError: the entry is unreadable.
+    """
+    stored = await bus.tail(at)
+    return None if stored is None else Position(list(codec.decode(stored.data, LogEntry).frames), stored.stream_seq)
+
+
+async def read_log(bus: Bus, at: LogAddress, tries: int = 10) -> Position | None:
+    """A whole log as its leader has it; a lagging replica is asked again.
+
+    Raises:
+        Unconfirmed: nobody answered, or no replica caught up.
+        codec.WireError: an entry is unreadable.
+    """
+    tail = await bus.tail(at)
+    if tail is None:
+        return None
+    for attempt in range(tries):
+        stored = await bus.replay(at)
+        if stored and stored[-1].stream_seq >= tail.stream_seq:
+            return _position(stored)
+        await asyncio.sleep(0.02 * (attempt + 1))
+    raise Unconfirmed("no replica has the whole log yet")
+
+
+def _position(stored: list[Stored]) -> Position:
+    frames = [frame for message in stored for frame in codec.decode(message.data, LogEntry).frames]
+    return Position(frames, stored[-1].stream_seq)
+
+
+async def end_log(
+    bus: Bus, at: LogAddress, request_id: str, frame: Done | Error, *, only_after: int | None = None
+) -> bool:
+    """End a log that nobody continues. Harmless where somebody else ends it first.
+
+    Args:
+        only_after: end it only if this is still the `seq` of its last frame.
+
+    Returns whether this call has ended it.
+
+    Raises:
+        Unconfirmed: NATS is away.
+    """
+    for _ in range(END_TRIES):
+        tail = await read_tail(bus, at)
+        if tail is None or tail.ended or (only_after is not None and tail.final.seq != only_after):
+            return False
+        sequencer = Sequencer(request_id, bus.name, next_seq=tail.final.seq + 1, last=tail.last)
+        try:
+            async with LogWriter(bus, at, sequencer) as writer:
+                await writer.write(frame)
+                await writer.flush()
+        except Replaced:
+            continue  # a holder was quicker by one entry
+        return True
+    return False
+
+
+async def make_handoff(bus: Bus, item: WorkItem, seq: int) -> Handoff:
+    """The hand-off of `item` in frame `seq`; an item too large for a message goes to the object store.
+
+    Raises:
+        Unconfirmed: the object store did not take it.
+    """
+    packed = codec.pack_item(item)
+    if len(packed) <= MAX_ENTRY_BYTES // 2:
+        return Handoff(stage=item.stage, item=codec.item_to_map(item))
+    name = subjects.handoff_object(item.key, seq)
+    await bus.put_object(name, packed)
+    return Handoff(stage=item.stage, object=name)
+
+
+async def open_handoff(bus: Bus, handoff: Handoff) -> WorkItem:
+    """The item of a hand-off.
+
+    Raises:
+        codec.WireError: it is unreadable.
+        Unconfirmed: the object store did not answer.
+    """
+    if handoff.item is not None:
+        return codec.item_from_map(handoff.item)
+    if handoff.object is None:
+        raise codec.WireError("a hand-off has neither an item nor the name of an object")
+    return codec.unpack_item(await bus.get_object(handoff.object))
+
+
+async def push_ref(bus: Bus, ref: WorkRef, tries: int = 5) -> None:
+    """Put a reference into the work queue; safe to repeat, because its message id names the hand-off.
+
+    Raises:
+        Full: the queue takes no more.
+        Unconfirmed: NATS did not answer, also not after several tries.
+    """
+    data = codec.encode(ref)
+    for attempt in range(tries):
+        try:
+            return await bus.push_work(ref.stage, data, subjects.work_message_id(ref.key, ref.seq))
+        except Unconfirmed:
+            if attempt == tries - 1:
+                raise
+            await asyncio.sleep(0.05 * 2**attempt * random.uniform(0.5, 1.0))
+    raise AssertionError("unreachable")

@@ -1,0 +1,101 @@
+"""Who is alive: workers announce themselves, everybody else keeps a table of what was heard lately."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+from nats.aio.msg import Msg
+
+from baton_proto import codec, subjects
+from baton_proto.messages import PRESENCE_INTERVAL_MS, PRESENCE_TTL_MS, Announcement, ToolSpec
+
+from .bus import Bus
+
+log = logging.getLogger(__name__)
+
+MAX_WORKERS = 10_000
+
+
+async def announce(bus: Bus, current: Callable[[], Announcement]) -> None:
+    """Say who we are every second, and at once when somebody takes a census. Runs until cancelled."""
+    asked = asyncio.Event()
+
+    async def on_census(_: Msg) -> None:
+        asked.set()
+
+    await bus.subscribe(subjects.CENSUS, on_census)
+    while True:
+        asked.clear()
+        announcement = current()
+        await bus.publish(subjects.presence_subject(announcement.stage), codec.encode(announcement))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asked.wait(), PRESENCE_INTERVAL_MS / 1000)
+
+
+class Presence:
+    """The workers heard of within `PRESENCE_TTL_MS`. Open it with `watch`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heard: dict[tuple[str, str], tuple[float, Announcement]] = {}
+        self._since = clock()
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has listened long enough for silence to mean absence."""
+        return self._clock() - self._since >= PRESENCE_TTL_MS / 1000
+
+    def hear(self, announcement: Announcement) -> None:
+        key = (announcement.stage, announcement.worker)
+        if announcement.draining:
+            self._heard.pop(key, None)
+        elif key in self._heard or len(self._heard) < MAX_WORKERS:
+            self._heard[key] = (self._clock(), announcement)
+
+    def live(self, stage: str) -> list[Announcement]:
+        """The live workers of a stage."""
+        return [one for one in self._current() if one.stage == stage]
+
+    def counts(self) -> dict[str, int]:
+        """How many workers of each stage are alive."""
+        return dict(Counter(one.stage for one in self._current()))
+
+    def tools(self) -> dict[str, list[ToolSpec]]:
+        """The tools that live workers serve, by stage; of two tools of one name in a stage the first counts."""
+        found: dict[str, dict[str, ToolSpec]] = {}
+        for one in self._current():
+            if one.stage.startswith(f"{subjects.TOOLS}."):
+                by_name = found.setdefault(one.stage, {})
+                for tool in one.tools:
+                    by_name.setdefault(tool.name, tool)
+        return {stage: list(by_name.values()) for stage, by_name in sorted(found.items())}
+
+    def _current(self) -> list[Announcement]:
+        oldest = self._clock() - PRESENCE_TTL_MS / 1000
+        self._heard = {key: heard for key, heard in self._heard.items() if heard[0] >= oldest}
+        return [announcement for _, (_, announcement) in sorted(self._heard.items())]
+
+
+@contextlib.asynccontextmanager
+async def watch(bus: Bus) -> AsyncIterator[Presence]:
+    """A presence table that fills at once: a census is taken at the start."""
+    presence = Presence()
+
+    async def on_announcement(message: Msg) -> None:
+        try:
+            presence.hear(codec.decode(message.data, Announcement))
+        except codec.WireError as error:
+            log.warning("unreadable announcement on %s: %s", message.subject, error)
+
+    subscription = await bus.subscribe(f"{subjects.PREFIX}.workers.>", on_announcement)
+    await bus.publish(subjects.CENSUS, b"")
+    try:
+        yield presence
+    finally:
+        with contextlib.suppress(Exception):
+            await subscription.unsubscribe()

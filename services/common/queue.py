@@ -1,0 +1,145 @@
+"""Taking work from the queue: pull requests for as many items as there are free slots, and the lease on each item."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from baton_proto import subjects
+
+from .bus import Bus, Unconfirmed, quietly
+
+log = logging.getLogger(__name__)
+
+PULL_EXPIRES_S = 5.0
+RENEW_EVERY_S = 1.0
+
+
+class Puller:
+    """Asks the stage's consumer for as many items as `free()` allows and gives each to `take`.
+
+    nats-py's `fetch` waits for a whole batch and so delays the first item; here a request for several is open and each
+    item is delivered as it comes.
+
+    Args:
+        free: how many more items may be taken now.
+        take: called with each message, from the subscription's callback: must not wait.
+    """
+
+    def __init__(self, bus: Bus, stage: str, free: Callable[[], int], take: Callable[[Msg], None]) -> None:
+        self._bus = bus
+        self._free = free
+        self._take = take
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}"
+        self._inbox = bus.client.new_inbox()
+        self._open: dict[str, tuple[int, float]] = {}  # reply subject -> items still to come, when it ends
+        self._number = 0
+        self._wake = asyncio.Event()
+        self._subscription: Subscription | None = None
+
+    def wake(self) -> None:
+        """A slot has become free."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Pull until cancelled; afterwards call `stop`."""
+        self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_message)
+        while True:
+            self._wake.clear()
+            await self._pull()
+            try:
+                await asyncio.wait_for(self._wake.wait(), 1.0)
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """Take nothing more. What the server had already sent is still given to `take`, so nothing waits for a
+        redelivery."""
+        if self._subscription is not None:
+            await quietly(asyncio.wait_for(self._subscription.drain(), 2.0))  # type: ignore[no-untyped-call]
+            self._subscription = None
+
+    async def _pull(self) -> None:
+        now = time.monotonic()
+        self._open = {reply: (left, ends) for reply, (left, ends) in self._open.items() if ends > now and left > 0}
+        wanted = self._free() - sum(left for left, _ in self._open.values())
+        if wanted <= 0 or not self._bus.connected:
+            return
+        self._number += 1
+        reply = f"{self._inbox}.{self._number}"
+        request = {"batch": wanted, "expires": int(PULL_EXPIRES_S * 1e9)}
+        self._open[reply] = (wanted, now + PULL_EXPIRES_S + 1.0)
+        await self._bus.publish(self._next, json.dumps(request).encode(), reply)
+
+    async def _on_message(self, message: Msg) -> None:
+        request = message.subject
+        if message.headers and (status := message.headers.get("Status")):
+            self._open.pop(request, None)
+            if status not in ("404", "408", "409"):
+                log.warning("work queue: %s %s", status, message.headers.get("Description", ""))
+            self._wake.set()
+            return
+        # The message keeps the work subject; which request it answers is not said, so the oldest one is counted down.
+        for reply, (left, ends) in self._open.items():
+            self._open[reply] = (left - 1, ends)
+            break
+        self._open = {reply: state for reply, state in self._open.items() if state[0] > 0}
+        self._take(message)
+
+
+class Lease:
+    """A holder's claim on one work item, renewed while it works.
+
+    Work goes to somebody else when a renewal does not arrive in time, and the server does not say so: a holder that
+    has had no answer for `ack_wait_s` less a margin must take itself for replaced. `lost` tells it.
+    """
+
+    def __init__(self, bus: Bus, message: Msg, ack_wait_s: float) -> None:
+        self._bus = bus
+        self._ack = message.reply
+        self._valid_s = ack_wait_s * 0.8
+        self._renewed = time.monotonic()
+        self.lost = asyncio.Event()
+        self.deliveries = message.metadata.num_delivered
+
+    @property
+    def held(self) -> bool:
+        return not self.lost.is_set() and time.monotonic() - self._renewed < self._valid_s
+
+    async def renew_forever(self) -> None:
+        """Renew every second until cancelled or lost."""
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            if not self.held:
+                self.lost.set()
+                return
+            asked = time.monotonic()
+            try:
+                await self._bus.request(self._ack, b"+WPI", seconds=RENEW_EVERY_S)
+            except Unconfirmed:
+                continue
+            self._renewed = asked
+
+    async def acknowledge(self) -> None:
+        """The item is dealt with. Not sent when the lease may be lost: it could remove somebody else's delivery."""
+        await self._settle(b"+ACK")
+
+    async def give_back(self) -> None:
+        """Let another worker have the item at once."""
+        await self._settle(b"-NAK")
+
+    async def _settle(self, what: bytes) -> None:
+        for _ in range(3):
+            if not self.held:
+                return
+            try:
+                await self._bus.request(self._ack, what, seconds=1.0)
+                return
+            except Unconfirmed:
+                continue

@@ -1,0 +1,180 @@
+"""Makes every stream and bucket, and changes them to the settings: one step that everybody may run at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Any
+
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    KeyValueConfig,
+    ObjectStoreConfig,
+    RePublish,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import APIError, BadRequestError, NotFoundError
+
+from baton_proto import subjects
+
+from .bus import Bus
+from .config import NatsSettings
+
+log = logging.getLogger(__name__)
+
+_NAME_IN_USE = 10058
+DUPLICATE_WINDOW_S = 120
+CANCEL_MAX_AGE_S = 900
+DEAD_MAX_AGE_S = 7 * 24 * 3600
+
+
+def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
+    """All streams that are not buckets, as they should be."""
+    common: dict[str, Any] = {"storage": StorageType(settings.log_storage), "num_replicas": settings.replicas}
+    configs = [
+        StreamConfig(
+            name=subjects.WORK_STREAM,
+            subjects=[f"{subjects.PREFIX}.work.>"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            discard=DiscardPolicy.NEW,
+            max_msgs=settings.work_max_items,
+            max_age=settings.log_max_age_s,
+            duplicate_window=DUPLICATE_WINDOW_S,
+            **common,
+        ),
+        StreamConfig(
+            name=subjects.CANCEL_STREAM,
+            subjects=[f"{subjects.PREFIX}.cancel.*"],
+            max_msgs_per_subject=1,
+            max_age=CANCEL_MAX_AGE_S,
+            max_bytes=64 * 1024 * 1024,
+            **common,
+        ),
+        StreamConfig(
+            name=subjects.DEAD_STREAM,
+            subjects=[f"{subjects.PREFIX}.dead.>"],
+            max_msgs=10_000,
+            max_age=DEAD_MAX_AGE_S,
+            **common,
+        ),
+    ]
+    return configs + [_log_config(shard, settings, common) for shard in range(settings.shards)]
+
+
+def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
+    return StreamConfig(
+        name=subjects.log_stream(shard),
+        subjects=[f"{subjects.PREFIX}.log.{shard}.*"],
+        republish=RePublish(
+            src=f"{subjects.PREFIX}.log.{shard}.*", dest=f"{subjects.PREFIX}.live.{shard}.{{{{wildcard(1)}}}}"
+        ),
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.NEW,
+        max_age=settings.log_max_age_s,
+        max_bytes=settings.log_max_bytes,
+        allow_direct=True,
+        **common,
+    )
+
+
+async def ensure(bus: Bus) -> None:
+    """Make or change all streams and buckets. Safe to run by many processes at once; repeated until it works."""
+    pause = 0.2
+    while True:
+        try:
+            await _ensure_once(bus)
+        except (TimeoutError, NatsError, OSError) as error:
+            log.warning("JetStream is not ready (%s); trying again", error or type(error).__name__)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, 5.0)
+        else:
+            return
+
+
+async def _ensure_once(bus: Bus) -> None:
+    js = bus.client.jetstream(timeout=5)
+    settings = bus.settings
+    existing = {info.config.name: info.config for info in await js.streams_info_iterator()}
+    for config in stream_configs(settings):
+        await _ensure_stream(js, config, existing.get(config.name))
+    if f"OBJ_{subjects.DOCUMENTS_BUCKET}" not in existing:
+        await _tolerant(
+            js.create_object_store(
+                subjects.DOCUMENTS_BUCKET,
+                config=ObjectStoreConfig(storage=StorageType(settings.log_storage), replicas=settings.replicas),
+            )
+        )
+    for bucket in (subjects.CONVERSATIONS_BUCKET, subjects.ANSWERS_BUCKET, subjects.CACHE_BUCKET):
+        if f"KV_{bucket}" not in existing:
+            await _tolerant(js.create_key_value(_bucket_config(bucket, settings)))
+
+
+def _bucket_config(bucket: str, settings: NatsSettings) -> KeyValueConfig:
+    return KeyValueConfig(
+        bucket=bucket,
+        ttl=30 * 24 * 3600,
+        max_bytes=256 * 1024 * 1024,
+        storage=StorageType(settings.log_storage),
+        replicas=settings.replicas,
+        direct=True,
+    )
+
+
+async def _ensure_stream(js: JetStreamContext, config: StreamConfig, existing: StreamConfig | None) -> None:
+    if existing is None:
+        await _tolerant(js.add_stream(config))
+    elif _differs(config, existing):
+        await js.update_stream(config)
+
+
+def _differs(wanted: StreamConfig, existing: StreamConfig) -> bool:
+    """Whether a setting that we choose differs; what we leave to the server does not count."""
+    want, have = wanted.as_dict(), existing.as_dict()
+    return any(value not in (None, 0, False) and have.get(name) != value for name, value in want.items())
+
+
+async def _tolerant(creating: Any) -> None:
+    """Create what somebody else may be creating at this moment."""
+    try:
+        await creating
+    except BadRequestError as error:
+        if error.err_code != _NAME_IN_USE:
+            raise
+
+
+async def ensure_consumer(bus: Bus, stage: str, ack_wait_s: float, concurrency: int) -> None:
+    """Make the durable pull consumer that all workers of a stage share.
+
+    There is no delivery limit on the server: a worker counts deliveries itself, so that it can end the log.
+    """
+    js = bus.client.jetstream(timeout=5)
+    name = subjects.work_consumer(stage)
+    config = ConsumerConfig(
+        name=name,
+        durable_name=name,
+        filter_subject=subjects.work_subject(stage),
+        ack_policy=AckPolicy.EXPLICIT,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_wait=ack_wait_s,
+        max_deliver=-1,
+        max_ack_pending=max(10_000, concurrency),
+        max_waiting=4096,
+    )
+    while True:
+        try:
+            try:
+                await js.consumer_info(subjects.WORK_STREAM, name)
+            except NotFoundError:
+                await js.add_consumer(subjects.WORK_STREAM, config)
+            return
+        except (TimeoutError, APIError, NatsError) as error:
+            log.warning("the work queue is not ready (%s); trying again", error or type(error).__name__)
+            await asyncio.sleep(random.uniform(0.2, 1.0))

@@ -1,0 +1,123 @@
+"""`python -m services.gateway`: puts the gateway together and reads the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from services.common import streams
+from services.common.bus import connect
+from services.common.config import GatewaySettings, NatsSettings, ProcessSettings
+from services.common.presence import watch
+from services.common.process import instance_name, read_settings, run, stop_on_signals
+
+from .app import Gateway
+from .auth import is_loopback
+from .connection import HEARTBEAT_MS
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn closes WebSockets the moment a signal comes; here signals are ours, and it is told when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main() -> None:
+    nats, settings, process = read_settings("gateway", NatsSettings, GatewaySettings)
+    _check_authentication(settings)
+    listening = _listen(settings)
+    run(_serve(nats, settings, process, listening))
+
+
+async def _serve(
+    nats: NatsSettings, settings: GatewaySettings, process: ProcessSettings, listening: socket.socket
+) -> None:
+    stop = stop_on_signals()
+    async with contextlib.AsyncExitStack() as stack:
+        starting = asyncio.create_task(_open(stack, nats, settings))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            return
+        gateway = starting.result()
+        server = _Server(_uvicorn_config(gateway))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        log.info("listening on http://%s:%d", settings.host, listening.getsockname()[1])
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            await gateway.drain(process.drain_s)
+            server.should_exit = True
+        await serving
+
+
+async def _open(stack: contextlib.AsyncExitStack, nats: NatsSettings, settings: GatewaySettings) -> Gateway:
+    bus = await stack.enter_async_context(connect(nats, instance_name("gateway")))
+    await streams.ensure(bus)
+    presence = await stack.enter_async_context(watch(bus))
+    gateway = Gateway(bus, presence, settings)
+    await stack.enter_async_context(gateway.running())
+    return gateway
+
+
+def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway.application(),
+        ws="websockets-sansio",
+        ws_max_size=10_000_000,
+        ws_ping_interval=HEARTBEAT_MS / 1000,
+        ws_ping_timeout=HEARTBEAT_MS / 1000,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        server_header=False,
+    )
+
+
+def _listen(settings: GatewaySettings) -> socket.socket:
+    """The listening socket, or a clear error: before anything else is started."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listening = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        print(
+            f"gateway: cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+            "Stop what is using it, or choose another one with BATON_GATEWAY_PORT.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+    # asyncio does this only for sockets that it made itself. Without it Nagle's algorithm and delayed acknowledgements
+    # hold small frames back for 40 ms. Accepted connections inherit it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def _check_authentication(settings: GatewaySettings) -> None:
+    if settings.jwt_secret or settings.jwt_jwks:
+        return
+    if not is_loopback(settings.host) and settings.auth != "off":
+        print(
+            f"gateway: without authentication it listens on loopback only, not on {settings.host}. Set "
+            "BATON_JWT_SECRET or BATON_JWT_JWKS, or allow everybody in with BATON_AUTH=off.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+    log.warning("NO AUTHENTICATION: everybody who reaches this address may ask. Set BATON_JWT_SECRET or _JWKS.")
+
+
+if __name__ == "__main__":
+    main()

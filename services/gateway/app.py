@@ -1,0 +1,177 @@
+"""The gateway's routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
+
+from services.common import metrics
+from services.common.bus import Bus, Unconfirmed
+from services.common.config import GatewaySettings
+from services.common.documents import Documents
+from services.common.presence import Presence
+from services.common.process import package_version
+
+from .auth import Authenticator, Unauthorized, bearer, origin_allowed
+from .connection import BAD_ORIGIN, GOING_AWAY, TOO_MANY, Connection
+from .originals import original_response
+from .requests import Requests
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+SUBPROTOCOLS = ("baton.v1.json", "baton.v1.msgpack")
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "frame-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+class Gateway:
+    """What the routes share: connections, requests, readiness."""
+
+    def __init__(self, bus: Bus, presence: Presence, settings: GatewaySettings) -> None:
+        self._bus = bus
+        self._presence = presence
+        self._settings = settings
+        self._authenticator = Authenticator(settings)
+        self._documents = Documents(bus)
+        self._connections: set[Connection] = set()
+        self.requests = Requests(bus, presence, settings)
+        self.draining = False
+
+    def application(self) -> Starlette:
+        routes = [
+            Route("/", self._page),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._metrics),
+            Route("/documents/{document_id}", self._document),
+            WebSocketRoute("/ws", self._ws),
+            Mount("/static", _Static(directory=STATIC, check_dir=False)),
+        ]
+        return Starlette(routes=routes)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The clock that time-outs, absent workers and silent logs are measured by."""
+        ticking = asyncio.create_task(self._tick(), name="tick")
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            await asyncio.gather(ticking, return_exceptions=True)
+            await self.requests.close()
+
+    async def drain(self, drain_s: float) -> None:
+        """Not ready any more; idle connections go at once, the others when their answers are through or time is up."""
+        self.draining = True
+        log.info("draining %d connections, %g s at most", len(self._connections), drain_s)
+        await self._until_gone(drain_s, idle_only=True)
+        await self._until_gone(3.0, idle_only=False)
+
+    async def _until_gone(self, limit_s: float, *, idle_only: bool) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self._connections:
+                    self._send_away(idle_only=idle_only)
+                    await asyncio.sleep(0.05)
+
+    def _send_away(self, *, idle_only: bool) -> None:
+        for connection in self._connections:
+            if not (idle_only and connection.busy):
+                connection.close(GOING_AWAY, "this replica is going away")
+
+    async def _tick(self) -> None:
+        pause = min(1.0, self._settings.idle_s / 4)
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                self.requests.tick()
+                for connection in list(self._connections):
+                    connection.tick()
+            except Exception:
+                log.exception("the clock stumbled")
+
+    async def _ws(self, socket: WebSocket) -> None:
+        offered = socket.scope.get("subprotocols", [])
+        chosen = next((name for name in offered if name in SUBPROTOCOLS), None)
+        await socket.accept(subprotocol=chosen)
+        socket.scope["subprotocol"] = chosen
+        if not origin_allowed(socket.headers.get("origin"), socket.headers.get("host"), self._settings):
+            metrics.CLOSED.labels(str(BAD_ORIGIN)).inc()
+            await socket.close(BAD_ORIGIN, "origin not allowed")
+            return
+        if self.draining:
+            await socket.close(GOING_AWAY, "this replica is going away")
+            return
+        if len(self._connections) >= self._settings.max_connections:
+            metrics.CLOSED.labels(str(TOO_MANY)).inc()
+            await socket.close(TOO_MANY, "too many connections")
+            return
+        connection = Connection(socket, self.requests, self._authenticator, self._settings, self._bus.name)
+        self._connections.add(connection)
+        metrics.CONNECTIONS.inc()
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+            metrics.CONNECTIONS.dec()
+
+    async def _page(self, _: Request) -> Response:
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
+
+    async def _healthz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        ready = self._bus.connected and not self.draining
+        state = {
+            "ready": ready,
+            "draining": self.draining,
+            "nats": self._bus.connected,
+            "workers": self._presence.counts(),
+            "version": package_version(),
+        }
+        return JSONResponse(state, 200 if ready else 503)
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _document(self, request: Request) -> Response:
+        try:
+            await self._authenticator.identify(bearer(request.headers.get("authorization")))
+        except Unauthorized as error:
+            return PlainTextResponse(f"{error}\n", 401, {"WWW-Authenticate": "Bearer"})
+        try:
+            document = await self._documents.get(request.path_params["document_id"])
+        except KeyError:
+            return PlainTextResponse("There is no such document.\n", 404)
+        except Unconfirmed:
+            return PlainTextResponse("The document store does not answer; try again.\n", 503, {"Retry-After": "2"})
+        return original_response(document)
+
+
+class _Static(StaticFiles):
+    """Static files under the page's security headers."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers.update(PAGE_HEADERS)
+        return response

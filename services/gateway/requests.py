@@ -1,0 +1,259 @@
+"""The requests of this gateway: accepting, attaching, resuming, cancelling, watching those whose client has left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import msgspec
+
+from baton_proto import codec, subjects
+from baton_proto.language import guess_language
+from baton_proto.messages import (
+    Accepted,
+    CancelOrder,
+    Error,
+    LogFrame,
+    Query,
+    Resume,
+    Sampling,
+    WorkItem,
+    WorkRef,
+)
+from baton_proto.sequencer import Replaced, Sequencer
+from services.common import metrics, tracing
+from services.common.bus import Bus, Full, Unconfirmed
+from services.common.config import GatewaySettings
+from services.common.errors import ServiceError
+from services.common.log import LogWriter, end_log, make_handoff, push_ref, read_tail
+from services.common.presence import Presence
+from services.common.worker import now_ms
+
+from .auth import Identity
+from .follower import Follower
+from .observer import Observer
+
+log = logging.getLogger(__name__)
+
+ACCEPT_TIMEOUT_S = 6.0
+Show = Callable[[LogFrame], None]
+
+
+def _nobody(_: LogFrame) -> None:
+    """Where frames go after their client has left."""
+
+
+class Requests:
+    """All requests that this gateway follows."""
+
+    def __init__(self, bus: Bus, presence: Presence, settings: GatewaySettings) -> None:
+        self._bus = bus
+        self._presence = presence
+        self._settings = settings
+        self._followers: set[Follower] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    def __iter__(self) -> Iterator[Follower]:
+        return iter(list(self._followers))
+
+    async def accept(self, query: Query, request_id: str, who: Identity, show: Show) -> Follower:
+        """Make a query a request and follow it; a request id that is known already is attached to from its start.
+
+        Raises:
+            ServiceError: it could not become a request; nothing of it remains.
+        """
+        observer = Observer()
+        at = self._bus.address(subjects.request_key(who.owner, request_id))
+        self._require_worker(subjects.RETRIEVE)
+        item = self._work_item(query, who, request_id, at)
+        accepted = Accepted(conversation_id=item.conversation_id or "")
+
+        follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
+        follower.deadline_ms = item.deadline_ms
+        try:
+            async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+                await follower.listen()
+                if not await self._create(accepted, item):
+                    follower.attach()
+        except (Unconfirmed, TimeoutError):
+            await follower.close()
+            raise ServiceError(
+                "overloaded", "The message bus does not answer; try again.", retryable=True, retry_after_ms=2_000
+            ) from None
+        except BaseException:
+            await follower.close()
+            raise
+        self._follow(follower)
+        return follower
+
+    async def resume(self, message: Resume, who: Identity, show: Show) -> Follower:
+        """Follow a request that runs or ran, from after `after_seq`.
+
+        Raises:
+            ServiceError: `not_found` (also for somebody else's), or `bad_message` for a place beyond the log's end.
+        """
+        at = self._bus.address(subjects.request_key(who.owner, message.request_id))
+        try:
+            tail = await read_tail(self._bus, at)
+            if tail is None:
+                raise ServiceError("not_found", f"There is no request {message.request_id!r}.")
+            if message.after_seq > tail.final.seq:
+                raise ServiceError(
+                    "bad_message",
+                    f"after_seq is {message.after_seq}, but the request has no frame {message.after_seq}.",
+                )
+            next_seq = message.after_seq + 1
+            follower = Follower(self._bus, self._presence, at, message.request_id, show, next_seq=next_seq)
+            follower.attach()
+            if tail.ended and message.after_seq == tail.final.seq:
+                follower.over.set()
+                return follower
+            await follower.listen()
+        except (Unconfirmed, codec.WireError):
+            raise ServiceError("overloaded", "The message bus does not answer; try again.", retryable=True) from None
+        self._follow(follower)
+        return follower
+
+    async def cancel(self, request_id: str, who: Identity) -> None:
+        """Cancel a request, wherever it runs. Harmless when it has ended.
+
+        Raises:
+            ServiceError: `not_found` (also for somebody else's), or NATS does not answer.
+        """
+        at = self._bus.address(subjects.request_key(who.owner, request_id))
+        metrics.CANCELS.inc()
+        try:
+            tail = await read_tail(self._bus, at)
+            if tail is None:
+                raise ServiceError("not_found", f"There is no request {request_id!r}.")
+            if tail.ended:
+                return
+            order = CancelOrder(key=at.key, requested_ms=now_ms())
+            await self._bus.store(subjects.cancel_subject(at.key), codec.encode(order))
+        except (Unconfirmed, Full, codec.WireError):
+            raise ServiceError("overloaded", "The message bus does not answer; try again.", retryable=True) from None
+        for follower in self._followers:
+            if follower.at == at:
+                follower.cancel()
+                return
+        # Nobody follows it here; someone must still see to it that the log ends.
+        watcher = Follower(self._bus, self._presence, at, request_id, _nobody)
+        watcher.attach()
+        await watcher.listen()
+        self._follow(watcher)
+        watcher.release()
+        watcher.cancel()
+
+    def leave(self, follower: Follower, on_disconnect: str) -> None:
+        """The client of a request is gone. It goes on, and is watched to its end, unless its client chose otherwise."""
+        follower.show = _nobody
+        if follower.ended:
+            return
+        if on_disconnect == "cancel":
+            self._spawn(self._cancel_abandoned(follower))
+        elif follower.deadline_ms is None:
+            follower.over.set()  # somebody else accepted it and watches it
+
+    def tick(self) -> None:
+        """Once a second: let each request do what time demands, forget those that have ended."""
+        for follower in list(self._followers):
+            follower.tick(self._settings.no_worker_s)
+            if follower.ended:
+                self._followers.discard(follower)
+                self._spawn(follower.close())
+        metrics.RUNNING.set(len(self._followers))
+
+    async def close(self) -> None:
+        for follower in list(self._followers):
+            await follower.close()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _follow(self, follower: Follower) -> None:
+        self._followers.add(follower)
+        metrics.RUNNING.set(len(self._followers))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _cancel_abandoned(self, follower: Follower) -> None:
+        order = CancelOrder(key=follower.at.key, requested_ms=now_ms())
+        try:
+            await self._bus.store(subjects.cancel_subject(follower.at.key), codec.encode(order))
+        except (Unconfirmed, Full) as error:
+            log.warning("an abandoned request could not be cancelled: %s", error)
+        follower.cancel()
+
+    def _require_worker(self, stage: str) -> None:
+        if self._presence.settled and not self._presence.live(stage):
+            raise ServiceError(
+                "no_worker",
+                f"No worker for '{stage}' is running. Try again when one is.",
+                retryable=True,
+                retry_after_ms=5_000,
+            )
+
+    def _work_item(self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress) -> WorkItem:
+        now = now_ms()
+        with tracing.span("baton.request") as traceparent:
+            return WorkItem(
+                stage=subjects.RETRIEVE,
+                key=at.key,
+                shard=at.shard,
+                request_id=request_id,
+                owner=who.owner,
+                claims=dict(who.claims),
+                query=query.query,
+                language=query.language or guess_language(query.query, self._settings.language),
+                conversation_id=query.conversation_id or f"conv_{secrets.token_hex(8)}",
+                received_ms=now,
+                queued_ms=now,
+                deadline_ms=now + (query.deadline_ms or self._settings.deadline_ms),
+                top_k=query.top_k or self._settings.top_k,
+                filters=query.filters,
+                sampling=Sampling(seed=query.seed, temperature=query.temperature, max_tokens=query.max_tokens),
+                cache=query.cache,
+                traceparent=traceparent,
+            )
+
+    async def _create(self, accepted: Accepted, item: WorkItem) -> bool:
+        """Create the log and queue the work. False: the log is there already.
+
+        Raises:
+            ServiceError, Unconfirmed
+        """
+        at = subjects.LogAddress(item.shard, item.key)
+        sequencer = Sequencer(item.request_id, self._bus.name)
+        frame = msgspec.structs.replace(accepted, handoff=await make_handoff(self._bus, item, 0))
+        try:
+            async with LogWriter(self._bus, at, sequencer) as writer:
+                await writer.write(frame)
+                await writer.flush()
+        except Replaced:
+            return False
+        except Full:
+            raise _overloaded() from None
+        try:
+            await push_ref(self._bus, WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=0))
+        except (Full, Unconfirmed):
+            full = _overloaded()
+            await end_log(
+                self._bus,
+                at,
+                item.request_id,
+                Error(code=full.code, message=full.message, retryable=True, retry_after_ms=full.retry_after_ms),
+            )
+        return True
+
+
+def _overloaded() -> ServiceError:
+    message = "Too much work is waiting; try again later."
+    return ServiceError("overloaded", message, retryable=True, retry_after_ms=3_000)

@@ -1,0 +1,1 @@
+"""How the extractive generator makes an answer of other people's sentences: pure functions, no I/O."""

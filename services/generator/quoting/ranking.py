@@ -1,0 +1,129 @@
+"""How well each unit answers a question: overlap of content words, weighted by how rare they are in the passages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .question import NEGATION, Question
+from .units import Unit
+from .words import content_words
+
+# How much a question's word counts where it is found: in the unit itself, in what introduces it, above or beside it.
+_IN_LEAD = 0.8
+_IN_HEADING = 0.7
+_IN_TITLE = 0.45
+_IN_NEIGHBOUR = 0.3
+
+_STEM_CHARS = 4
+_FAR = 60
+_MISSING = 1.4
+_ROW = 0.93
+_PART = 0.7
+_CHARACTER = 0.5
+_TYPICAL_WORDS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """`coverage` is the weighted share of the question's words that the unit and its surroundings hold, from 0 to 1;
+    `own` the share in its own text or lead; `score` orders units."""
+
+    unit: Unit
+    coverage: float
+    own: float
+    score: float
+
+
+def rank_units(question: Question, units: Sequence[Unit]) -> list[Scored]:
+    """Every unit with its score, in the order of `units`."""
+    words = [frozenset(content_words(unit.text)) for unit in units]
+    leads = [frozenset(content_words(_introduction(unit))) for unit in units]
+    weights = _weights(question, units, words)
+    total = sum(weights.values()) or 1.0
+    scored = []
+    for at, unit in enumerate(units):
+        heading = frozenset(content_words(unit.heading))
+        title = frozenset(content_words(unit.title))
+        beside = _beside(units, words, at)
+        coverage = own = 0.0
+        for word, weight in weights.items():
+            parts = question.parts[word]
+            inside = max(
+                _found(word, parts, words[at], unit.text), _IN_LEAD * _found(word, parts, leads[at], unit.lead)
+            )
+            share = max(
+                inside,
+                _IN_HEADING * _found(word, parts, heading, unit.heading),
+                _IN_TITLE * _found(word, parts, title, unit.title),
+                _IN_NEIGHBOUR * (word in beside),
+            )
+            coverage += weight * share
+            own += weight * inside
+        coverage, own = coverage / total, own / total
+        scored.append(Scored(unit, coverage, own, _score(question, unit, coverage, own, len(words[at]))))
+    return scored
+
+
+def _score(question: Question, unit: Unit, coverage: float, own: float, length: int) -> float:
+    score = 0.65 * coverage + 0.35 * own
+    score *= 1 + 0.15 / (1 + unit.rank)
+    if question.wants is not None:
+        score *= _quantity(question, unit.text)
+    if question.negated:
+        score *= 1.15 if NEGATION.search(f"{unit.text} {unit.heading} {unit.lead}") else 0.8
+    if unit.kind == "row":
+        score *= _ROW
+    if unit.text.endswith((":", "：", "?", "？")):
+        score *= 0.6
+    return score / (0.9 + 0.1 * max(1.0, length / _TYPICAL_WORDS))
+
+
+def _quantity(question: Question, text: str) -> float:
+    """How well the sentence gives the quantity that is asked for: the closer to the question's words the better."""
+    assert question.wants is not None
+    amounts = [match.start() for match in question.wants.finditer(text)]
+    if not amounts:
+        return 0.85
+    lowered = text.lower()
+    places = [
+        lowered.find(word[:_STEM_CHARS]) for word in question.words if word in lowered or len(word) >= _STEM_CHARS
+    ]
+    gaps = [abs(amount - place) for amount in amounts for place in places if place >= 0]
+    return 1.15 + 0.15 * (1 - min([_FAR, *gaps]) / _FAR)
+
+
+def _weights(question: Question, units: Sequence[Unit], words: Sequence[frozenset[str]]) -> dict[str, float]:
+    """Weight of each of the question's words: its own times its inverse frequency among the units."""
+    total = len(units)
+    weights = {}
+    for word, weight in question.words.items():
+        parts = question.parts[word]
+        found = sum(_found(word, parts, inside, unit.text) > 0 for unit, inside in zip(units, words, strict=True))
+        # What the passages never mention weighs most: a question about dogs is not answered by the rest of its words.
+        weights[word] = weight * math.log(1 + (total + 1) / (found + 0.5)) * (1 if found else _MISSING)
+    return weights
+
+
+def _found(word: str, parts: Sequence[str], words: frozenset[str], text: str) -> float:
+    """1 where the word is there; less for a part of a compound, or a lone Chinese character inside another word."""
+    if word in words:
+        return 1.0
+    if any(part in words for part in parts):
+        return _PART
+    if len(word) == 1 and not word.isascii() and word in text:
+        return _CHARACTER
+    return 0.0
+
+
+def _beside(units: Sequence[Unit], words: Sequence[frozenset[str]], at: int) -> frozenset[str]:
+    """The words of the unit before, in the same paragraph or list."""
+    return words[at - 1] if at and units[at - 1].block == units[at].block else frozenset()
+
+
+def _introduction(unit: Unit) -> str:
+    """What an item or a row is read under."""
+    if unit.kind == "sentence":
+        return ""
+    return " ".join([unit.lead or unit.heading, *(name for name, _ in unit.cells)])

@@ -1,0 +1,32 @@
+"""`python -m services.retriever`: puts the retriever together and reads the environment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from baton_proto import subjects
+from services.common.bus import Bus
+from services.common.config import NatsSettings, RetrieverSettings, WorkerSettings
+from services.common.presence import Presence
+from services.common.process import Opened, load_factory, read_settings, run, serve_stage
+
+from .service import retrieve_handler
+
+SHIPPED = {"milvus": "services.retriever.milvus:open_retriever"}
+
+
+def main() -> None:
+    nats, worker, settings, process = read_settings("retriever", NatsSettings, WorkerSettings, RetrieverSettings)
+    open_retriever = load_factory("BATON_RETRIEVER", settings.retriever, SHIPPED)
+
+    @contextlib.asynccontextmanager
+    async def open_handler(_: Bus, __: Presence) -> AsyncIterator[Opened]:
+        async with open_retriever(settings) as retriever:
+            yield Opened(retrieve_handler(retriever, settings))
+
+    run(serve_stage(subjects.RETRIEVE, open_handler, nats, worker, process))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Milvus as this service uses it: search, and the few operations of ingestion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pymilvus import AnnSearchRequest, MilvusClient, MilvusException, RRFRanker
+
+from services.common.config import RetrieverSettings
+from services.common.errors import ServiceError
+
+from .connection import COLLECTION_MISSING, COLLECTION_RELEASED, Connection
+from .schema import (
+    DENSE,
+    DOCUMENT_FIELDS,
+    PASSAGE_FIELDS,
+    SPARSE,
+    DocumentInfo,
+    collection_schema,
+    index_params,
+    to_document,
+)
+from .search_text import search_text
+
+log = logging.getLogger(__name__)
+
+WRITE_TIMEOUT_S = 60.0
+MAX_QUERY_CHARS = 4_000
+_RRF_K = 60
+_PAGE = 1_000
+_LITE_SEGMENTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found passage: its row, and a score of which higher is better."""
+
+    id: str
+    score: float
+    row: dict[str, Any]
+
+
+class Collection:
+    """The passages of one Milvus collection. A collection that is not there behaves as an empty one."""
+
+    def __init__(self, connection: Connection, name: str, timeout_s: float) -> None:
+        self._connection = connection
+        self._name = name
+        self._timeout_s = timeout_s
+        self._dimension: int | None = None
+        self._known = False
+
+    async def search(self, query: str, vector: Sequence[float] | None, top_k: int, expression: str) -> list[Hit]:
+        """The `top_k` passages that match best: by BM25, or, with a `vector`, by BM25 and nearness fused (RRF).
+
+        Raises:
+            ServiceError: `retrieval_failed`.
+        """
+        words = search_text(query[:MAX_QUERY_CHARS])
+        if vector is not None and await self.dimension() is None:
+            vector = None
+        if not words and vector is None:
+            return []
+
+        def call(client: MilvusClient, timeout: float) -> list[Any]:
+            if vector is None:
+                found = client.search(
+                    self._name,
+                    data=[words],
+                    anns_field=SPARSE,
+                    filter=expression,
+                    limit=top_k,
+                    output_fields=PASSAGE_FIELDS,
+                    search_params={"metric_type": "BM25"},
+                    timeout=timeout,
+                )
+            else:
+                wanted = min(max(5 * top_k, 30), 200)
+                routes = [AnnSearchRequest([list(vector)], DENSE, {"metric_type": "COSINE"}, wanted, expr=expression)]
+                if words:
+                    routes.append(AnnSearchRequest([words], SPARSE, {"metric_type": "BM25"}, wanted, expr=expression))
+                found = client.hybrid_search(
+                    self._name, routes, RRFRanker(_RRF_K), limit=top_k, output_fields=PASSAGE_FIELDS, timeout=timeout
+                )
+            return list(found[0]) if found else []
+
+        rows = await self._run(call, self._timeout_s, missing=[])
+        # Milvus Lite gives BM25 scores with a minus sign. A score of zero means that no word was found.
+        hits = [Hit(str(row["id"]), abs(float(row["distance"])), dict(row["entity"])) for row in rows]
+        return sorted((hit for hit in hits if hit.score > 0), key=lambda hit: -hit.score)
+
+    async def dimension(self) -> int | None:
+        """Length of the dense vectors; None where the collection has none or is not there."""
+        if not self._known:
+
+            def call(client: MilvusClient, timeout: float) -> dict[str, Any]:
+                described: dict[str, Any] = client.describe_collection(self._name, timeout=timeout)
+                return described
+
+            described = await self._run(call, self._timeout_s, missing=None)
+            if described is None:
+                return None
+            fields = {field["name"]: field for field in described["fields"]}
+            self._dimension = int(fields[DENSE]["params"]["dim"]) if DENSE in fields else None
+            self._known = True
+        return self._dimension
+
+    async def ensure(self, dimension: int | None) -> None:
+        """Make the collection if it is not there; with dense vectors of `dimension` where that is not None.
+
+        Raises:
+            ServiceError: the collection is there and of another kind.
+        """
+
+        def create(client: MilvusClient, timeout: float) -> None:
+            if client.has_collection(self._name, timeout=timeout):
+                return
+            try:
+                client.create_collection(
+                    self._name,
+                    schema=collection_schema(dimension),
+                    index_params=index_params(dimension),
+                    consistency_level="Bounded",
+                    timeout=timeout,
+                )
+            except MilvusException:
+                # Another process may have made it in between.
+                if not client.has_collection(self._name, timeout=timeout):
+                    raise
+
+        await self._run(create, WRITE_TIMEOUT_S)
+        self._known = False
+        there = await self.dimension()
+        if there != dimension:
+            raise ServiceError(
+                "retrieval_failed",
+                f"The collection {self._name!r} was made {_kind(there)}; the settings ask for one {_kind(dimension)}. "
+                "Set BATON_EMBEDDER as it was, or name another BATON_MILVUS_COLLECTION and ingest again.",
+            )
+
+    async def upsert(self, rows: list[dict[str, Any]]) -> None:
+        def call(client: MilvusClient, timeout: float) -> None:
+            client.upsert(self._name, data=rows, timeout=timeout)
+
+        await self._run(call, WRITE_TIMEOUT_S)
+
+    async def documents(self) -> list[DocumentInfo]:
+        """All documents by name, also those whose ingestion has not finished."""
+        found = [to_document(row) for row in await self._rows("ordinal == 0", DOCUMENT_FIELDS)]
+        return sorted(found, key=lambda info: (info.name, info.ingested_ms))
+
+    async def ordinals(self, document_id: str) -> set[int]:
+        """Which passages of a document are stored."""
+        rows = await self._rows(f'document_id == "{document_id}"', ["ordinal"])
+        return {int(row["ordinal"]) for row in rows}
+
+    async def delete(self, document_id: str) -> None:
+        def call(client: MilvusClient, timeout: float) -> None:
+            client.delete(self._name, filter=f'document_id == "{document_id}"', timeout=timeout)
+
+        await self._run(call, WRITE_TIMEOUT_S, missing=None)
+
+    async def settle(self, row: dict[str, Any]) -> None:
+        """Tidy up after an ingestion whose last row was `row`. Only Milvus Lite needs it; elsewhere it does nothing.
+
+        Lite weighs words within each segment alone, so a document in a small segment of its own is ranked far too low.
+        It merges segments once there are four of like size: writing a row again and flushing, four times, leads there.
+        """
+
+        def call(client: MilvusClient, timeout: float) -> None:
+            if "lite" not in str(client.get_server_version(timeout=timeout)):
+                return
+            for _ in range(_LITE_SEGMENTS):
+                client.upsert(self._name, data=[row], timeout=timeout)
+                client.flush(self._name, timeout=timeout)
+
+        await self._run(call, WRITE_TIMEOUT_S)
+
+    async def _rows(self, expression: str, fields: list[str]) -> list[dict[str, Any]]:
+        def call(client: MilvusClient, timeout: float) -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = []
+            iterator = client.query_iterator(
+                self._name,
+                batch_size=_PAGE,
+                filter=expression,
+                output_fields=fields,
+                consistency_level="Strong",
+                timeout=timeout,
+            )
+            while batch := iterator.next():
+                rows.extend(dict(row) for row in batch)
+            iterator.close()
+            return rows
+
+        found: list[dict[str, Any]] = await self._run(call, WRITE_TIMEOUT_S, missing=[])
+        return found
+
+    async def _run(self, call: Any, timeout_s: float, *, missing: Any = ...) -> Any:
+        """`call` on the collection, loaded first where a restart has released it; `missing` where there is none."""
+
+        def loaded(client: MilvusClient, timeout: float) -> Any:
+            try:
+                return call(client, timeout)
+            except MilvusException as error:
+                if error.code != COLLECTION_RELEASED:
+                    raise
+            client.load_collection(self._name, timeout=timeout)
+            return call(client, timeout)
+
+        try:
+            return await self._connection.run(loaded, timeout_s)
+        except MilvusException as error:
+            self._known = False
+            if error.code == COLLECTION_MISSING and missing is not ...:
+                return missing
+            log.warning("Milvus refused a call on %r: %s", self._name, error)
+            raise ServiceError(
+                "retrieval_failed", "The document store failed. Try again in a moment.", retryable=True
+            ) from error
+
+
+@asynccontextmanager
+async def open_collection(settings: RetrieverSettings) -> AsyncIterator[Collection]:
+    """The collection that `settings` name. Connects with the first call."""
+    connection = Connection(settings.milvus_uri, settings.milvus_token)
+    try:
+        yield Collection(connection, settings.collection, settings.timeout_s)
+    finally:
+        with suppress(Exception):
+            await connection.close()
+
+
+def _kind(dimension: int | None) -> str:
+    return "without embeddings" if dimension is None else f"with embeddings of {dimension} numbers"

@@ -1,0 +1,87 @@
+"""The retriever on Milvus: full text (BM25) by default, fused with embeddings where an embedder is configured.
+
+The same code serves Milvus Lite (as a server), standalone and distributed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from baton_proto.messages import MAX_TOP_K, Passage
+from services.common.config import RetrieverSettings
+from services.common.errors import ServiceError
+
+from .collection import Collection, Hit, open_collection
+from .embedding import Embedder, open_embedder
+from .filters import filter_expression
+from .port import Retriever, SearchRequest
+
+log = logging.getLogger(__name__)
+_WARM_UP = "warm up 预热"
+
+
+@asynccontextmanager
+async def open_retriever(settings: RetrieverSettings) -> AsyncIterator[Retriever]:
+    """A retriever on the Milvus that `settings` name. Milvus need not be up yet."""
+    async with open_embedder(settings) as embedder, open_collection(settings) as collection:
+        retriever = MilvusRetriever(collection, embedder, settings.timeout_s)
+        # The first search after a start loads dictionaries and indexes; no user should wait for that.
+        warm_up = asyncio.create_task(_warm_up(collection))
+        try:
+            yield retriever
+        finally:
+            warm_up.cancel()
+            with suppress(asyncio.CancelledError):
+                await warm_up
+
+
+class MilvusRetriever:
+    def __init__(self, collection: Collection, embedder: Embedder | None, timeout_s: float) -> None:
+        self._collection = collection
+        self._embedder = embedder
+        self._timeout_s = timeout_s
+
+    async def retrieve(self, request: SearchRequest) -> Sequence[Passage]:
+        expression = filter_expression(request.filters)
+        top_k = max(1, min(request.top_k, MAX_TOP_K))
+        vector = await self._vector(request.query)
+        hits = await self._collection.search(request.query, vector, top_k, expression)
+        return [_passage(n, hit) for n, hit in enumerate(hits, start=1)]
+
+    async def _vector(self, query: str) -> list[float] | None:
+        """The question's embedding; None where there is no embedder or it fails, for full text alone still answers."""
+        if self._embedder is None:
+            return None
+        try:
+            async with asyncio.timeout(self._timeout_s / 2):
+                return (await self._embedder.embed([query]))[0]
+        except (ServiceError, TimeoutError) as error:
+            log.warning("searching by full text alone: %s", error or "the embedding server is too slow")
+            return None
+
+
+def _passage(n: int, hit: Hit) -> Passage:
+    row = hit.row
+    return Passage(
+        n=n,
+        id=hit.id,
+        document_id=row["document_id"],
+        title=row["title"],
+        url=row["url"],
+        text=row["text"],
+        score=round(hit.score, 6),
+        page=row["page"] or None,
+        start=row["start"],
+        end=row["end"],
+        heading=row["heading"],
+    )
+
+
+async def _warm_up(collection: Collection) -> None:
+    try:
+        await collection.search(_WARM_UP, None, 1, "")
+    except ServiceError as error:
+        log.warning("not ready to search yet: %s", error)

@@ -1,0 +1,164 @@
+"""The collection of passages: its fields, and the rows that go in and come out.
+
+Every passage carries what is known of its document, so one collection is all there is. A document's first passage
+(`ordinal` 0) stands for the document: its `passages` is the number of passages, or 0 while they are still being
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pymilvus import DataType, Function, FunctionType, MilvusClient
+
+from .search_text import search_text
+from .stop_words import CHINESE_STOP_WORDS
+
+SPARSE, DENSE = "sparse", "dense"
+_TEXT_BYTES = 65_535  # a VARCHAR's most bytes
+_VARCHARS = {
+    "document_id": 64,
+    "name": 4_096,
+    "title": 2_048,
+    "heading": 4_096,
+    "text": _TEXT_BYTES,
+    "url": 512,
+    "language": 8,
+    "media_type": 128,
+    "content_hash": 64,
+}
+_INTEGERS = ("page", "start", "end", "ordinal", "passages", "bytes", "ingested_ms")
+PASSAGE_FIELDS = ["document_id", "title", "heading", "text", "url", "page", "start", "end"]
+DOCUMENT_FIELDS = [
+    "document_id",
+    "name",
+    "title",
+    "language",
+    "media_type",
+    "content_hash",
+    "passages",
+    "bytes",
+    "ingested_ms",
+    "metadata",
+]
+ANALYZER = {"tokenizer": "jieba", "filter": [{"type": "stop", "stop_words": list(CHINESE_STOP_WORDS)}]}
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    """An ingested document. `passages` is 0 while its ingestion has not finished; `bytes` is the original's size."""
+
+    document_id: str
+    name: str
+    title: str
+    language: str
+    media_type: str
+    content_hash: str
+    passages: int
+    bytes: int
+    ingested_ms: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """A passage on its way into the collection. `start` and `end` are offsets into the document's extracted text."""
+
+    document: DocumentInfo
+    ordinal: int
+    text: str
+    heading: str
+    start: int
+    end: int
+    page: int | None = None
+    vector: list[float] | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.document.document_id}-{self.ordinal}"
+
+    @property
+    def url(self) -> str:
+        return document_url(self.document.document_id, self.page)
+
+
+def document_url(document_id: str, page: int | None = None) -> str:
+    return f"/documents/{document_id}" + (f"#page={page}" if page else "")
+
+
+def collection_schema(dimension: int | None) -> Any:
+    """The schema; with a dense vector of `dimension` numbers where there is an embedder."""
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=128)
+    for name, size in _VARCHARS.items():
+        schema.add_field(name, DataType.VARCHAR, max_length=size)
+    for name in _INTEGERS:
+        schema.add_field(name, DataType.INT64)
+    schema.add_field("metadata", DataType.JSON)
+    schema.add_field(
+        "search_text", DataType.VARCHAR, max_length=_TEXT_BYTES, enable_analyzer=True, analyzer_params=ANALYZER
+    )
+    schema.add_field(SPARSE, DataType.SPARSE_FLOAT_VECTOR)
+    schema.add_function(
+        Function(
+            name="bm25",
+            function_type=FunctionType.BM25,
+            input_field_names=["search_text"],
+            output_field_names=[SPARSE],
+        )
+    )
+    if dimension is not None:
+        schema.add_field(DENSE, DataType.FLOAT_VECTOR, dim=dimension)
+    return schema
+
+
+def index_params(dimension: int | None) -> Any:
+    params = MilvusClient.prepare_index_params()
+    params.add_index(
+        SPARSE, index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params={"bm25_k1": 1.2, "bm25_b": 0.75}
+    )
+    if dimension is not None:
+        params.add_index(DENSE, index_type="AUTOINDEX", metric_type="COSINE")
+    return params
+
+
+def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
+    """The row of a passage; `passages` is the document's number of them, 0 while more are to come."""
+    document = passage.document
+    row: dict[str, Any] = {
+        "id": passage.id,
+        "document_id": document.document_id,
+        "name": document.name,
+        "title": document.title,
+        "heading": passage.heading,
+        "text": passage.text,
+        "url": passage.url,
+        "language": document.language,
+        "media_type": document.media_type,
+        "content_hash": document.content_hash,
+        "page": passage.page or 0,
+        "start": passage.start,
+        "end": passage.end,
+        "ordinal": passage.ordinal,
+        "passages": passages,
+        "bytes": document.bytes,
+        "ingested_ms": document.ingested_ms,
+        "metadata": dict(document.metadata),
+        "search_text": search_text(document.title, passage.heading, passage.text),
+    }
+    if passage.vector is not None:
+        row[DENSE] = passage.vector
+    return {key: _fitted(value, _VARCHARS.get(key, _TEXT_BYTES)) for key, value in row.items()}
+
+
+def to_document(row: Mapping[str, Any]) -> DocumentInfo:
+    return DocumentInfo(**{name: row[name] for name in DOCUMENT_FIELDS})
+
+
+def _fitted(value: Any, size: int) -> Any:
+    # VARCHAR lengths are bytes; a cut must not leave half a character.
+    if isinstance(value, str) and len(value) * 4 > size:
+        return value.encode()[:size].decode(errors="ignore")
+    return value

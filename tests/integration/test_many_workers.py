@@ -1,0 +1,108 @@
+"""Several of everything at once, and workers that die or freeze in the middle of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import websockets
+
+from tests.servers.processes import eventually
+from tests.system import Frame, System, answer, assert_contiguous, only, start, system
+
+QUESTION = "公司年假政策有哪些?"
+
+
+def test_fifty_questions_at_once_over_three_of_each_worker_and_two_gateways(tmp_path: Path) -> None:
+    async def on_one_socket(one: System, gateway: int, number: int) -> dict[str, list[Frame]]:
+        found: dict[str, list[Frame]] = {}
+        async with websockets.connect(one.socket_url(gateway)) as socket:
+            for index in range(number):
+                query = ("我还剩多少天年假?", QUESTION, "How long is probation?")[index % 3]
+                await socket.send(json.dumps({"query": query, "request_id": f"g{gateway}-{index}"}))
+            ended = 0
+            async with asyncio.timeout(90):
+                while ended < number:
+                    frame = json.loads(await socket.recv())
+                    if "request_id" in frame:
+                        found.setdefault(frame["request_id"], []).append(frame)
+                        ended += frame["type"] in ("done", "error")
+        return found
+
+    async def scenario(one: System) -> None:
+        results = await asyncio.gather(*(on_one_socket(one, gateway, 25) for gateway in (0, 1)))
+        for frames in (frames for result in results for frames in result.values()):
+            assert_contiguous(frames)
+            assert frames[-1]["type"] == "done", frames[-1]
+            tools = only(frames, "tool_result")
+            assert all(result["ok"] for result in tools)
+        assert sum(len(result) for result in results) == 50
+
+    with system(tmp_path, replicas={"retriever": 3, "generator": 3, "tools": 3, "gateway": 2}) as one:
+        asyncio.run(scenario(one))
+
+
+async def _until_chunks(socket: Any, frames: list[Frame], number: int) -> None:
+    async with asyncio.timeout(30):
+        while len(only(frames, "answer_chunk")) < number:
+            frames.append(json.loads(await socket.recv()))
+
+
+async def _to_the_end(socket: Any, frames: list[Frame]) -> list[Frame]:
+    async with asyncio.timeout(60):
+        while frames[-1]["type"] not in ("done", "error"):
+            frames.append(json.loads(await socket.recv()))
+    return [frame for frame in frames if frame["type"] != "hello"]
+
+
+SLOW = {"BATON_ACK_WAIT_S": "2", "BATON_EXTRACTIVE_DELAY_MS": "25"}
+
+
+def test_a_generator_killed_in_the_middle_of_an_answer_is_replaced_and_the_answer_ends_complete(
+    tmp_path: Path,
+) -> None:
+    async def scenario(one: System) -> tuple[list[Frame], str]:
+        undisturbed = answer(await one.ask_async(QUESTION))
+        async with websockets.connect(one.socket_url()) as socket:
+            await socket.send(json.dumps({"query": QUESTION}))
+            frames: list[Frame] = []
+            await _until_chunks(socket, frames, 5)
+            one.workers["generator"][0].kill()
+            with start(one, "generator", 1):
+                return await _to_the_end(socket, frames), undisturbed
+
+    with system(tmp_path, settings=SLOW) as one:
+        frames, undisturbed = asyncio.run(scenario(one))
+    assert_contiguous(frames)
+    assert frames[-1]["type"] == "done"
+    assert only(frames, "answer_reset") == []
+    assert answer(frames) == undisturbed
+
+
+def test_a_frozen_generator_that_wakes_up_writes_nothing_more(tmp_path: Path) -> None:
+    async def scenario(one: System) -> tuple[list[Frame], str]:
+        undisturbed = answer(await one.ask_async(QUESTION))
+        async with websockets.connect(one.socket_url()) as socket:
+            await socket.send(json.dumps({"query": QUESTION, "request_id": "frozen"}))
+            frames: list[Frame] = []
+            await _until_chunks(socket, frames, 5)
+            generator = one.workers["generator"][0]
+            os.kill(generator.pid, signal.SIGSTOP)
+            with start(one, "generator", 1):
+                frames = await _to_the_end(socket, frames)
+                os.kill(generator.pid, signal.SIGCONT)
+                await eventually(lambda: "replaced" in generator.text(), "the frozen one learns that it was replaced")
+            await socket.send('{"type": "resume", "request_id": "frozen"}')
+            again = [json.loads(await socket.recv())]
+            replayed = await _to_the_end(socket, again)
+            assert [frame["seq"] for frame in replayed[1:]] == [frame["seq"] for frame in frames]
+            return frames, undisturbed
+
+    with system(tmp_path, settings=SLOW) as one:
+        frames, undisturbed = asyncio.run(scenario(one))
+    assert_contiguous(frames)
+    assert answer(frames) == undisturbed

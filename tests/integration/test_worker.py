@@ -1,0 +1,353 @@
+"""The rules of the log, with real workers on a real nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from baton_proto import codec, subjects
+from baton_proto.messages import (
+    AnswerChunk,
+    CancelOrder,
+    DeadWork,
+    Done,
+    Error,
+    Passage,
+    Sources,
+    Status,
+    Timings,
+    Usage,
+)
+from services.common.errors import ServiceError
+from services.common.job import Job
+from services.common.log import end_log, make_handoff, push_ref
+from services.common.worker import now_ms
+from tests.rig import Rig, rig
+from tests.servers.nats import Nats
+from tests.servers.processes import eventually
+
+
+def done() -> Done:
+    return Done(finish_reason="stop", cited=[], citations=[], usage=Usage(), timings=Timings())
+
+
+async def retrieve(job: Job) -> None:
+    await job.write(Status(stage="retrieving", content="…"))
+    await job.hand_over(Sources(sources=[]), msgspec.structs.replace(job.item, stage="generate"))
+
+
+async def generate(job: Job) -> None:
+    for number in range(len(job.written), 5):
+        await job.write(AnswerChunk(content=f"{number} "))
+    await job.finish(done())
+
+
+def text(frames: list[object]) -> str:
+    return "".join(frame.content for frame in frames if isinstance(frame, AnswerChunk))
+
+
+def run(nats: Nats, scenario: object, **settings: object) -> None:
+    async def main() -> None:
+        async with rig(nats.url, **settings) as one:
+            await scenario(one)  # type: ignore[operator]
+
+    asyncio.run(main())
+
+
+def test_a_request_travels_from_stage_to_stage_in_one_log(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        async with one.worker(retrieve), one.worker(generate, "generate"):
+            items = [one.item() for _ in range(30)]
+            await asyncio.gather(*(one.start(item) for item in items))
+            for item in items:
+                frames = await one.ended(item)
+                assert [frame.__struct_config__.tag for frame in frames[:3]] == ["accepted", "status", "sources"]
+                assert text(frames) == "0 1 2 3 4 "
+            await eventually(lambda: _empty(one), "the queue is empty")
+
+    run(nats, scenario)
+
+
+async def _empty(one: Rig) -> bool:
+    return await one.queued() == 0
+
+
+def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        stuck = asyncio.Event()
+
+        async def write_two_and_hang(job: Job) -> None:
+            await job.write(AnswerChunk(content="0 "))
+            await job.write(AnswerChunk(content="1 "))
+            stuck.set()
+            await asyncio.Event().wait()
+
+        item = one.item(stage="generate")
+        async with one.worker(write_two_and_hang, "generate") as first:
+            await one.start(item)
+            await asyncio.wait_for(stuck.wait(), 5)
+            await eventually(lambda: _length(one, item, 3), "both chunks are stored")
+            await first.die()
+        async with one.worker(generate, "generate"):
+            assert text(await one.ended(item)) == "0 1 2 3 4 "
+
+    run(nats, scenario)
+
+
+async def _length(one: Rig, item: object, count: int) -> bool:
+    return len(await one.frames(item)) == count  # type: ignore[arg-type]
+
+
+def test_a_replaced_holder_stops_and_settles_nothing(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        cancelled, started = asyncio.Event(), asyncio.Event()
+
+        async def hang(job: Job) -> None:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        async def slow_writer(job: Job) -> None:
+            started.set()
+            await proceed.wait()
+            await job.write(AnswerChunk(content="late"))
+            await hang(job)
+
+        proceed = asyncio.Event()
+        item = one.item(stage="generate")
+        async with one.worker(slow_writer, "generate"):
+            await one.start(item)
+            await asyncio.wait_for(started.wait(), 5)
+            # Somebody else takes the next seq, as a replacement does.
+            await end_log(one.bus, one.bus.address(item.key), item.request_id, done())
+            proceed.set()
+            await asyncio.wait_for(cancelled.wait(), 5)
+            frames = await one.ended(item)
+            assert text(frames) == ""
+            # Not acknowledged by the replaced one; dropped when it is delivered again.
+            assert await one.queued() == 1
+            await eventually(lambda: _empty(one), "the second delivery is dropped")
+
+    run(nats, scenario)
+
+
+def test_a_hand_off_whose_writer_died_before_publishing_it_is_published_by_the_next_one(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        item = one.item()
+        await one.start(item)
+        following = msgspec.structs.replace(item, stage="generate")
+        handoff = await make_handoff(one.bus, following, 1)
+        stored = (await one.bus.tail(one.bus.address(item.key))).stream_seq  # type: ignore[union-attr]
+        await one.append(item, Sources(sources=[], handoff=handoff), next_seq=1, last=stored)
+        async with one.worker(retrieve), one.worker(generate, "generate"):
+            frames = await one.ended(item)
+            assert [frame.__struct_config__.tag for frame in frames[:2]] == ["accepted", "sources"]
+            assert text(frames) == "0 1 2 3 4 "
+
+    run(nats, scenario)
+
+
+def test_work_that_is_not_its_logs_latest_hand_off_is_dropped(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        calls = 0
+
+        async def count(job: Job) -> None:
+            nonlocal calls
+            calls += 1
+            await retrieve(job)
+
+        async with one.worker(count), one.worker(generate, "generate"):
+            item = one.item()
+            ref = await one.start(item)
+            await one.ended(item)
+            await one.bus.push_work("retrieve", codec.encode(ref), "again")
+            await one.bus.push_work("retrieve", b"\xc1 not msgpack", "broken")
+            ghost = msgspec.structs.replace(ref, key="0" * 32)
+            await one.bus.push_work("retrieve", codec.encode(ghost), "ghost")
+            await eventually(lambda: _empty(one), "all of it is dropped")
+            assert calls == 1
+
+    run(nats, scenario)
+
+
+def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        item = one.item()
+        await one.start(item)
+        async with one.worker(_give_up_forever, max_deliveries=2, drain_s=0.0) as first:
+            await eventually(lambda: first.worker.running == 1, "the first has it")
+        async with one.worker(_give_up_forever, max_deliveries=2, drain_s=0.0) as second:
+            await eventually(lambda: second.worker.running == 1, "the second has it")
+        async with one.worker(retrieve, max_deliveries=2):
+            frames = await one.ended(item)
+        assert isinstance(frames[-1], Error)
+        assert frames[-1].code == "poisoned"
+        kept = await one.bus.last(subjects.DEAD_STREAM, subjects.dead_subject("retrieve"))
+        assert kept is not None
+        dead = codec.decode(kept.data, DeadWork)
+        assert (dead.request_id, dead.deliveries) == (item.request_id, 2)
+
+    run(nats, scenario)
+
+
+async def _give_up_forever(_: Job) -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_drained_worker_gives_back_what_it_cannot_finish_at_once(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        item = one.item(stage="generate")
+        async with one.worker(_give_up_forever, "generate", drain_s=0.0, ack_wait_s=30.0) as first:
+            await one.start(item)
+            await eventually(lambda: first.worker.running == 1, "the first has it")
+        async with one.worker(generate, "generate"):
+            assert text(await one.ended(item, within_s=5.0)) == "0 1 2 3 4 "
+
+    run(nats, scenario)
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_cancel_ends_the_log_whoever_holds_the_baton(nats: Nats, when: str) -> None:
+    async def scenario(one: Rig) -> None:
+        item = one.item(stage="generate")
+        order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
+        if when == "before":
+            await one.bus.store(subjects.cancel_subject(item.key), order)
+        async with one.worker(_give_up_forever, "generate") as worker:
+            await one.start(item)
+            if when == "during":
+                await eventually(lambda: worker.worker.running == 1, "it runs")
+                await one.bus.store(subjects.cancel_subject(item.key), order)
+            frames = await one.ended(item, within_s=5.0)
+        assert isinstance(frames[-1], Done)
+        assert frames[-1].finish_reason == "cancelled"
+        assert await one.queued() == 0
+
+    run(nats, scenario)
+
+
+async def _deadline_passed(_: Job) -> None:
+    await asyncio.Event().wait()
+
+
+async def _service_error(_: Job) -> None:
+    raise ServiceError("model_failed", "The model said no.", retryable=True, retry_after_ms=7)
+
+
+async def _exception(_: Job) -> None:
+    raise RuntimeError("secret detail")
+
+
+async def _nothing(_: Job) -> None:
+    return
+
+
+@pytest.mark.parametrize(
+    ("handler", "code"),
+    [
+        (_deadline_passed, "deadline"),
+        (_service_error, "model_failed"),
+        (_exception, "internal"),
+        (_nothing, "internal"),
+    ],
+)
+def test_what_goes_wrong_in_a_handler_ends_the_log_with_an_error(nats: Nats, handler: object, code: str) -> None:
+    async def scenario(one: Rig) -> None:
+        left_ms = 300 if code == "deadline" else 60_000
+        item = one.item(stage="generate", deadline_ms=now_ms() + left_ms)
+        async with one.worker(handler, "generate"):  # type: ignore[arg-type]
+            await one.start(item)
+            last = (await one.ended(item, within_s=5.0))[-1]
+        assert isinstance(last, Error)
+        assert last.code == code
+        assert "secret" not in last.message
+
+    run(nats, scenario)
+
+
+def test_a_hand_off_too_large_for_a_message_goes_through_the_object_store(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        passages = [
+            Passage(n=n, id=str(n), document_id="d", title="t", url="/", text="x" * 100_000, score=1.0)
+            for n in range(1, 21)
+        ]
+        seen: list[int] = []
+
+        async def retrieve_much(job: Job) -> None:
+            item = msgspec.structs.replace(job.item, stage="generate", passages=passages, extra={"new_field": 7})
+            await job.hand_over(Sources(sources=[]), item)
+
+        async def count(job: Job) -> None:
+            seen.extend(len(passage.text) for passage in job.item.passages)
+            assert job.item.extra == {"new_field": 7}
+            await job.finish(done())
+
+        async with one.worker(retrieve_much), one.worker(count, "generate"):
+            item = one.item()
+            await one.start(item)
+            assert isinstance((await one.ended(item))[-1], Done)
+        assert seen == [100_000] * 20
+
+    run(nats, scenario)
+
+
+def test_work_is_refused_when_the_queue_is_full(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        from services.common.bus import Full
+
+        for _ in range(3):
+            await one.start(one.item())
+        ref = await one.start(one.item(), push=False)
+        with pytest.raises(Full):
+            await push_ref(one.bus, ref)
+
+    run(nats, scenario, work_max_items=3)
+
+
+def test_a_worker_serves_no_more_at_once_than_it_has_slots(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        running, most = 0, 0
+        proceed = asyncio.Event()
+
+        async def hold(job: Job) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await proceed.wait()
+            running -= 1
+            await job.finish(done())
+
+        items = [one.item() for _ in range(12)]
+        async with one.worker(hold, concurrency=4):
+            for item in items:
+                await one.start(item)
+            await eventually(lambda: running == 4, "all slots are taken")
+            proceed.set()
+            for item in items:
+                await one.ended(item)
+        assert most == 4
+
+    run(nats, scenario)
+
+
+def test_everybody_may_make_the_streams_at_once_and_again(nats: Nats) -> None:
+    from services.common import streams
+    from services.common.bus import connect
+    from services.common.config import NatsSettings
+
+    async def one_of_many(changes: dict[str, object]) -> int:
+        async with connect(NatsSettings(url=nats.url, shards=4, **changes), "maker") as bus:  # type: ignore[arg-type]
+            await streams.ensure(bus)
+            js = bus.client.jetstream()
+            return int((await js.stream_info(subjects.WORK_STREAM)).config.max_msgs or 0)
+
+    async def main() -> None:
+        assert set(await asyncio.gather(*(one_of_many({}) for _ in range(8)))) == {10_000}
+        assert await one_of_many({"work_max_items": 77}) == 77
+
+    asyncio.run(main())

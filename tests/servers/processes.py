@@ -1,0 +1,115 @@
+"""Starting and stopping real programs for tests: free ports, bounded waits, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+class Process:
+    """A running program; its output lies in a file that failures quote."""
+
+    def __init__(self, argv: list[str], output: Path, env: dict[str, str] | None = None) -> None:
+        self.output = output
+        self._file = output.open("ab")
+        self.popen = subprocess.Popen(
+            argv,
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}", **(env or {})},
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL to it and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.popen.wait(10)
+
+    def stop(self, within_s: float = 15.0) -> int:
+        """SIGTERM, and SIGKILL if that is not enough; returns its exit code."""
+        if self.alive:
+            self.popen.terminate()
+            try:
+                self.popen.wait(within_s)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._file.close()
+        return self.popen.returncode
+
+
+@contextlib.contextmanager
+def running(argv: list[str], output: Path, env: dict[str, str] | None = None) -> Iterator[Process]:
+    process = Process(argv, output, env)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def wait_until(condition: Callable[[], object], what: str, within_s: float = 15.0) -> None:
+    """Poll a condition until it holds; fail saying what did not come true."""
+    ends = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > ends:
+            raise AssertionError(f"not within {within_s:g} s: {what}")
+        time.sleep(0.02)
+
+
+async def eventually(condition: Callable[[], object | Awaitable[object]], what: str, within_s: float = 15.0) -> None:
+    """`wait_until` for coroutines."""
+    ends = time.monotonic() + within_s
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return
+        if time.monotonic() > ends:
+            raise AssertionError(f"not within {within_s:g} s: {what}")
+        await asyncio.sleep(0.02)
+
+
+def accepts(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
+        return True
+    return False
+
+
+@contextlib.asynccontextmanager
+async def cancelled_at_exit(task: asyncio.Task[object]) -> AsyncIterator[asyncio.Task[object]]:
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

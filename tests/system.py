@@ -1,0 +1,168 @@
+"""The whole of Baton as processes: nats-server, Milvus Lite, the demo's HR system, workers, gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import websockets
+
+from tests.servers.milvus import Milvus, milvus_lite
+from tests.servers.nats import Nats, nats_server
+from tests.servers.processes import ROOT, Process, free_port, running, wait_until
+
+DOCUMENTS = ROOT / "examples" / "hr_assistant" / "documents"
+Frame = dict[str, Any]
+
+
+@dataclass
+class System:
+    """A running Baton. `gateways` are ports; `workers` are the processes of a service."""
+
+    nats: Nats
+    milvus: Milvus
+    folder: Path
+    env: dict[str, str]
+    gateways: list[int] = field(default_factory=list)
+    workers: dict[str, list[Process]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.gateways[0]}"
+
+    def socket_url(self, gateway: int = 0) -> str:
+        return f"ws://127.0.0.1:{self.gateways[gateway]}/ws"
+
+    def metrics(self, gateway: int = 0) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.gateways[gateway]}/metrics").text
+
+    def ask(self, query: str, *, gateway: int = 0, **fields: Any) -> list[Frame]:
+        """The frames of one question, to its end."""
+        return asyncio.run(self.ask_async(query, gateway=gateway, **fields))
+
+    async def ask_async(self, query: str, *, gateway: int = 0, **fields: Any) -> list[Frame]:
+        async with websockets.connect(self.socket_url(gateway)) as socket:
+            await socket.send(json.dumps({"query": query, **fields}))
+            frames: list[Frame] = []
+            async with asyncio.timeout(60):
+                async for data in socket:
+                    frame = json.loads(data)
+                    if frame["type"] != "hello":
+                        frames.append(frame)
+                    if frame["type"] in ("done", "error"):
+                        break
+            return frames
+
+
+def answer(frames: list[Frame]) -> str:
+    """The text of an answer as a client puts it together."""
+    text = ""
+    for frame in frames:
+        if frame["type"] == "answer_chunk":
+            text += frame["content"]
+        elif frame["type"] == "answer_reset":
+            text = ""
+    return text
+
+
+def only(frames: list[Frame], kind: str) -> list[Frame]:
+    return [frame for frame in frames if frame["type"] == kind]
+
+
+def assert_contiguous(frames: list[Frame]) -> None:
+    """`seq` counts from 0 without gap or repeat, a joined frame counting for all that it joins."""
+    expected = 0
+    for frame in frames:
+        assert frame.get("from_seq", frame["seq"]) == expected, frames
+        expected = frame["seq"] + 1
+
+
+@contextlib.contextmanager
+def system(
+    folder: Path,
+    *,
+    replicas: Mapping[str, int] | None = None,
+    settings: Mapping[str, str] | None = None,
+    documents: Path | None = DOCUMENTS,
+) -> Iterator[System]:
+    """A Baton with its documents ingested.
+
+    Args:
+        replicas: how many of each service; 1 where not named, 0 = none.
+        settings: further settings of all services.
+    """
+    counts = {"retriever": 1, "generator": 1, "tools": 1, "gateway": 1, **(replicas or {})}
+    with contextlib.ExitStack() as stack:
+        nats = stack.enter_context(nats_server(folder / "nats"))
+        milvus = stack.enter_context(milvus_lite(folder / "milvus"))
+        erp = free_port()
+        stack.enter_context(
+            running([sys.executable, "-m", "examples.hr_assistant.erp", "--port", str(erp)], folder / "erp.log")
+        )
+        env = {
+            "BATON_NATS_URL": nats.url,
+            "BATON_MILVUS_URI": milvus.uri,
+            "BATON_LEAVE_URL": f"http://127.0.0.1:{erp}",
+            "BATON_EXTRACTIVE_DELAY_MS": "1",
+            **(settings or {}),
+        }
+        one = System(nats, milvus, folder, env)
+        for service in ("retriever", "generator", "tools"):
+            one.workers[service] = [
+                stack.enter_context(start(one, service, number)) for number in range(counts[service])
+            ]
+        for number in range(counts["gateway"]):
+            one.gateways.append(stack.enter_context(start_gateway(one, number)))
+        if documents is not None:
+            ingest(one, documents)
+        wait_until(lambda: _complete(one, counts), "all workers are alive", within_s=60)
+        yield one
+
+
+@contextlib.contextmanager
+def start(one: System, service: str, number: int, **settings: str) -> Iterator[Process]:
+    """One more worker process of a service."""
+    argv = [sys.executable, "-m", f"services.{service}"]
+    with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def start_gateway(one: System, number: int, **settings: str) -> Iterator[int]:
+    port = free_port()
+    with start(one, "gateway", number, BATON_GATEWAY_PORT=str(port), **settings):
+        wait_until(lambda: _state(port).get("ready"), "the gateway is ready", within_s=30)
+        yield port
+
+
+def ingest(one: System, *paths: Path) -> None:
+    argv = [sys.executable, "-m", "services.cli", "ingest", *map(str, paths)]
+    with running(argv, one.folder / "ingest.log", one.env) as process:
+        assert process.popen.wait(120) == 0, process.text()
+
+
+def workers_alive(port: int) -> dict[str, int]:
+    """How many workers of each stage a gateway hears of."""
+    found: dict[str, int] = _state(port).get("workers", {})
+    return found
+
+
+def _complete(one: System, counts: Mapping[str, int]) -> bool:
+    wanted = {"retrieve": counts["retriever"], "generate": counts["generator"], "tools.default": counts["tools"]}
+    wanted = {stage: count for stage, count in wanted.items() if count}
+    return all(workers_alive(port) == wanted for port in one.gateways)
+
+
+def _state(port: int) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).json()
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return state

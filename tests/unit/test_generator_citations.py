@@ -1,0 +1,89 @@
+"""Citations are checked the same way however the answer was split."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.generator.citations import MAX_MARK_CHARS, CitationChecker, without_marks
+
+OFFERED = (1, 2, 3, 12)
+MARK = re.compile(r"\[(\d{1,3})\]")
+
+CASES = [
+    ("Ten days. [1]", "Ten days. [1]", [1], 0),
+    ("Ten days [1, 2].", "Ten days [1][2].", [1, 2], 0),
+    ("十天【２】。", "十天[2]。", [2], 0),
+    ("十天［1，2、3］。", "十天[1][2][3]。", [1, 2, 3], 0),
+    ("Both [1][2] and [2-3]", "Both [1][2] and [2][3]", [1, 2, 3], 0),
+    ("[ 12 ] twelve", "[12] twelve", [12], 0),
+    ("Invented [9]. Real [1].", "Invented. Real [1].", [1], 1),
+    ("Half [1, 9] true", "Half [1] true", [1], 1),
+    ("zero [0], huge [999]", "zero, huge", [], 2),
+    ("国发[2024]12号", "国发[2024]12号", [], 0),
+    ("- [ ] a task, a[i] and []", "- [ ] a task, a[i] and []", [], 0),
+    ("mixed [1】 pair", "mixed [1】 pair", [], 0),
+    ("never closed [1", "never closed [1", [], 0),
+    ("inside [[1]] another", "inside [[1]] another", [1], 0),
+    ("must not be made: [[9]7]", "must not be made:", [], 2),
+    ("[link](http://x) [1](y)", "[link](http://x) [1](y)", [1], 0),
+]
+
+
+def run(pieces: list[str]) -> tuple[str, CitationChecker]:
+    checker = CitationChecker(OFFERED)
+    return "".join(checker.feed(piece) for piece in pieces) + checker.flush(), checker
+
+
+@pytest.mark.parametrize(("text", "expected", "cited", "dropped"), CASES)
+def test_marks_are_normalised_and_those_not_offered_are_dropped(text, expected, cited, dropped):
+    for pieces in ([text], list(text)):
+        out, checker = run(pieces)
+        assert (out, checker.cited, checker.dropped) == (expected, cited, dropped)
+
+
+mark_soup = st.text(alphabet="[]【】［］ 0123９１,，-a。x\n", max_size=60)
+
+
+@given(mark_soup, st.lists(st.integers(0, 60), max_size=8))
+def test_any_split_gives_the_same_answer(text, cuts):
+    ends = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    pieces = [text[start:end] for start, end in itertools.pairwise(ends)]
+    whole, one = run([text])
+    parts, other = run(pieces)
+    assert (parts, other.cited, other.citations, other.dropped) == (whole, one.cited, one.citations, one.dropped)
+
+
+@given(mark_soup)
+def test_only_offered_numbers_are_left_and_every_offset_points_at_its_mark(text):
+    out, checker = run([text])
+    assert {int(number) for number in MARK.findall(out)} <= set(OFFERED)
+    assert [out[at.start : at.end] for at in checker.citations] == [f"[{at.n}]" for at in checker.citations]
+    assert len(checker.citations) == len(MARK.findall(out))
+    assert checker.length == len(out)
+
+
+@given(mark_soup)
+def test_a_checked_text_passes_unchanged(text):
+    out, _ = run([text])
+    assert run([out])[0] == out
+
+
+@given(st.text(alphabet="[]【】［］ 0123９１,，-a。x\n", max_size=40))
+def test_a_source_text_keeps_no_marks(text):
+    assert not MARK.search(without_marks(text))
+
+
+def test_text_without_brackets_is_never_held_back():
+    checker = CitationChecker(OFFERED)
+    assert checker.feed("Hello,") == "Hello,"
+    assert checker.feed(" world") == " world"
+
+
+def test_a_bracket_that_stays_open_is_given_up_after_a_few_characters():
+    checker = CitationChecker(OFFERED)
+    assert checker.feed("[" + "1," * MAX_MARK_CHARS) != ""

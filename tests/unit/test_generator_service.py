@@ -1,0 +1,253 @@
+"""The generate stage: what goes into the log, whoever began to write it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from baton_proto.messages import (
+    AnswerChunk,
+    AnswerReset,
+    Citation,
+    Done,
+    Status,
+    Timings,
+    ToolCall,
+    ToolOutcome,
+    ToolSpec,
+    ToolTurn,
+    Usage,
+)
+from services.common.config import GeneratorSettings
+from services.common.errors import ServiceError
+from services.generator.port import Calls, Event, Finish, Prompt, Text
+from services.generator.service import generate_handler
+from tests.unit.memory_job import MemoryJob, passage, work_item
+
+LEAVE = ToolSpec(name="leave_balance", description="", parameters={"type": "object"})
+CLOCK = ToolSpec(name="date_time", description="", parameters={"type": "object"})
+PASSAGES = [passage(1, "Ten days."), passage(2, "Five days.")]
+
+
+class Script:
+    """A generator that says what it was given, one list of events for each time it is asked."""
+
+    def __init__(self, *turns: list[Event]) -> None:
+        self.turns = list(turns)
+        self.prompts: list[Prompt] = []
+        self.closed = 0
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
+        self.prompts.append(prompt)
+        try:
+            for event in self.turns.pop(0):
+                yield event
+        finally:
+            self.closed += 1
+
+
+def call(name: str, call_id: str = "c1") -> ToolCall:
+    return ToolCall(call_id=call_id, name=name, arguments={})
+
+
+def turn(text: str = "") -> ToolTurn:
+    result = ToolOutcome(call_id="c1", name="leave_balance", ok=True, content="5 days")
+    return ToolTurn(calls=[call("leave_balance")], results=[result], text=text)
+
+
+def run(job: MemoryJob, script: Script, live=None, clock=lambda: 1000.5, **settings) -> MemoryJob:
+    handler = generate_handler(script, GeneratorSettings(**settings), lambda: live or {}, clock)
+    asyncio.run(handler(job))
+    return job
+
+
+def test_an_answer_is_streamed_and_ends_with_its_citations_usage_and_timings():
+    script = Script(
+        [
+            Text("\n Ten"),
+            Text(" days. [1"),
+            Text("][7] [2]"),
+            Finish("stop", Usage(prompt_tokens=100, completion_tokens=8)),
+        ]
+    )
+    item = work_item(passages=PASSAGES, timings=Timings(queue_ms=3, retrieval_ms=20, ttfb_ms=9), variant="b")
+    job = run(MemoryJob(item), script)
+
+    assert job.stages() == ["generating"]
+    assert [frame.content for frame in job.frames[1:-1]] == ["Ten", " days.", " [1] [2]"]
+    done = job.last
+    assert isinstance(done, Done)
+    assert (done.finish_reason, done.cited, done.cache, done.variant) == ("stop", [1, 2], "off", "b")
+    assert done.citations == [Citation(n=1, start=10, end=13), Citation(n=2, start=14, end=17)]
+    assert done.usage == Usage(prompt_tokens=100, completion_tokens=8)
+    assert (done.timings.queue_ms, done.timings.retrieval_ms, done.timings.ttfb_ms) == (3, 20, 9)
+    assert done.timings.ttft_ms == 500
+
+
+def test_calls_are_handed_to_their_tool_set_with_what_was_said():
+    script = Script(
+        [Text("Let me look."), Calls([call("leave_balance")], Usage(prompt_tokens=10, completion_tokens=2))]
+    )
+    job = run(MemoryJob(work_item(language="zh")), script, {"tools.default": [LEAVE]})
+
+    assert job.stages() == ["generating", "tool"]
+    assert job.last.content == "正在调用 leave_balance…"
+    assert job.last.call_id == "c1"
+    following = job.next_item
+    assert (following.stage, following.text, following.turns) == ("tools.default", "Let me look.", [])
+    assert following.calls == [call("leave_balance")]
+    assert following.usage == Usage(prompt_tokens=10, completion_tokens=2)
+    assert following.timings.ttft_ms == 500
+
+
+def test_an_answer_goes_on_after_tools_in_a_paragraph_of_its_own():
+    script = Script([Text("You have 5 days. [2]"), Finish("stop", Usage(prompt_tokens=20, completion_tokens=5))])
+    item = work_item(
+        passages=PASSAGES,
+        turns=[turn("One moment. [1]")],
+        usage=Usage(prompt_tokens=10, completion_tokens=2),
+        timings=Timings(ttft_ms=77, generation_ms=40),
+    )
+    job = run(MemoryJob(item), script)
+
+    assert job.answer == "\n\nYou have 5 days. [2]"
+    whole = "One moment. [1]" + job.answer
+    done = job.last
+    assert [whole[at.start : at.end] for at in done.citations] == ["[1]", "[2]"]
+    assert done.cited == [1, 2]
+    assert done.usage == Usage(prompt_tokens=30, completion_tokens=7)
+    assert (done.timings.ttft_ms, done.timings.tool_calls) == (77, 1)
+    assert done.timings.generation_ms >= 40
+
+
+def test_calls_of_two_sets_are_handed_over_one_set_after_the_other():
+    live = {"tools.clock": [CLOCK], "tools.hr": [LEAVE]}
+    calls = [call("leave_balance", "a"), call("date_time", "b"), call("leave_balance", "c")]
+    job = run(MemoryJob(work_item()), Script([Calls(calls)]), live)
+    assert job.next_item.stage == "tools.hr"
+    assert [one.call_id for one in job.next_item.calls] == ["a", "c"]
+
+
+def test_a_call_that_nobody_serves_is_answered_at_once():
+    script = Script([Calls([call("nothing")])], [Text("I cannot look that up."), Finish()])
+    job = run(MemoryJob(work_item()), script)
+    (asked,) = script.prompts[1].turns
+    assert asked.results[0].ok is False
+    assert "nothing" in asked.results[0].content
+    assert job.answer == "I cannot look that up."
+    assert job.last.timings.tool_calls == 1
+
+
+def test_a_call_that_nobody_serves_does_not_hold_up_one_that_is_served():
+    calls = [call("nothing", "a"), call("leave_balance", "b")]
+    job = run(MemoryJob(work_item()), Script([Text("Hm."), Calls(calls)]), {"tools.default": [LEAVE]})
+    assert [one.call_id for one in job.next_item.calls] == ["b"]
+    assert [one.call_id for one in job.next_item.turns[0].calls] == ["a"]
+    assert (job.next_item.turns[0].text, job.next_item.text) == ("", "Hm.")
+
+
+def test_tools_are_not_offered_beyond_the_bound():
+    script = Script([Text("Enough."), Finish()])
+    run(MemoryJob(work_item(turns=[turn(), turn()])), script, {"tools.default": [LEAVE]}, max_tool_turns=2)
+    assert script.prompts[0].tools == []
+
+
+def test_a_generator_that_never_stops_calling_tools_fails():
+    script = Script(*[[Calls([call("nothing")])] for _ in range(9)])
+    with pytest.raises(ServiceError, match="after 2 rounds") as caught:
+        run(MemoryJob(work_item()), script, max_tool_turns=2)
+    assert caught.value.code == "model_failed"
+
+
+@pytest.mark.parametrize("events", [[], [Text("Half an answ")], [Finish()], [Text(" \n"), Finish()]])
+def test_a_missing_end_or_an_empty_answer_is_a_failure(events):
+    script = Script(events)
+    with pytest.raises(ServiceError) as caught:
+        run(MemoryJob(work_item()), script)
+    assert (caught.value.code, caught.value.retryable) == ("model_failed", True)
+    assert script.closed == 1
+
+
+def test_an_answer_that_a_filter_emptied_says_so():
+    assert run(MemoryJob(work_item()), Script([Finish("content_filter")])).last.finish_reason == "content_filter"
+
+
+# --- fail-over --------------------------------------------------------------------------------------------------------
+
+BEGUN = Status(stage="generating", content="…", seq=3, timestamp="1970-01-01T00:16:40.250Z")
+ANSWER = [Text("Ten "), Text("days "), Text("a year. [1]"), Finish()]
+
+
+def chunk(text: str) -> AnswerChunk:
+    return AnswerChunk(content=text, timestamp="1970-01-01T00:16:40.300Z")
+
+
+@pytest.mark.parametrize("length", range(len("Ten days a year. [1]") + 1))
+def test_the_same_answer_is_continued_where_it_was_cut_off(length):
+    stored = [BEGUN, chunk("Ten days a year. [1]"[:length])] if length else [BEGUN]
+    job = run(MemoryJob(work_item(passages=PASSAGES), stored), Script(ANSWER))
+    assert job.answer == "Ten days a year. [1]"
+    assert job.stages() == []
+    assert not any(isinstance(frame, AnswerReset) for frame in job.frames)
+    assert job.last.citations == [Citation(n=1, start=17, end=20)]
+    assert job.last.timings.ttft_ms == (300 if length else 500)
+
+
+@pytest.mark.parametrize("stored", ["Ten weeks", "Ten days a year. [1] And more", "X"])
+def test_another_answer_starts_again_with_the_earlier_turns(stored):
+    item = work_item(passages=PASSAGES, turns=[turn("One moment.\n")])
+    job = run(MemoryJob(item, [BEGUN, chunk(stored)]), Script(ANSWER))
+    assert job.answer == "One moment.\nTen days a year. [1]"
+    assert sum(isinstance(frame, AnswerReset) for frame in job.frames) == 1
+    at = job.last.citations[0]
+    assert job.answer[at.start : at.end] == "[1]"
+
+
+@pytest.mark.parametrize("after", ["", "One mo", "One moment.\n", "One moment.\nTen d"])
+def test_what_follows_an_earlier_reset_is_continued_too(after):
+    stored = [BEGUN, chunk("Nonsense"), AnswerReset(), *([chunk(after)] if after else [])]
+    item = work_item(passages=PASSAGES, turns=[turn("One moment.\n")])
+    job = run(MemoryJob(item, stored), Script(ANSWER))
+    assert job.answer == "One moment.\nTen days a year. [1]"
+    assert not any(isinstance(frame, AnswerReset) for frame in job.frames)
+
+
+def test_stored_text_goes_when_the_next_holder_only_calls_a_tool():
+    job = run(
+        MemoryJob(work_item(), [BEGUN, chunk("Let me")]),
+        Script([Calls([call("leave_balance")])]),
+        {"tools.default": [LEAVE]},
+    )
+    assert [type(frame) for frame in job.frames] == [AnswerReset, Status]
+    assert job.answer == ""
+
+
+def test_a_cancelled_handler_closes_the_generator():
+    class Endless(Script):
+        async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
+            try:
+                yield Text("on and on")
+                await asyncio.Event().wait()
+            finally:
+                self.closed += 1
+
+    class Watched(MemoryJob):
+        async def write(self, frame):
+            await super().write(frame)
+            if isinstance(frame, AnswerChunk):
+                begun.set()
+
+    begun = asyncio.Event()
+
+    async def scenario() -> Script:
+        script = Endless()
+        task = asyncio.create_task(generate_handler(script, GeneratorSettings(), dict)(Watched(work_item())))
+        await asyncio.wait_for(begun.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return script
+
+    assert asyncio.run(scenario()).closed == 1

@@ -87,7 +87,7 @@ if ! is_usable; then
     printf '%s\n' "$PWD" >$venv/.made-for
 fi
 
-say "Installing the packages of $lock (once; about 250 MB, a minute or two) …"
+say "Installing the packages of $lock (once; about 150 MB, a minute or two) …"
 touch "$unfinished"
 pip_install --require-hashes -r requirements-build.lock
 # --use-pep517 and --no-build-isolation: what has to be built is built with the locked tools above.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.servers.milvus import Milvus, milvus_lite
 from tests.servers.nats import Nats, nats_server
 
 # Property tests find the same on every machine, however slow it is.
@@ -28,4 +29,11 @@ def _no_settings_from_outside() -> None:
 def nats(tmp_path: Path) -> Iterator[Nats]:
     """A fresh nats-server for one test."""
     with nats_server(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Milvus]:
+    """One Milvus Lite for all tests of this process; each uses a collection of its own."""
+    with milvus_lite(tmp_path_factory.mktemp("milvus")) as server:
         yield server

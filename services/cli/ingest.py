@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +24,16 @@ from services.common.settings import SettingsError, load
 
 # What talks to Milvus is imported where it is used: it takes a second to load, and other commands should not wait.
 if TYPE_CHECKING:
-    from services.retriever.ingest import Library, Report
-    from services.retriever.ingest import Progress as Step
+    from services.retriever.ingest import Library
+    from services.retriever.report import Progress as Step
+    from services.retriever.report import Report
 
 _SHOWN_SKIPPED = 10
+_CONNECT_TIMEOUT_S = 10.0
+
+
+class CannotStart(Exception):
+    """What the command needs is not there; the text says what."""
 
 
 def register(subparsers: Any) -> None:
@@ -68,12 +74,16 @@ def run_documents(args: argparse.Namespace) -> int:
 
 
 def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    from services.common.bus import Unconfirmed
+
     try:
         return asyncio.run(command())
-    except SettingsError as error:
+    except (SettingsError, CannotStart) as error:
         problem = str(error)
     except ServiceError as error:
         problem = error.message
+    except Unconfirmed as error:
+        problem = f"NATS has not confirmed that an original is stored ({error}). Run the same command again to go on."
     except KeyboardInterrupt:
         print("Stopped. Run the same command again to go on.", file=sys.stderr)
         return 130
@@ -93,8 +103,11 @@ async def _ingest(paths: list[Path], metadata: dict[str, Any], *, as_json: bool)
 
 
 async def _list(*, as_json: bool) -> int:
-    async with _library() as library:
-        documents = await library.documents()
+    from services.retriever.collection import open_collection
+
+    (settings,) = load([RetrieverSettings], ALL_SETTINGS)
+    async with open_collection(settings) as collection:
+        documents = await collection.documents()
     if as_json:
         print(json.dumps([asdict(info) for info in documents], ensure_ascii=False))
         return 0
@@ -130,8 +143,15 @@ async def _library() -> AsyncIterator[Library]:
     from services.retriever.ingest import open_library
 
     nats, retriever = load([NatsSettings, RetrieverSettings], ALL_SETTINGS)
-    async with open_documents(nats) as originals, open_library(retriever, originals) as library:
-        yield library
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                originals = await stack.enter_async_context(open_documents(nats))
+        except TimeoutError:
+            raise CannotStart(
+                f"NATS cannot be reached at {nats.url} (BATON_NATS_URL); is the system running?"
+            ) from None
+        yield await stack.enter_async_context(open_library(retriever, originals))
 
 
 @contextmanager

@@ -149,8 +149,9 @@ class Collection:
         await self._run(call, WRITE_TIMEOUT_S)
 
     async def documents(self) -> list[DocumentInfo]:
-        """All documents, also those whose ingestion has not finished."""
-        return [to_document(row) for row in await self._rows("ordinal == 0", DOCUMENT_FIELDS)]
+        """All documents by name, also those whose ingestion has not finished."""
+        found = [to_document(row) for row in await self._rows("ordinal == 0", DOCUMENT_FIELDS)]
+        return sorted(found, key=lambda info: (info.name, info.ingested_ms))
 
     async def ordinals(self, document_id: str) -> set[int]:
         """Which passages of a document are stored."""

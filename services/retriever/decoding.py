@@ -28,7 +28,6 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CJK = re.compile(r"[\u3400-\u9fff]")
-_LATIN = re.compile(r"[A-Za-z]")
 _MAX_CONTROL_SHARE = 0.005
 
 
@@ -51,11 +50,6 @@ def clean(text: str) -> str:
     """Newlines as `\\n`, without control characters and half surrogates (PDFs have them), which no store accepts."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
     return _SURROGATE.sub("\ufffd", _UNWANTED.sub("", text))
-
-
-def is_chinese(text: str) -> bool:
-    """Whether a text reads as Chinese: a Chinese character says about as much as three Latin letters."""
-    return 3 * len(_CJK.findall(text)) > len(_LATIN.findall(text))
 
 
 def _decoded(data: bytes) -> str:

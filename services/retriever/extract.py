@@ -16,10 +16,11 @@ import pypdf
 import pypdf.errors
 import yaml
 
+from baton_proto.language import guess_language
 from baton_proto.messages import Language
 
 from .bad_document import BadDocument
-from .decoding import clean, decode, is_chinese
+from .decoding import clean, decode
 from .filters import is_key
 from .html_text import html_to_text
 
@@ -86,7 +87,7 @@ def extract(name: str, data: bytes) -> Document:
         title=" ".join(title.split())[:MAX_TITLE_CHARS] or PurePosixPath(name).stem,
         text=text,
         media_type=media_type,
-        language="zh" if is_chinese(text) else "en",
+        language=guess_language(text, "en"),
         markdown=media_type in (MARKDOWN, HTML),
         pages=pages,
         metadata=metadata,

@@ -1,38 +1,89 @@
-"""HTML to Markdown-like text: headings, lists, tables and code keep their shape; menus and scripts go."""
+"""HTML to Markdown-like text: headings, lists, tables and code keep their shape; menus and scripts go.
+
+nh3 parses as browsers do (omitted end tags, misplaced tags) and leaves only the tags that carry structure; what is left
+is small and well-formed.
+"""
 
 from __future__ import annotations
 
 import re
 
+import nh3
 from bs4 import BeautifulSoup
-from bs4.element import NavigableString, PageElement, PreformattedString, Tag
+from bs4.element import NavigableString, PageElement, Tag
 
-_DROPPED = "script, style, nav, noscript, template, svg, iframe, form, button, footer, [hidden], [aria-hidden=true]"
+from .bad_document import BadDocument
+
+MAX_DEPTH = 300
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_INLINE = """
-    a abbr b bdi bdo cite code data dfn del em font i img ins kbd label mark q rp rt ruby s samp small span strong sub
-    sup time u var wbr
-"""
-_INLINE_TAGS = frozenset(_INLINE.split())
-_BREAK = "\u2028"
+_STRUCTURE = {
+    *_HEADINGS,
+    *(
+        "title",
+        "main",
+        "div",
+        "section",
+        "article",
+        "header",
+        "aside",
+        "p",
+        "blockquote",
+        "pre",
+        "br",
+        "hr",
+        "ul",
+        "ol",
+    ),
+    *("li", "dl", "dt", "dd", "table", "caption", "thead", "tbody", "tfoot", "tr", "td", "th", "figure"),
+    *("figcaption", "details", "summary", "address"),
+}
+_DROPPED = {"script", "style", "nav", "noscript", "template", "svg", "math", "iframe", "object", "form", "button"}
+_DROPPED |= {"footer", "select", "textarea"}
+_UNCLOSED = {"p", "li", "dt", "dd", "td", "th", "tr", "thead", "tbody", "tfoot", "option", "colgroup", "html", "body"}
+_UNCLOSED |= {"br", "hr", "img", "input", "meta", "link", "col", "area", "base", "wbr", "source", "track", "embed"}
+_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)")
 _SPACE = re.compile(r"[^\S\u2028]+")
-_WRAPPED = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])[^\S\u2028]*\n[^\S\u2028]*(?=[\u3000-\u9fff\uff00-\uffef])")
+_BREAK = "\u2028"
+_HAN = "\u3000-\u9fff\uff00-\uffef"
+_WRAPPED = re.compile(rf"(?<=[{_HAN}])[^\S\u2028]*\n[^\S\u2028]*(?=[{_HAN}])")
 
 
 def html_to_text(html: str) -> tuple[str, str]:
-    """The title (may be empty) and the text of a page."""
-    soup = BeautifulSoup(html, "html.parser")
-    for tag in soup.select(_DROPPED):
+    """The title (may be empty) and the text of a page.
+
+    Raises:
+        BadDocument: elements are nested far deeper than in any real page, which would take for ever to parse.
+    """
+    _check_depth(html)
+    kept = nh3.clean(
+        html,
+        tags=_STRUCTURE,
+        clean_content_tags=_DROPPED,
+        attributes={"*": {"hidden", "aria-hidden"}},
+        link_rel=None,
+    )
+    soup = BeautifulSoup(kept, "html.parser")
+    for tag in soup.select("[hidden], [aria-hidden=true]"):
         tag.decompose()
-    root = soup.find("main") or soup.find("body") or soup
+    named = soup.find("title")
+    title = _joined(list(named.children)) if isinstance(named, Tag) else ""
+    for tag in soup.find_all("title"):
+        tag.decompose()
+    root = soup.find("main") or soup
     heading = root.find("h1") if isinstance(root, Tag) else None
-    title = _inline(heading) if isinstance(heading, Tag) else ""
-    if not title and soup.title is not None:
-        title = _inline(soup.title)
-    if soup.head is not None:
-        soup.head.decompose()
-    text = "\n\n".join(_blocks(root)) if isinstance(root, Tag) else ""
-    return title, text
+    if isinstance(heading, Tag):
+        title = _joined(list(heading.children)) or title
+    return title, "\n\n".join(_blocks(root)) if isinstance(root, Tag) else ""
+
+
+def _check_depth(html: str) -> None:
+    depth = 0
+    for found in _TAG.finditer(html):
+        if found.group(2).lower() not in _UNCLOSED:
+            depth += -1 if found.group(1) else 1
+            depth = max(depth, 0)
+            if depth > MAX_DEPTH:
+                raise BadDocument("its HTML is nested too deeply, or most of its elements are never closed")
 
 
 def _blocks(node: Tag) -> list[str]:
@@ -46,28 +97,26 @@ def _blocks(node: Tag) -> list[str]:
             blocks.append(text)
 
     for child in node.children:
-        if not isinstance(child, Tag) or child.name in _INLINE_TAGS or child.name == "br":
-            run.append(child)
-        else:
+        if isinstance(child, Tag) and child.name != "br":
             flush()
             blocks += _block(child)
+        else:
+            run.append(child)
     flush()
     return blocks
 
 
 def _block(tag: Tag) -> list[str]:
     if tag.name in _HEADINGS:
-        text = _inline(tag)
+        text = _joined(list(tag.children)).replace("\n", " ")
         return [f"{'#' * _HEADINGS[tag.name]} {text}"] if text else []
     if tag.name == "pre":
         code = tag.get_text().strip("\n")
         return [f"```\n{code}\n```"] if code.strip() else []
     if tag.name in ("ul", "ol"):
-        lines = _list(tag, "")
-        return ["\n".join(lines)] if lines else []
+        return _one(_list(tag, ""))
     if tag.name == "table":
-        lines = _table(tag)
-        return ["\n".join(lines)] if lines else []
+        return _table(tag)
     return _blocks(tag)
 
 
@@ -76,56 +125,45 @@ def _list(tag: Tag, indent: str) -> list[str]:
     items = [child for child in tag.children if isinstance(child, Tag) and child.name == "li"]
     for number, item in enumerate(items, start=1):
         mark = f"{number}." if tag.name == "ol" else "-"
-        nested = item.find_all(["ul", "ol"], recursive=False)
-        text = _joined([child for child in item.children if child not in nested])
+        nested = [child for child in item.children if isinstance(child, Tag) and child.name in ("ul", "ol")]
+        text = _flat([child for child in item.children if child not in nested])
         if text:
-            lines.append(f"{indent}{mark} {text.replace(chr(10), ' ')}")
+            lines.append(f"{indent}{mark} {text}")
         for inner in nested:
-            if isinstance(inner, Tag):
-                lines += _list(inner, indent + "  ")
+            lines += _list(inner, indent + "  ")
     return lines
 
 
 def _table(tag: Tag) -> list[str]:
     lines: list[str] = []
-    caption = tag.find("caption")
     for row in tag.find_all("tr"):
         if not isinstance(row, Tag) or row.find_parent("table") is not tag:
             continue
-        cells = [_inline(cell).replace("\n", " ") for cell in row.find_all(["td", "th"], recursive=False)]
+        cells = [_flat(list(cell.children)) for cell in row.children if isinstance(cell, Tag)]
         if any(cells):
             lines.append("| " + " | ".join(cells) + " |")
             if len(lines) == 1:
                 lines.append("| " + " | ".join("---" for _ in cells) + " |")
-    if isinstance(caption, Tag) and lines and _inline(caption):
-        lines = [_inline(caption), "", *lines]
-    return lines
+    caption = tag.find("caption")
+    above = _flat(list(caption.children)) if isinstance(caption, Tag) else ""
+    return [text for text in (above, "\n".join(lines)) if text]
 
 
-def _inline(tag: Tag) -> str:
-    return _joined(list(tag.children))
+def _one(lines: list[str]) -> list[str]:
+    return ["\n".join(lines)] if lines else []
+
+
+def _flat(nodes: list[PageElement]) -> str:
+    return _joined(nodes).replace("\n", " ")
 
 
 def _joined(nodes: list[PageElement]) -> str:
-    """The text of inline nodes with HTML's white space rules; a `<br>` becomes a line break."""
+    """The text of nodes with HTML's white space rules; a `<br>` becomes a line break, another element a blank."""
     parts: list[str] = []
     for node in nodes:
         if isinstance(node, Tag):
-            parts.append(_BREAK if node.name == "br" else _inline_parts(node))
-        elif isinstance(node, NavigableString) and not isinstance(node, PreformattedString):
+            parts.append(_BREAK if node.name == "br" else f" {_joined(list(node.children))} ")
+        elif isinstance(node, NavigableString):
             parts.append(str(node))
     text = _SPACE.sub(" ", _WRAPPED.sub("", "".join(parts)))
     return "\n".join(line.strip() for line in text.split(_BREAK) if line.strip())
-
-
-def _inline_parts(tag: Tag) -> str:
-    parts = []
-    for node in tag.descendants:
-        if isinstance(node, Tag):
-            if node.name == "br":
-                parts.append(_BREAK)
-            elif node.name not in _INLINE_TAGS:
-                parts.append(" ")
-        elif isinstance(node, NavigableString) and not isinstance(node, PreformattedString):
-            parts.append(str(node))
-    return "".join(parts)

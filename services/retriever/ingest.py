@@ -8,11 +8,11 @@ import json
 import re
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from services.common.config import RetrieverSettings
 
@@ -22,14 +22,13 @@ from .collection import Collection, open_collection
 from .embedding import Embedder, open_embedder
 from .extract import Document, extract
 from .files import PassedOver, SourceFile, find_files
+from .report import Outcome, Progress, Report, Status
 from .schema import DocumentInfo, StoredPassage
 from .writer import PassageWriter, persistently
 
 FORMAT = 1
 """Raised when extraction or chunking changes, so that every document is ingested anew."""
 _DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
-
-Status = Literal["added", "replaced", "unchanged", "duplicate", "skipped", "failed"]
 
 
 class Originals(Protocol):
@@ -38,37 +37,6 @@ class Originals(Protocol):
     async def put(self, document_id: str, data: bytes, *, title: str, media_type: str, name: str) -> None: ...
 
     async def delete(self, document_id: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one file. `reason` says why it was not ingested."""
-
-    path: str
-    status: Status
-    reason: str = ""
-    document_id: str = ""
-    passages: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """`done` of `total` files are dealt with; `outcome` is that of the last one."""
-
-    done: int
-    total: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that an ingestion did, file by file."""
-
-    outcomes: Sequence[Outcome]
-    elapsed_s: float
-
-    def of(self, *status: Status) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.status in status]
 
 
 @asynccontextmanager
@@ -126,7 +94,7 @@ class Library:
 
     async def documents(self) -> list[DocumentInfo]:
         """All documents, by name."""
-        return sorted(await self.collection.documents(), key=lambda info: (info.name, info.ingested_ms))
+        return await self.collection.documents()
 
     async def delete(self, document_id: str) -> bool:
         """Remove a document, its passages and its original; False if there is none of that id."""

@@ -43,13 +43,15 @@ async def context(browser: Browser, request: pytest.FixtureRequest) -> AsyncIter
 
 
 @pytest.fixture
-async def page(context: BrowserContext) -> AsyncIterator[Page]:
-    """A page that must not report an error: no exception, and nothing that its policy had to refuse."""
+async def page(context: BrowserContext, gateway: ScriptedGateway) -> AsyncIterator[Page]:
+    """A page that must not report an error: no exception, and nothing that its policy had to refuse. It is closed
+    before the gateway, which would otherwise wait for its connection."""
     page = await context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     yield page
+    await page.close()
     unexpected = [
         text for text in problems if "WebSocket connection" not in text and "Failed to load resource" not in text
     ]

@@ -212,8 +212,8 @@ async def test_a_reset_starts_the_text_again_and_says_so(talk: Talk) -> None:
 
 
 async def test_markdown_becomes_structure(talk: Talk) -> None:
-    text = "# Rules\n\nThe **first** is `one`:\n\n1. Ask\n   - kindly\n2. Wait\n\n> quoted\n\n```python\nprint(1 < 2)\n```\n"
-    turn = await talk.answer(text)
+    text = "# Rules\n\nThe **first** is `one`:\n\n1. Ask\n   - kindly\n2. Wait\n\n> quoted\n\n"
+    turn = await talk.answer(f"{text}```python\nprint(1 < 2)\n```\n")
     await expect(turn.answer).to_match_aria_snapshot(
         """
         - heading "Rules" [level=3]

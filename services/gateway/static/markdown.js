@@ -8,7 +8,8 @@
 import { el, icon } from "./elements.js";
 import { t } from "./i18n.js";
 
-/** @typedef {{ type: string, raw: string, text: string, level?: number, info?: string, items?: Item[], ordered?: boolean, start?: number }} Block */
+/** @typedef {{ type: string, raw: string, text: string, level?: number, info?: string, items?: Item[],
+ *   children?: Block[], ordered?: boolean, start?: number }} Block */
 /** @typedef {{ text: string, children: Block[] }} Item */
 /** `citation` gives the node for `[n]`, or null where there is no such source. @typedef {{ citation: (n: number) => Node | null, version: string }} Context */
 
@@ -44,10 +45,10 @@ function readBlock(lines, at, depth) {
   const heading = HEADING.exec(line);
   if (heading) return [{ type: "heading", level: heading[1].length, text: heading[2] }, at + 1];
   if (RULE.test(line)) return [{ type: "rule", text: "" }, at + 1];
-  if (QUOTE.test(line)) {
+  if (QUOTE.test(line) && depth < MAX_DEPTH) {
     const end = runOf(lines, at, (next) => QUOTE.test(next));
     const text = lines.slice(at, end).map((next) => next.replace(QUOTE, "$1"));
-    return [{ type: "quote", text: text.join("\n") }, end];
+    return [{ type: "quote", text: "", children: parseBlocks(text.join("\n"), depth + 1) }, end];
   }
   if (LIST.test(line) && depth < MAX_DEPTH) return readList(lines, at, depth);
   const end = Math.max(at + 1, runOf(lines, at, (next) => Boolean(next.trim()) && !startsBlock(next)));
@@ -144,7 +145,7 @@ function blockNode(block, context) {
     case "rule":
       return el("hr");
     case "quote":
-      return el("blockquote", {}, parseBlocks(block.text, MAX_DEPTH).map((inner) => blockNode(inner, context)));
+      return el("blockquote", {}, (block.children ?? []).map((inner) => blockNode(inner, context)));
     case "list":
       return listNode(block, context);
     case "code":

@@ -1,0 +1,120 @@
+"""`baton ingest` and `baton documents`, as a person types them, with a real NATS and a real Milvus."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from services.cli import ingest as commands
+from services.common.config import NatsSettings
+from services.common.documents import open_documents
+from tests.servers.milvus import Milvus
+from tests.servers.nats import Nats
+from tests.servers.processes import free_port
+from tests.shelf import DOCUMENTS, settings_for, write_documents
+
+
+@pytest.fixture
+def baton(milvus: Milvus, nats: Nats, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
+    """Runs a command line; returns its exit code, what it printed, and what it complained about."""
+    monkeypatch.setenv("BATON_NATS_URL", nats.url)
+    monkeypatch.setenv("BATON_MILVUS_URI", milvus.uri)
+    monkeypatch.setenv("BATON_MILVUS_COLLECTION", settings_for(milvus).collection)
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        code = invoke([str(argument) for argument in argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def invoke(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="baton")
+    commands.register(parser.add_subparsers(required=True))
+    args = parser.parse_args(argv)
+    code: int = args.handler(args)
+    return code
+
+
+def test_documents_are_ingested_listed_and_deleted(baton, nats: Nats, tmp_path: Path) -> None:
+    folder = write_documents(tmp_path / "d")
+    assert baton("documents")[1] == "No documents yet. Add some with: baton ingest PATH\n"
+
+    code, out, _ = baton("ingest", folder)
+    assert code == 0
+    assert f"[4/4] added     {folder / 'vpn.en.md'}" in out
+    assert "4 added (6 passages) in " in out
+
+    code, out, _ = baton("documents", "--json")
+    documents = json.loads(out)
+    assert code == 0
+    assert [info["name"] for info in documents] == sorted(DOCUMENTS)
+    listed = baton("documents")[1]
+    assert all(info["document_id"] in listed and info["title"] in listed for info in documents)
+
+    async def original(document_id: str) -> bytes | None:
+        async with open_documents(NatsSettings(url=nats.url)) as originals:
+            try:
+                return (await originals.get(document_id)).data
+            except KeyError:
+                return None
+
+    first = documents[0]["document_id"]
+    assert asyncio.run(original(first)) == DOCUMENTS[documents[0]["name"]].encode()
+    assert baton("documents", "--delete", first)[:2] == (0, f"Deleted {first}.\n")
+    assert asyncio.run(original(first)) is None
+    code, _, err = baton("documents", "--delete", first)
+    assert code == 1
+    assert "there is no document" in err
+
+
+def test_one_bad_file_makes_the_exit_code_1_and_is_named(baton, tmp_path: Path) -> None:
+    folder = write_documents(tmp_path / "d", {**DOCUMENTS, "empty.md": "", "picture.png": b"x"})
+    code, out, _ = baton("ingest", folder)
+    assert code == 1
+    assert "4 added, 1 skipped, 1 failed" in out
+    assert f"failed   {folder / 'empty.md'}: the file is empty" in out
+    assert f"skipped  {folder / 'picture.png'}: unknown kind" in out
+    code, out, _ = baton("ingest", "--json", folder)
+    report = json.loads(out)
+    assert code == 1
+    assert [entry["status"] for entry in report["files"]].count("unchanged") == 4
+
+
+def test_metadata_goes_with_the_documents(baton, tmp_path: Path) -> None:
+    folder = write_documents(tmp_path / "d")
+    assert baton("ingest", folder, "--metadata", "site=Berlin", "--metadata", "floor=3")[0] == 0
+    assert all(
+        info["metadata"].items() >= {"site": "Berlin", "floor": 3}.items()
+        for info in json.loads(baton("documents", "--json")[1])
+    )
+    for wrong in ("site", "no key=1", "title=x"):
+        code, _, err = baton("ingest", folder, "--metadata", wrong)
+        assert code == 2
+        assert "--metadata" in err
+
+
+def test_what_is_missing_is_told_without_a_traceback(baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_documents(tmp_path / "d")
+    monkeypatch.setattr(commands, "_CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("services.retriever.writer._FIRST_PAUSE_S", 0.01)
+    with monkeypatch.context() as without_milvus:
+        without_milvus.setenv("BATON_MILVUS_URI", f"http://127.0.0.1:{free_port()}")
+        code, _, err = baton("ingest", folder)
+        assert code == 1
+        assert "The document store cannot be reached" in err
+    with monkeypatch.context() as without_nats:
+        without_nats.setenv("BATON_NATS_URL", f"nats://127.0.0.1:{free_port()}")
+        code, _, err = baton("ingest", folder)
+        assert code == 1
+        assert "NATS cannot be reached" in err
+    monkeypatch.setenv("BATON_MILVUS_URL", "x")
+    code, _, err = baton("documents")
+    assert code == 1
+    assert "did you mean BATON_MILVUS_URI" in err

@@ -1,0 +1,123 @@
+"""Milvus goes away, hangs and comes back: clear errors in time, and all well again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import ServiceError
+from services.retriever.milvus import open_retriever
+from services.retriever.port import Retriever, SearchRequest
+from tests.servers.milvus import milvus_lite
+from tests.servers.processes import eventually, free_port
+from tests.shelf import ingest, settings_for, write_documents
+
+QUESTION = SearchRequest("vpn client", "en", 6)
+
+
+async def refused_within(retriever: Retriever, seconds: float) -> ServiceError:
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as raised:
+        await retriever.retrieve(QUESTION)
+    assert time.monotonic() - started < seconds
+    assert raised.value.code == "retrieval_failed"
+    assert raised.value.retryable
+    return raised.value
+
+
+async def answers(retriever: Retriever) -> bool:
+    try:
+        return bool(await retriever.retrieve(QUESTION))
+    except ServiceError:
+        return False
+
+
+def test_a_killed_milvus_is_a_clear_error_and_a_restarted_one_answers_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, port = write_documents(tmp_path / "d"), free_port()
+
+    async def scenario() -> None:
+        with milvus_lite(tmp_path / "m", port) as server:
+            settings = settings_for(server, timeout_s=2.0)
+            await ingest(settings, folder)
+            async with open_retriever(settings) as retriever:
+                assert await answers(retriever)
+                server.process.kill()
+                error = await refused_within(retriever, 3.0)
+                assert "cannot be reached" in error.message
+                assert str(port) not in error.message
+                with milvus_lite(tmp_path / "m", port):
+                    await eventually(lambda: answers(retriever), "the retriever answers again")
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+    assert "Traceback" not in caplog.text
+
+
+def test_a_milvus_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> None:
+    folder = write_documents(tmp_path / "d")
+
+    async def scenario() -> None:
+        with milvus_lite(tmp_path / "m") as server:
+            settings = settings_for(server, timeout_s=1.0)
+            await ingest(settings, folder)
+            async with open_retriever(settings) as retriever, open_retriever(settings) as fresh:
+                assert await answers(retriever)
+                os.kill(server.process.pid, signal.SIGSTOP)
+                try:
+                    await asyncio.gather(*(refused_within(retriever, 2.0) for _ in range(40)))
+                    await refused_within(fresh, 2.0)
+                finally:
+                    os.kill(server.process.pid, signal.SIGCONT)
+                await eventually(lambda: answers(retriever), "the retriever answers again")
+                await eventually(lambda: answers(fresh), "the other one too")
+
+    asyncio.run(scenario())
+
+
+def test_a_retriever_starts_before_its_milvus(tmp_path: Path) -> None:
+    folder, port = write_documents(tmp_path / "d"), free_port()
+
+    async def scenario() -> None:
+        with milvus_lite(tmp_path / "m", port) as server:
+            settings = settings_for(server, timeout_s=2.0)
+            await ingest(settings, folder)
+        async with open_retriever(settings) as retriever:
+            await refused_within(retriever, 3.0)
+            with milvus_lite(tmp_path / "m", port):
+                await eventually(lambda: answers(retriever), "the retriever has found its Milvus")
+
+    asyncio.run(scenario())
+
+
+def test_an_ingestion_survives_a_restart_of_milvus(tmp_path: Path) -> None:
+    documents = {f"{n}.md": f"# Paper {n}\n\nAbout subject{n}." for n in range(30)}
+    folder, port = write_documents(tmp_path / "d", documents), free_port()
+
+    async def scenario() -> None:
+        with milvus_lite(tmp_path / "m", port) as server:
+            settings = settings_for(server)
+            await ingest(settings, write_documents(tmp_path / "first", {"0.md": documents["0.md"]}))
+            working = asyncio.create_task(ingest(settings, folder))
+            async with open_retriever(settings) as retriever:
+
+                async def begun() -> bool:
+                    return bool(await retriever.retrieve(SearchRequest("subject3", "en", 1)))
+
+                await eventually(begun, "some of it is there")
+            server.process.kill()
+            with milvus_lite(tmp_path / "m", port):
+                report = await asyncio.wait_for(working, 60)
+                assert {outcome.status for outcome in report.outcomes} <= {"added", "unchanged"}
+                async with open_retriever(settings) as retriever:
+                    for n in range(30):
+                        assert await retriever.retrieve(SearchRequest(f"subject{n}", "en", 1))
+
+    asyncio.run(scenario())

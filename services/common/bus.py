@@ -73,6 +73,11 @@ class Bus:
     def connected(self) -> bool:
         return bool(self.client.is_connected)
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and made again."""
+        return int(self.client.stats["reconnects"])
+
     def address(self, key: str) -> LogAddress:
         return subjects.address(key, self.settings.shards)
 

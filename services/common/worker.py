@@ -35,7 +35,7 @@ from .bus import Bus, Full, Unconfirmed
 from .config import WorkerSettings
 from .errors import ServiceError
 from .job import Handler
-from .log import LogWriter, end_log, make_handoff, open_handoff, push_ref, read_log, read_tail
+from .log import LogWriter, end_log, make_handoff, open_handoff, publish_again, push_ref, read_log, read_tail
 from .logs import request_context
 from .presence import announce
 from .queue import Lease, Puller
@@ -384,7 +384,7 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
         return None
     if latest.seq != ref.seq:
         if latest is position.final:
-            await push_ref(bus, WorkRef(stage=latest.handoff.stage, key=ref.key, shard=at.shard, seq=latest.seq))
+            await publish_again(bus, at)
         return None
     try:
         item = await open_handoff(bus, latest.handoff)

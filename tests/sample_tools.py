@@ -105,6 +105,13 @@ def make_bad_schema(settings: dict[str, Any]) -> SampleTool:
     return SampleTool("bad_schema", echo, parameters={"type": "objekt"})
 
 
+def make_too_deep(settings: dict[str, Any]) -> SampleTool:
+    parameters: dict[str, Any] = {"type": "object"}
+    for _ in range(20):
+        parameters = {"type": "object", "properties": {"inner": parameters}}
+    return SampleTool("too_deep", echo, parameters=parameters)
+
+
 def make_failure(settings: dict[str, Any]) -> SampleTool:
     raise RuntimeError("no licence")
 

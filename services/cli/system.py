@@ -143,9 +143,12 @@ async def _service_ready(part: Part) -> None:
 
 async def _ingest(plan: Plan, supervisor: Supervisor, screen: Screen) -> None:
     """The demo's documents. Without them Baton still runs, so a failure is only told."""
+    screen.say("Reading the demo's documents (the first time takes some seconds) …")
     argv = [sys.executable, "-m", "services.cli", "ingest", str(DOCUMENTS)]
     status, last_lines = await supervisor.run(Command(DOCUMENTS_NAME, argv, plan.environ, stop_s=1.0))
-    if status != 0:
+    if status == 0:
+        screen.say(f"Documents: {last_lines[-1] if last_lines else 'read'}")
+    else:
         screen.say("The demo's documents were not ingested completely:", style="bold yellow")
         screen.lines(last_lines[-8:])
 

@@ -164,7 +164,11 @@ class ToolsSettings:
         "BATON_TOOL_CONCURRENCY", 16, "Calls that one worker runs at once.", minimum=1, maximum=10_000
     )
     max_result_chars: int = setting(
-        "BATON_TOOL_MAX_RESULT_CHARS", 8_000, "Characters of a tool's result that are kept.", minimum=100
+        "BATON_TOOL_MAX_RESULT_CHARS",
+        8_000,
+        "Characters of a tool's result that are kept.",
+        minimum=100,
+        maximum=100_000,
     )
     leave_url: str = setting(
         "BATON_LEAVE_URL", "", "Base URL of the HR system that `leave_balance` asks; empty = the tool is not offered."

@@ -80,6 +80,10 @@ def run(main: Awaitable[None]) -> None:
     try:
         with runner:
             runner.run(_awaiting(main))
+    except SettingsError as error:
+        # Some settings show their mistakes only when an implementation is opened: a file, a module, a time zone.
+        print("the settings are wrong:", *error.problems, sep="\n  ", file=sys.stderr)
+        raise SystemExit(2) from None
     finally:
         tracing.shut_down_tracing()
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from baton_proto.messages import AnswerChunk, AnswerReset, LogFrame, Status
 from services.common.job import Job
 
+_MAX_CHUNK_CHARS = 64 * 1024
+
 
 class AnswerLog:
     """Writes an answer's text as `answer_chunk` frames, going on from what an earlier holder of this item stored.
@@ -54,16 +56,20 @@ class AnswerLog:
             self._passed += len(text)
         elif text.startswith(ahead):
             self._passed = len(self._stored)
-            await self._job.write(AnswerChunk(content=text[len(ahead) :]))
+            await self._write(text[len(ahead) :])
         else:
             await self._reset()
 
     async def _reset(self) -> None:
         self._stored, self._passed = "", 0
         await self._job.write(AnswerReset())
-        for text in (self._earlier, "".join(self._said)):
-            if text:
-                await self._job.write(AnswerChunk(content=text))
+        await self._write(self._earlier)
+        await self._write("".join(self._said))
+
+    async def _write(self, text: str) -> None:
+        """A frame has a largest size; only servers that do not stream come near it."""
+        for start in range(0, len(text), _MAX_CHUNK_CHARS):
+            await self._job.write(AnswerChunk(content=text[start : start + _MAX_CHUNK_CHARS]))
 
 
 def first_chunk_ms(frames: Sequence[LogFrame]) -> int | None:

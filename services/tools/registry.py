@@ -26,7 +26,9 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from baton_proto.messages import ToolSpec
+from baton_proto import codec
+from baton_proto.messages import Announcement, ToolSpec
+from baton_proto.subjects import tools_stage
 from services.common.config import ToolsSettings
 from services.common.settings import SettingsError
 
@@ -96,7 +98,7 @@ def _entries(path: str, problems: list[str]) -> list[tuple[str, Mapping[str, Any
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        problems.append(f"{where}: cannot be read: {error.strerror}")
+        problems.append(f"{where}: cannot be read: {error.strerror or error}")
         return []
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problems.append(f"{where}: is not YAML: {shorten(str(error), 200)}")
@@ -150,6 +152,10 @@ def what_is_wrong(tool: object) -> str | None:
         return f"the name {spec.name!r} must be letters, digits, _ and -, at most 64"
     if not spec.description.strip():
         return "the tool has no description"
+    try:
+        codec.encode(Announcement(worker="w", stage=tools_stage("w"), slots=0, running=0, tools=[spec]))
+    except codec.WireError as error:
+        return f"the spec cannot be announced: {shorten(str(error), 200)}"
     try:
         Draft202012Validator.check_schema(spec.parameters)
     except SchemaError as error:

@@ -50,6 +50,7 @@ async def page(context: BrowserContext) -> AsyncIterator[Page]:
     page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     yield page
+    await page.close()
     unexpected = [
         text for text in problems if "WebSocket connection" not in text and "Failed to load resource" not in text
     ]
@@ -76,7 +77,9 @@ class Talk:
         assert query["query"] == question
         return turn, Log(query["request_id"])
 
-    async def answer(self, text: str, *cited: int, question: str = "How much leave do I have?", **fields: object) -> Turn:
+    async def answer(
+        self, text: str, *cited: int, question: str = "How much leave do I have?", **fields: object
+    ) -> Turn:
         """A question and its whole answer."""
         turn, log = await self.ask(question)
         log.accepted()

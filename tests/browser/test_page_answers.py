@@ -48,7 +48,9 @@ async def test_steps_show_what_happens_with_counts_and_times(talk: Talk) -> None
     log.status("tool", "Asking the HR system", call_id="call-1")
     await talk.connection.send(*log[sent:])
     await expect(turn.steps.nth(1)).to_have_text(re.compile("done: SearchingFound 6 passages38 ms"))
-    await expect(turn.steps.nth(2)).to_have_text(re.compile(r"running: Toolleave_balance\(year: 2026\)Asking the HR system"))
+    await expect(turn.steps.nth(2)).to_have_text(
+        re.compile(r"running: Toolleave_balance\(year: 2026\)Asking the HR system")
+    )
     sent = len(log.frames)
     log.tool_result("7.5 days left", name="leave_balance")
     log.status("generating", "Writing the answer")
@@ -210,8 +212,8 @@ async def test_a_reset_starts_the_text_again_and_says_so(talk: Talk) -> None:
 
 
 async def test_markdown_becomes_structure(talk: Talk) -> None:
-    text = "# Rules\n\nThe **first** is `one`:\n\n1. Ask\n   - kindly\n2. Wait\n\n> quoted\n\n```python\nprint(1 < 2)\n```\n"
-    turn = await talk.answer(text)
+    text = "# Rules\n\nThe **first** is `one`:\n\n1. Ask\n   - kindly\n2. Wait\n\n> quoted\n\n"
+    turn = await talk.answer(f"{text}```python\nprint(1 < 2)\n```\n")
     await expect(turn.answer).to_match_aria_snapshot(
         """
         - heading "Rules" [level=3]

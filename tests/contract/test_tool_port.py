@@ -21,7 +21,7 @@ from services.tools.clock import DateTime
 from services.tools.leave_balance import LeaveBalance
 from services.tools.port import Tool, ToolContext, ToolError
 from services.tools.registry import what_is_wrong
-from tests.hr_system import demo_erp
+from tests.servers.hr_system import demo_erp
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from baton_proto.messages import Language, ToolOutcome
 from services.common.config import ToolsSettings
 from services.tools.registry import open_tools
 from services.tools.service import tools_handler
-from tests.hr_system import broken_hr_system, demo_erp
 from tests.jobs import MemoryJob, call, tools_item
+from tests.servers.hr_system import broken_hr_system, demo_erp
 
 
 @pytest.fixture(scope="module")

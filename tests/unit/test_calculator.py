@@ -34,7 +34,7 @@ def _negated(pair: Pair) -> Pair:
 
 def _raised(parts: tuple[Pair, int]) -> Pair:
     (base, python_base), exponent = parts
-    return f"({base}) ** {exponent}", f"({python_base}) ** {exponent}"
+    return f"({base}) ** {exponent}", f"Fraction({python_base}) ** {exponent}"
 
 
 def _called(parts: tuple[str, list[Pair]]) -> Pair:

@@ -80,6 +80,7 @@ def test_what_was_opened_is_closed_when_the_start_fails(tmp_path: Path) -> None:
         ("tools: [{python: 'json:dumps', settings: 3}]", "`settings` must be a mapping"),
         ("tools: [{python: 'tests.sample_tools:make_nothing'}]", "no `spec` that is a ToolSpec"),
         ("tools: [{python: 'tests.sample_tools:make_bad_schema'}]", "no JSON Schema"),
+        ("tools: [{python: 'tests.sample_tools:make_too_deep'}]", "the spec cannot be announced"),
         ("tools: [{python: 'tests.sample_tools:make_failure'}]", "RuntimeError: no licence"),
     ],
 )

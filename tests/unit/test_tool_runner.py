@@ -8,6 +8,7 @@ import pytest
 
 from baton_proto import codec
 from baton_proto.messages import Language, LogEntry, ToolOutcome, ToolResult
+from baton_proto.sequencer import utc_now
 from services.tools import runner as runner_module
 from services.tools.port import Tool, ToolContext, ToolError
 from services.tools.runner import Runner
@@ -159,7 +160,9 @@ def test_a_result_at_the_limit_is_whole() -> None:
 
 def test_a_result_that_is_no_unicode_still_travels() -> None:
     outcome = run(SampleTool("broken", returning("a\ud800b")))
-    frame = ToolResult(call_id="c1", name="broken", ok=True, elapsed_ms=0, content=outcome.content, seq=0)
+    frame = ToolResult(
+        call_id="c1", name="broken", ok=True, elapsed_ms=0, content=outcome.content, seq=0, timestamp=utc_now()
+    )
     assert codec.encode(LogEntry(request_id="r", append_id="a", writer="w", frames=[frame]))
 
 

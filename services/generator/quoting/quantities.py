@@ -38,7 +38,7 @@ _DURATION = _any(
 _KINDS = [
     (
         _any(
-            r"多少钱|金额|费用|价格|租金|工资是多少|几块",
+            r"多少钱|金额|价格|租金|(?:费用|工资|补贴|补助|奖金)是?多少|几块",
             r"\bhow (?:much (?:does|do|is|are|money)|expensive)|\b(?:cost|price|fee|rent)\b",
         ),
         _MONEY,

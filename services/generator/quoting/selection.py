@@ -28,6 +28,7 @@ _CONTINUES_COVERAGE = 0.5
 _TIED = 0.9
 _SAME = 0.7
 _SECTION_COVERAGE = 0.4
+_MANY_SECTIONS = 4
 
 _REFERS_BACK = re.compile(
     r"(?:其中|其|该|此|这|它|上述|前述|但|同时|否则|因此|另外)|"
@@ -54,6 +55,8 @@ def select(question: Question, scored: Sequence[Scored], most: int = MAX_SENTENC
     Args:
         most: sentences at most, not counting the items of a list.
     """
+    if all(word[0].isdigit() for word in question.words):
+        return None
     answering = sorted(filter(answers, scored), key=lambda one: (-one.score, one.unit.order))
     if not answering:
         return None
@@ -93,6 +96,8 @@ def _facts(question: Question, scored: Sequence[Scored], answering: Sequence[Sco
 def _is_near(one: Scored, best: Scored, question: Question) -> bool:
     if one is best:
         return True
+    if question.wants is not None and best.unit.kind == "sentence" and one.unit.kind == "row":
+        return False
     score = _NEAR_SCORE if question.wants is None else _NEAR_SCORE_QUANTITY
     if one.unit.document != best.unit.document:
         score = _OTHER_DOCUMENT
@@ -155,8 +160,10 @@ def _repeats(unit: Unit, chosen: Iterable[Unit]) -> bool:
         said = set(content_words(other.text))
         shared = words & said
         numbers = {word for word in words if word[0].isdigit()}
-        smaller = min(len(words), len(said)) or 1
-        if len(shared) / smaller >= _SAME and numbers <= said:
+        share = len(shared) / (min(len(words), len(said)) or 1)
+        # A table often repeats a rule that stands in a sentence as well, among other columns.
+        in_table = unit.kind == "row" and other.kind == "sentence" and bool(numbers & said)
+        if share >= _SAME and (numbers <= said or in_table):
             return True
     return False
 
@@ -178,9 +185,7 @@ def _points(question: Question, scored: Sequence[Scored], answering: Sequence[Sc
         enough = one.coverage >= best.coverage * _SECTION_COVERAGE
         if one.unit.document == document and enough and not _LEADS.search(one.unit.text):
             sections.setdefault(one.unit.heading, []).append(one)
-    points = [
-        max(section, key=lambda one, first=section[0]: _says_something(one, first)) for section in sections.values()
-    ]
+    points = [_point(section) for heading, section in sections.items() if heading or len(sections) < _MANY_SECTIONS]
     points = sorted(points, key=lambda one: -one.score)[:_MAX_POINTS]
     return sorted((one.unit for one in points), key=lambda unit: unit.order)
 
@@ -203,7 +208,12 @@ def _best_document(answering: Sequence[Scored]) -> str:
     return max(totals, key=lambda name: (sum(totals[name][:3]), totals[name][0]))
 
 
-def _says_something(one: Scored, first: Scored) -> float:
+def _point(section: Sequence[Scored]) -> Scored:
     """Concrete sentences make better points than introductions, and a section's first is most often its rule."""
-    number = any(char.isdigit() for char in one.unit.text)
-    return one.score + 0.15 * number + 0.15 * (one is first) - 0.1 * (one.unit.kind == "row")
+
+    def worth(one: Scored) -> float:
+        number = any(char.isdigit() for char in one.unit.text)
+        contact = "@" in one.unit.text
+        return one.score + 0.25 * number + 0.15 * (one is section[0]) - 0.1 * (one.unit.kind == "row") - 0.6 * contact
+
+    return max(section, key=worth)

@@ -1,0 +1,144 @@
+"""A prompt as chat messages, built without I/O from prompt files that are read once, at start."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baton_proto.messages import Language, Passage, ToolSpec, ToolTurn
+from services.common.settings import SettingsError
+
+from .citations import without_marks
+from .port import Prompt
+
+PROMPT_VERSION = "v1"
+LANGUAGES: tuple[Language, ...] = ("zh", "en")
+FILES = {"system": frozenset[str](), "question": frozenset({"passages", "question"}), "no_passages": frozenset[str]()}
+"""The files of each language, `<language>/<name>.md`, and the `{{fields}}` that each must hold."""
+
+_FIELD = re.compile(r"\{\{(\w+)\}\}")
+_FENCE = re.compile(r"<(?=\s*/?\s*passages?\b)", re.IGNORECASE)
+_MAX_FILE_CHARS = 100_000
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompt files, by language and name."""
+
+    texts: Mapping[Language, Mapping[str, str]]
+
+    def messages(self, prompt: Prompt) -> list[Message]:
+        """System prompt, question with its passages, and the turns with tools that are over.
+
+        The system prompt comes first and never changes, so that servers can reuse what they computed for it.
+        """
+        texts = self.texts[prompt.language]
+        passages = fenced(prompt.passages) if prompt.passages else texts["no_passages"].strip()
+        question = _fill(texts["question"], {"passages": passages, "question": prompt.question})
+        messages: list[Message] = [
+            {"role": "system", "content": texts["system"].strip()},
+            {"role": "user", "content": question.strip()},
+        ]
+        for turn in prompt.turns:
+            messages.extend(turn_messages(turn))
+        return messages
+
+
+def shipped_prompts() -> Path:
+    return Path(__file__).parent / "prompts" / PROMPT_VERSION
+
+
+def load_prompts(folder: str) -> Prompts:
+    """The prompt files in `folder`, or the ones that ship with Baton where it is empty.
+
+    Raises:
+        SettingsError: a file is missing or unreadable, or lacks a field; all that is wrong is told.
+    """
+    root = Path(folder) if folder else shipped_prompts()
+    problems: list[str] = []
+    texts: dict[Language, dict[str, str]] = {language: {} for language in LANGUAGES}
+    for language in LANGUAGES:
+        for name, fields in FILES.items():
+            path = root / language / f"{name}.md"
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                problems.append(f"BATON_PROMPTS: cannot read {path} ({reason})")
+                continue
+            problems += [f"BATON_PROMPTS: {path} {problem}" for problem in _problems(text, fields)]
+            texts[language][name] = text
+    if problems:
+        raise SettingsError(problems)
+    return Prompts(texts)
+
+
+def fenced(passages: Sequence[Passage]) -> str:
+    """The passages as numbered data. Nothing inside can end its fence or look like a citation."""
+    parts = []
+    for passage in passages:
+        title = f"{passage.title} / {passage.heading}" if passage.heading else passage.title
+        parts.append(f'<passage n="{passage.n}" title="{_attribute(title)}">\n{_inside(passage.text)}\n</passage>')
+    return "<passages>\n" + "\n".join(parts) + "\n</passages>"
+
+
+def turn_messages(turn: ToolTurn) -> list[Message]:
+    """A turn with tools as the assistant's calls and the tools' answers."""
+    calls = [
+        {
+            "id": call.call_id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+        }
+        for call in turn.calls
+    ]
+    # Every call must be answered, or servers refuse the conversation.
+    results = {result.call_id: result for result in turn.results}
+    messages: list[Message] = [{"role": "assistant", "content": turn.text.strip() or None, "tool_calls": calls}]
+    for call in turn.calls:
+        result = results.get(call.call_id)
+        content = "Error: there is no result." if result is None else result.content
+        if result is not None and not result.ok:
+            content = f"Error: {content}"
+        messages.append({"role": "tool", "tool_call_id": call.call_id, "content": content})
+    return messages
+
+
+def tool_definitions(tools: Sequence[ToolSpec]) -> list[Message]:
+    return [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters},
+        }
+        for tool in tools
+    ]
+
+
+def _inside(text: str) -> str:
+    return _FENCE.sub("&lt;", without_marks(text.strip()))
+
+
+def _attribute(text: str) -> str:
+    text = " ".join(without_marks(text).split())
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    return _FIELD.sub(lambda field: values.get(field[1], field[0]), template)
+
+
+def _problems(text: str, fields: frozenset[str]) -> list[str]:
+    found = set(_FIELD.findall(text))
+    problems = [f"must hold {{{{{name}}}}}" for name in sorted(fields - found)]
+    problems += [f"has {{{{{name}}}}}, which nothing fills" for name in sorted(found - fields)]
+    if not text.strip():
+        problems.append("is empty")
+    if len(text) > _MAX_FILE_CHARS:
+        problems.append(f"is over {_MAX_FILE_CHARS} characters")
+    return problems

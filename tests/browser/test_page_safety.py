@@ -1,0 +1,142 @@
+"""Everything that comes from documents, models and tools is text: none of it runs, loads or navigates."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import expect
+
+from baton_proto.messages import AnswerChunk
+from tests.browser.conftest import Talk
+from tests.browser.scripted import Log, source
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = (
+    '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script><svg onload=window.hacked=1>'
+    "<iframe srcdoc='<script>parent.hacked=1</script>'></iframe>"
+)
+LINKS = (
+    "[a](javascript:window.hacked=1) [b](JaVaScRiPt:window.hacked=1) [c](data:text/html,<script>hacked=1</script>) "
+    "![d](https://example.invalid/pixel.png) [e](vbscript:x) [f](//example.invalid) [g](https://example.invalid/ok) "
+    "<a href='javascript:window.hacked=1'>h</a> <javascript:window.hacked=1>"
+)
+ELEMENTS_OF_THE_PAGE = "article.turn, dialog, [role=status]"
+
+
+async def hostile_turn(talk: Talk, text: str) -> Log:
+    turn, log = await talk.ask(f"Question {HOSTILE}")
+    log.accepted(f"conversation {HOSTILE}")
+    log.status("retrieving", HOSTILE)
+    log.sources(source(1, f"Title {HOSTILE}", f"Snippet {HOSTILE}", document_id="../../x?<script>"))
+    log.tool_call(HOSTILE, {HOSTILE: HOSTILE})
+    log.status("tool", HOSTILE, call_id="call-1")
+    await talk.connection.send(*log[:])
+    await expect(turn.steps).to_have_count(2)
+    sent = len(log.frames)
+    log.tool_result(f"{HOSTILE}\n{HOSTILE}", name=HOSTILE)
+    log.chunks(text, 7)
+    await talk.connection.send(*log[sent:])
+    return log
+
+
+async def assert_inert(talk: Talk) -> None:
+    page = talk.page.page
+    foreign = "img, script, iframe, object, embed, form, [onerror], [onload], [srcdoc]"
+    found = await page.evaluate(f"document.querySelectorAll('article.turn :is({foreign})').length")
+    assert found == 0
+    assert await page.evaluate("window.hacked") is None
+
+
+async def test_hostile_frames_are_shown_as_text(talk: Talk) -> None:
+    requests: list[str] = []
+    talk.page.page.on("request", lambda request: requests.append(request.url))
+    log = await hostile_turn(
+        talk, f"Answer [1] {HOSTILE}\n\n- {HOSTILE}\n\n`{HOSTILE}`\n\n```{HOSTILE}\n{HOSTILE}\n```"
+    )
+    await talk.connection.send(log.done(1))
+    turn = talk.page.turn(0)
+    await turn.until("done")
+    await expect(turn.answer).to_contain_text("<script>window.hacked=1</script>")
+    await expect(turn.question).to_contain_text("<img src=x")
+    await turn.citation(1).click()
+    await expect(talk.page.panel).to_contain_text("Snippet <img src=x")
+    await assert_inert(talk)
+    assert [url for url in requests if not url.startswith(talk.gateway.url)] == []
+
+
+async def test_a_hostile_error_is_shown_as_text(talk: Talk) -> None:
+    turn, log = await talk.ask()
+    await talk.connection.send(log.accepted(), log.error("internal", HOSTILE))
+    await expect(turn.error).to_contain_text("<img src=x")
+    await assert_inert(talk)
+
+
+async def test_only_addresses_that_open_a_page_become_links(talk: Talk) -> None:
+    turn = await talk.answer(LINKS)
+    links = await turn.answer.locator("a").evaluate_all("links => links.map((link) => [link.textContent, link.href])")
+    assert links == [["d", "https://example.invalid/pixel.png"], ["g", "https://example.invalid/ok"]]
+    for rel in await turn.answer.locator("a").evaluate_all("links => links.map((link) => link.rel)"):
+        assert "noopener" in rel
+    await assert_inert(talk)
+
+
+async def test_the_id_of_a_document_cannot_lead_elsewhere(talk: Talk) -> None:
+    turn = await talk.answer("[1]", 1, sources=[source(1, "t", "s", document_id="../..//evil?x#y")])
+    await turn.citation(1).click()
+    link = talk.page.panel.get_by_role("link", name="Open the original")
+    assert (await link.get_attribute("href") or "").startswith("/documents/..%2F..%2F%2Fevil%3Fx%23y")
+
+
+async def test_frames_of_the_wrong_shape_do_not_break_the_page(talk: Talk) -> None:
+    turn, log = await talk.ask()
+    await talk.connection.send(log.accepted())
+    await talk.connection.socket.send_text("not JSON")
+    await talk.connection.socket.send_text("[1, 2]")
+    await talk.connection.socket.send_text("null")
+    await talk.connection.send(
+        {"type": "answer_chunk"},
+        {"type": 7},
+        log.add(AnswerChunk(content=""), content={"a": 1}),
+    )
+    await talk.connection.send(log.add(AnswerChunk(content=""), content=None), log.chunk("Ten days."), log.done())
+    await turn.until("done")
+    await expect(turn.answer).to_have_text("Ten days.")
+
+
+SLOW_MARKS = [
+    "*",
+    "_",
+    "**",
+    "`",
+    "[",
+    "[1](",
+    "~~",
+    "> ",
+    "- ",
+    "  - ",
+    "[1, ",
+    "<",
+    "http://",
+    "``*`_",
+    "1. ",
+    "#",
+    "a*b ",
+    " ",
+]
+
+
+async def test_text_made_to_be_slow_is_rendered_in_time(talk: Talk) -> None:
+    took = await talk.page.page.evaluate(
+        """async (marks) => {
+          const { renderMarkdown } = await import("/static/markdown.js");
+          const around = [["", ""], ["", "\\n"], ["# a", ""], ["> - a", ""]];
+          return marks.flatMap((mark) => around.map(([start, end]) => {
+            const text = `${start}${(mark + end).repeat(60_000 / (mark + end).length)}b`;
+            const started = performance.now();
+            renderMarkdown(document.createElement("div"), text, { version: "", citation: () => null });
+            return [start + mark + end, performance.now() - started];
+          }));
+        }""",
+        SLOW_MARKS,
+    )
+    assert [(mark, ms) for mark, ms in took if ms > 2_000] == []

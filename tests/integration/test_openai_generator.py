@@ -1,0 +1,377 @@
+"""The generator for OpenAI-compatible servers, against a real one and against one that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baton_proto.messages import Sampling, ToolCall, ToolOutcome, ToolSpec, ToolTurn, Usage
+from services.common.config import GeneratorSettings
+from services.common.errors import ServiceError
+from services.common.settings import SettingsError
+from services.generator.openai_chat import open_generator
+from services.generator.port import Calls, Event, Finish, Generator, Prompt, Text
+from tests.servers.llm import CUT, DONE, HANG, ScriptedLLM, aimock, delta, event, head, scripted_llm
+from tests.servers.processes import eventually, free_port
+from tests.unit.memory_job import passage
+
+LEAVE = ToolSpec(name="leave_balance", description="Days left", parameters={"type": "object", "properties": {}})
+CLOCK = ToolSpec(name="date_time", description="Now", parameters={"type": "object", "properties": {}})
+
+FIXTURES: list[dict[str, Any]] = [
+    {"match": {"userMessage": "carry over"}, "response": {"content": "At most 5 days 😀. [1]"}},
+    {
+        "match": {"userMessage": "left", "hasToolResult": False},
+        "response": {"toolCalls": [{"id": "call_a", "name": "leave_balance", "arguments": {"leave_type": "annual"}}]},
+    },
+    {"match": {"userMessage": "left", "toolResultContains": "8.5"}, "response": {"content": "You have 8.5 days left."}},
+    {
+        "match": {"userMessage": "both"},
+        "response": {
+            "content": "Let me look.",
+            "toolCalls": [
+                {"id": "call_a", "name": "leave_balance", "arguments": {"leave_type": "annual", "why": "x" * 60}},
+                {"id": "call_b", "name": "date_time", "arguments": {}},
+            ],
+        },
+    },
+    {
+        "match": {"userMessage": "overloaded"},
+        "response": {"error": {"message": "overloaded sk-secret", "type": "server_error"}, "status": 503},
+    },
+    {
+        "match": {"userMessage": "forbidden"},
+        "response": {"error": {"message": "Incorrect API key sk-secret", "type": "auth"}, "status": 401},
+    },
+    {
+        "match": {"userMessage": "too long"},
+        "response": {
+            "error": {
+                "message": "This model's maximum context length is 4096 tokens",
+                "code": "context_length_exceeded",
+            },
+            "status": 400,
+        },
+    },
+    {
+        "match": {"userMessage": "cut"},
+        "response": {"content": "This answer breaks off somewhere in the middle of it all."},
+        "truncateAfterChunks": 3,
+        "streamingProfile": {"ttft": 20, "tps": 50},
+    },
+    {
+        "match": {"userMessage": "slow"},
+        "response": {"content": "word " * 40},
+        "streamingProfile": {"ttft": 50, "tps": 20},
+    },
+    {"match": {"userMessage": "stall"}, "response": {"content": "never"}, "streamingProfile": {"ttft": 20_000}},
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with aimock(tmp_path_factory.mktemp("aimock"), FIXTURES, "-c", "7") as url:
+        yield url
+
+
+@asynccontextmanager
+async def opened(url: str, **settings: Any) -> AsyncIterator[Generator]:
+    values = {"llm_url": url, "llm_model": "gpt-4o-mini", "llm_api_key": "sk-secret", **settings}
+    async with open_generator(GeneratorSettings(**values)) as generator:
+        yield generator
+
+
+async def events_of(generator: Generator, prompt: Prompt) -> list[Event]:
+    return [event async for event in generator.generate(prompt)]
+
+
+def ask(url: str, question: str, *, prompt: dict[str, Any] | None = None, **settings: Any) -> list[Event]:
+    async def scenario() -> list[Event]:
+        async with opened(url, **settings) as generator:
+            return await events_of(generator, Prompt(question, "en", [passage(1, "5 days")], **(prompt or {})))
+
+    return asyncio.run(scenario())
+
+
+def failure(url: str, question: str, **settings: Any) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        ask(url, question, **settings)
+    assert "sk-secret" not in caught.value.message
+    return caught.value
+
+
+def text(events: list[Event]) -> str:
+    return "".join(event.content for event in events if isinstance(event, Text))
+
+
+def end(events: list[Event]) -> Calls | Finish:
+    assert isinstance(events[-1], Calls | Finish)
+    return events[-1]
+
+
+# --- against the real server ------------------------------------------------------------------------------------------
+
+
+def test_an_answer_streams_in_pieces_with_the_usage_that_the_server_counted(server: str) -> None:
+    events = ask(server, "How many days can I carry over?")
+    assert text(events) == "At most 5 days 😀. [1]"
+    assert len(events) > 3
+    finish = end(events)
+    assert isinstance(finish, Finish)
+    assert finish.reason == "stop"
+    assert finish.usage.completion_tokens > 0
+
+
+def test_a_tool_call_and_its_result_lead_to_an_answer(server: str) -> None:
+    tools = {"tools": [LEAVE]}
+    asked = end(ask(server, "What is left?", prompt=tools))
+    assert isinstance(asked, Calls)
+    assert asked.calls == [ToolCall(call_id="call_a", name="leave_balance", arguments={"leave_type": "annual"})]
+    result = ToolOutcome(call_id="call_a", name="leave_balance", ok=True, content="8.5 days")
+    turn = ToolTurn(calls=list(asked.calls), results=[result])
+    assert text(ask(server, "What is left?", prompt={**tools, "turns": [turn]})) == "You have 8.5 days left."
+
+
+def test_parallel_calls_are_put_together_from_their_fragments(server: str) -> None:
+    events = ask(server, "both", prompt={"tools": [LEAVE, CLOCK]})
+    calls = end(events)
+    assert isinstance(calls, Calls)
+    assert text(events) == "Let me look."
+    assert [(call.call_id, call.name) for call in calls.calls] == [("call_a", "leave_balance"), ("call_b", "date_time")]
+    assert calls.calls[0].arguments == {"leave_type": "annual", "why": "x" * 60}
+    assert calls.calls[1].arguments == {}
+
+
+@pytest.mark.parametrize(
+    ("question", "retryable", "says"),
+    [
+        ("overloaded", True, "503"),
+        ("forbidden", False, "BATON_LLM_API_KEY"),
+        ("too long", False, "longer than"),
+        ("something without a fixture", True, "503"),
+    ],
+)
+def test_refusals_become_failures_that_name_no_secret(server: str, question: str, retryable: bool, says: str) -> None:
+    error = failure(server, question)
+    assert (error.code, error.retryable) == ("model_failed", retryable)
+    assert says in error.message
+
+
+def test_a_stream_that_is_cut_off_is_a_failure_after_its_text(server: str) -> None:
+    said = ""
+
+    async def scenario() -> None:
+        nonlocal said
+        async with opened(server) as generator:
+            async for event in generator.generate(Prompt("cut", "en")):
+                said += event.content if isinstance(event, Text) else ""
+
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(scenario())
+    assert (caught.value.code, caught.value.retryable) == ("model_failed", True)
+    assert said.startswith("This")
+
+
+def test_a_slow_stream_is_waited_for(server: str) -> None:
+    assert text(ask(server, "slow", token_timeout_s=2.0)).split() == ["word"] * 40
+
+
+def test_a_model_that_does_not_begin_has_stalled(server: str) -> None:
+    error = failure(server, "stall", first_token_timeout_s=0.3)
+    assert (error.code, error.retryable) == ("model_stalled", True)
+
+
+def test_a_server_that_is_down_is_a_retryable_failure() -> None:
+    error = failure(f"http://127.0.0.1:{free_port()}/v1", "hello", first_token_timeout_s=1.0)
+    assert (error.code, error.retryable) == ("model_failed", True)
+
+
+# --- against a server that misbehaves ---------------------------------------------------------------------------------
+
+
+def run_script(*scripts: list[Any], prompt: dict[str, Any] | None = None, **settings: Any) -> tuple[Any, ScriptedLLM]:
+    """What the generator made of the scripts, events or the failure, and what the server saw."""
+
+    async def scenario() -> tuple[Any, ScriptedLLM]:
+        async with scripted_llm(*scripts) as llm, opened(llm.url, **settings) as generator:
+            try:
+                return await events_of(generator, Prompt("q", "en", **(prompt or {}))), llm
+            except ServiceError as error:
+                return error, llm
+
+    return asyncio.run(scenario())
+
+
+PLAIN = [head(), delta("Fine."), delta(finish="stop"), DONE]
+
+
+def test_a_stream_without_done_or_usage_is_complete_with_its_finish_reason() -> None:
+    events, _ = run_script([head(), delta("Fine."), delta(finish="length")])
+    assert text(events) == "Fine."
+    assert end(events).reason == "length"
+    assert end(events).usage.completion_tokens > 0
+
+
+def test_usage_is_taken_from_the_last_chunk_also_without_choices() -> None:
+    usage = event({"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 3}})
+    events, _ = run_script([head(), delta("Fine.", role="assistant"), delta(finish="stop"), usage, DONE])
+    assert end(events).usage == Usage(prompt_tokens=12, completion_tokens=3)
+
+
+def test_a_finished_stream_that_stays_open_is_not_waited_for_long() -> None:
+    events, llm = run_script([head(), delta("Fine."), delta(finish="stop"), HANG])
+    assert text(events) == "Fine."
+    assert len(llm.requests) == 1
+
+
+def test_reasoning_broken_characters_and_comments_stay_out_of_the_answer() -> None:
+    script = [
+        head(),
+        b": PROCESSING\n\n",
+        delta(reasoning_content="hmm"),
+        delta("<thi"),
+        delta("nk>secret</think>\n\nGr"),
+        b'data: {"choices":[{"delta":{"content":"\xe5\xb9"}}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\r\n\r\n',
+        b'data: {"choices":[{"delta":{"content":"\\ude00"}}]}\n\n',
+        delta(finish="stop"),
+        DONE,
+    ]
+    events, _ = run_script(script)
+    assert text(events) == "Gr�😀"
+
+
+def test_an_error_object_in_the_stream_is_a_failure() -> None:
+    error, _ = run_script([head(), delta("Half"), event({"error": {"message": "out of memory", "code": 500}})])
+    assert (error.code, error.retryable) == ("model_failed", True)
+    assert "memory" not in error.message
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"data: nonsense\n\n", b"data: 3\n\n", b"", b"data: " + b"x" * 2_000_000])
+def test_what_is_no_completion_is_a_failure_and_bounded(body: bytes) -> None:
+    error, _ = run_script([head(), body], first_token_timeout_s=1.0)
+    assert error.code == "model_failed"
+
+
+def test_a_failure_before_the_first_token_is_tried_again() -> None:
+    busy = [head("503 Service Unavailable", "application/json"), b'{"error":{"message":"busy"}}']
+    events, llm = run_script(busy, [head(), CUT], PLAIN)
+    assert text(events) == "Fine."
+    assert len(llm.requests) == 3
+
+
+def test_a_failure_after_the_first_token_is_not_tried_again() -> None:
+    error, llm = run_script([head(), delta("Half"), CUT])
+    assert (error.code, error.retryable, len(llm.requests)) == ("model_failed", True, 1)
+
+
+def test_a_rate_limit_is_waited_for_only_within_the_time_for_the_first_token() -> None:
+    limited = [head("429 Too Many Requests", "application/json", Retry_After="60"), b"{}"]
+    error, llm = run_script(limited, PLAIN, first_token_timeout_s=2.0)
+    assert (error.code, error.retryable, error.retry_after_ms) == ("model_failed", True, 60_000)
+    assert len(llm.requests) == 1
+    soon = [head("429 Too Many Requests", "application/json", Retry_After="0"), b"{}"]
+    assert text(run_script(soon, PLAIN)[0]) == "Fine."
+
+
+def test_a_stream_that_stops_between_tokens_has_stalled() -> None:
+    error, llm = run_script([head(), delta("Half"), HANG], token_timeout_s=0.2)
+    assert (error.code, len(llm.requests)) == ("model_stalled", 1)
+
+
+def test_keep_alive_comments_are_no_progress() -> None:
+    error, _ = run_script([head(), *[b": still here\n\n"] * 20, HANG], first_token_timeout_s=0.3)
+    assert error.code == "model_stalled"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("stream_options", "Unrecognized request argument supplied: stream_options"),
+        ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
+        ("temperature", "Unsupported value: 'temperature' does not support 0.1 with this model."),
+        ("tools", "registry/model does not support tools"),
+    ],
+)
+def test_an_optional_field_that_the_server_refuses_is_left_out_from_then_on(field: str, message: str) -> None:
+    refused = [head("400 Bad Request", "application/json"), json.dumps({"error": {"message": message}}).encode()]
+    sampling = Sampling(temperature=0.1, max_tokens=77, seed=5)
+
+    async def scenario() -> list[dict[str, Any]]:
+        async with scripted_llm(refused, PLAIN) as llm, opened(llm.url) as generator:
+            for _ in range(2):
+                prompt = Prompt("q", "en", tools=[LEAVE], sampling=sampling)
+                assert text(await events_of(generator, prompt)) == "Fine."
+            return llm.requests
+
+    first, second, third = asyncio.run(scenario())
+    assert field in first
+    assert field not in second
+    assert field not in third
+    if field == "max_tokens":
+        assert second["max_completion_tokens"] == third["max_completion_tokens"] == 77
+
+
+def test_arguments_that_are_no_json_are_given_back_to_the_model() -> None:
+    bad = [head(), delta(tool_calls=[{"index": 0, "id": "x", "function": {"name": "date_time", "arguments": "{'a"}}])]
+    good = [head(), delta(tool_calls=[{"index": 0, "id": "x", "function": {"name": "date_time", "arguments": ""}}])]
+    last = [delta(finish="tool_calls"), DONE]
+    events, llm = run_script([*bad, *last], [*good, *last], prompt={"tools": [CLOCK]})
+    assert end(events).calls == [ToolCall(call_id="x", name="date_time", arguments={})]
+    repair = llm.requests[1]["messages"]
+    assert repair[-2]["tool_calls"][0]["function"]["arguments"] == "{}"
+    assert "not valid JSON" in repair[-1]["content"]
+    error, llm = run_script([*bad, *last], prompt={"tools": [CLOCK]})
+    assert (error.code, error.retryable, len(llm.requests)) == ("model_failed", True, 3)
+
+
+def test_a_call_id_that_was_used_before_is_made_new() -> None:
+    call = ToolCall(call_id="x", name="date_time", arguments={})
+    turn = ToolTurn(calls=[call], results=[ToolOutcome(call_id="x", name="date_time", ok=True, content="now")])
+    script = [
+        head(),
+        delta(tool_calls=[{"index": 0, "id": "x", "function": {"name": "date_time"}}], finish="tool_calls"),
+    ]
+    events, _ = run_script(script, prompt={"tools": [CLOCK], "turns": [turn]})
+    assert end(events).calls[0].call_id != "x"
+
+
+def test_a_server_that_does_not_stream_is_understood() -> None:
+    whole = {"choices": [{"message": {"content": "All at once."}, "finish_reason": "stop"}]}
+    events, _ = run_script([head(kind="application/json"), json.dumps(whole).encode()])
+    assert text(events) == "All at once."
+
+
+def test_closing_the_iterator_closes_the_connection_at_once() -> None:
+    async def scenario() -> None:
+        async with scripted_llm([head(), delta("On"), HANG]) as llm, opened(llm.url) as generator:
+            events = generator.generate(Prompt("q", "en"))
+            assert await anext(events) == Text("On")
+            await events.aclose()
+            await eventually(lambda: llm.hung_up == 1, "the server sees its client go", within_s=2.0)
+
+    asyncio.run(scenario())
+
+
+def test_the_key_is_sent_and_nothing_else_of_the_settings() -> None:
+    _, llm = run_script(PLAIN)
+    assert llm.headers[0]["authorization"] == "Bearer sk-secret"
+    assert "sk-secret" not in json.dumps(llm.requests)
+
+
+def test_settings_that_cannot_work_are_refused_at_start(tmp_path: Path) -> None:
+    async def scenario(**settings: Any) -> None:
+        async with open_generator(GeneratorSettings(**settings)):
+            pass
+
+    with pytest.raises(SettingsError, match="BATON_LLM_URL") as caught:
+        asyncio.run(scenario())
+    assert len(caught.value.problems) == 2
+    with pytest.raises(SettingsError, match="BATON_PROMPTS"):
+        asyncio.run(scenario(llm_url="http://x/v1", llm_model="m", prompts=str(tmp_path)))

@@ -193,7 +193,8 @@ def test_a_hand_over_fits_into_a_message_however_much_was_found() -> None:
     assert job.next_item is not None
     assert [source.n for source in sources.sources] == [kept.n for kept in job.next_item.passages]
     assert all(len(kept.text) <= MAX_PASSAGE_CHARS for kept in job.next_item.passages)
-    handed = Sources(sources=sources.sources, handoff=Handoff(stage="generate", item=codec.item_to_map(job.next_item)))
+    handoff = Handoff(stage="generate", item=codec.item_to_map(job.next_item))
+    handed = Sources(sources=sources.sources, handoff=handoff, seq=4, timestamp="2026-11-22T08:00:00.000Z")
     codec.encode(LogEntry(request_id="r1", append_id="a", writer="w", frames=[handed]))
 
 

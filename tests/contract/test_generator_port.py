@@ -13,8 +13,8 @@ from baton_proto.messages import ToolCall, ToolOutcome, ToolSpec, ToolTurn
 from services.common.config import GeneratorSettings
 from services.generator import extractive, openai_chat
 from services.generator.port import Calls, Event, Finish, Generator, Prompt, Text
+from tests.answer_job import passage
 from tests.servers.llm import aimock
-from tests.unit.memory_job import passage
 
 LEAVE = ToolSpec(
     name="leave_balance",

@@ -15,7 +15,7 @@ from services.generator.extractive import Extractive, pieces
 from services.generator.port import Calls, Event, Finish, Prompt
 from services.generator.quoting.composition import quote
 from services.generator.quoting.tool_rules import expression_in, wanted_calls
-from tests.unit.memory_job import passage
+from tests.answer_job import passage
 
 
 def schema(*required: str, **properties: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from baton_proto.messages import ToolCall, ToolOutcome, ToolTurn
 from services.common.settings import SettingsError
 from services.generator.port import Prompt
 from services.generator.prompting import fenced, load_prompts, shipped_prompts, turn_messages
-from tests.unit.memory_job import passage
+from tests.answer_job import passage
 
 FENCE = re.compile(r"<\s*/?\s*passages?\b", re.IGNORECASE)
 

@@ -7,7 +7,7 @@ import pytest
 from services.generator.quoting.sentences import plain, split_sentences
 from services.generator.quoting.units import units_of
 from services.generator.quoting.unwrap import join_lines
-from tests.unit.memory_job import passage
+from tests.answer_job import passage
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from baton_proto.messages import Language, Passage
 
 from .question import Question, read_question
 from .ranking import Scored, rank_units
-from .selection import MAX_SENTENCES, Selection, select
+from .selection import MAX_SENTENCES, MIN_COVERAGE, Selection, select
 from .units import Unit, units_of
 
 _MAX_QUOTE_CHARS = 480
@@ -17,7 +17,13 @@ _HINT_COVERAGE = 0.4
 _CLOSING = tuple("。！？.!?…；;”\"'’)）")
 
 
-def quote(text: str, language: Language, passages: Sequence[Passage], most: int = MAX_SENTENCES) -> str | None:
+def quote(
+    text: str,
+    language: Language,
+    passages: Sequence[Passage],
+    most: int = MAX_SENTENCES,
+    least: float = MIN_COVERAGE,
+) -> str | None:
     """An answer out of the passages, cited, or None where they hold none.
 
     Passages in the language of the question come first; only where they do not answer are the others quoted, and that
@@ -26,14 +32,14 @@ def quote(text: str, language: Language, passages: Sequence[Passage], most: int 
     question = read_question(text, language)
     scored = rank_units(question, units_of(passages))
     home = [one for one in scored if one.unit.chinese == (language == "zh")]
-    selection = select(question, home, most)
+    selection = select(question, home, most, least)
     if selection is not None:
         return _compose(selection, question)
     foreign = [one for one in scored if one.unit.chinese != (language == "zh")]
-    selection = select(question, foreign, most)
+    selection = select(question, foreign, most, least)
     if selection is not None:
         return _other_language(language, sure=True) + _compose(selection, question)
-    if not home and foreign:
+    if not home and foreign and least == MIN_COVERAGE:
         # The words of two languages cannot be compared; what the search ranked first is the best there is to show.
         first = [one.unit for one in foreign if one.unit.rank == 0 and not one.unit.text.endswith((":", "："))][:2]
         if first:

@@ -49,16 +49,19 @@ class Selection:
     lists: frozenset[int] = frozenset()
 
 
-def select(question: Question, scored: Sequence[Scored], most: int = MAX_SENTENCES) -> Selection | None:
+def select(
+    question: Question, scored: Sequence[Scored], most: int = MAX_SENTENCES, least: float = MIN_COVERAGE
+) -> Selection | None:
     """The selection, or None where nothing answers the question.
 
     Args:
         most: sentences at most, not counting the items of a list.
+        least: share of the question's words that the best unit must hold.
     """
     if all(word[0].isdigit() for word in question.words):
         return None
     answering = sorted(filter(answers, scored), key=lambda one: (-one.score, one.unit.order))
-    if not answering:
+    if not answering or answering[0].coverage < least:
         return None
     if question.wants_overview:
         points = _points(question, scored, answering)

@@ -220,7 +220,10 @@ class Worker:
             deliveries=lease.deliveries - 1,
             at_ms=now_ms(),
         )
-        await self._bus.store(subjects.dead_subject(self._stage), codec.encode(dead))
+        try:
+            await self._bus.store(subjects.dead_subject(self._stage), codec.encode(dead))
+        except Full:
+            log.error("%s is full: this item is not kept", subjects.DEAD_STREAM)
         error = Error(code="poisoned", message="This request made every worker fail that tried it.", retryable=False)
         await end_log(self._bus, self._bus.address(ref.key), taken.item.request_id, error)
         log.error("set aside: %s", reason)

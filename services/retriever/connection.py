@@ -37,7 +37,8 @@ _CHANNEL = {
     # up to two minutes because an old one has failed before.
     "grpc.use_local_subchannel_pool": 1,
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 100,
+    # In spite of its name this is the time that one attempt to connect is given.
+    "grpc.min_reconnect_backoff_ms": 3_000,
     "grpc.max_reconnect_backoff_ms": 1_000,
 }
 

@@ -43,9 +43,8 @@ async def context(browser: Browser, request: pytest.FixtureRequest) -> AsyncIter
 
 
 @pytest.fixture
-async def page(context: BrowserContext, gateway: ScriptedGateway) -> AsyncIterator[Page]:
-    """A page that must not report an error: no exception, and nothing that its policy had to refuse. It is closed
-    before the gateway, which would otherwise wait for its connection."""
+async def page(context: BrowserContext) -> AsyncIterator[Page]:
+    """A page that must not report an error: no exception, and nothing that its policy had to refuse."""
     page = await context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(f"exception: {error}"))

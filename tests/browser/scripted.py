@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ class ScriptedGateway:
         self.documents: dict[str, str] = {}
         self.document_requests: list[dict[str, str]] = []
         self.port = 0
-        self._connections: asyncio.Queue[Connection] = asyncio.Queue()
+        self._new: asyncio.Queue[Connection] = asyncio.Queue()
+        self._open: set[Connection] = set()
 
     @property
     def url(self) -> str:
@@ -102,10 +103,10 @@ class ScriptedGateway:
 
     async def connection(self) -> Connection:
         """The next connection that a client makes."""
-        return await asyncio.wait_for(self._connections.get(), WAIT_S)
+        return await asyncio.wait_for(self._new.get(), WAIT_S)
 
     def has_new_connection(self) -> bool:
-        return not self._connections.empty()
+        return not self._new.empty()
 
     def hello(self) -> dict[str, Any]:
         limits = {
@@ -156,8 +157,15 @@ class ScriptedGateway:
         connection = Connection(websocket)
         if self.greets:
             await connection.send(self.hello())
-        self._connections.put_nowait(connection)
+        self._open.add(connection)
+        self._new.put_nowait(connection)
         await connection.serve()
+        self._open.discard(connection)
+
+    async def hang_up(self) -> None:
+        for connection in list(self._open):
+            with suppress(RuntimeError):  # The test may have closed it, and the client not answered yet.
+                await connection.close(1001)
 
 
 @asynccontextmanager
@@ -174,6 +182,7 @@ async def scripted_gateway() -> AsyncIterator[ScriptedGateway]:
         yield gateway
     finally:
         server.should_exit = True
+        await gateway.hang_up()
         await asyncio.wait_for(task, WAIT_S)
 
 

@@ -121,6 +121,7 @@ SLOW_MARKS = [
     "1. ",
     "#",
     "a*b ",
+    " ",
 ]
 
 
@@ -128,11 +129,12 @@ async def test_text_made_to_be_slow_is_rendered_in_time(talk: Talk) -> None:
     took = await talk.page.page.evaluate(
         """async (marks) => {
           const { renderMarkdown } = await import("/static/markdown.js");
-          return marks.flatMap((mark) => ["", "\\n"].map((end) => {
-            const text = (mark + end).repeat(60_000 / (mark + end).length);
+          const around = [["", ""], ["", "\\n"], ["# a", ""], ["> - a", ""]];
+          return marks.flatMap((mark) => around.map(([start, end]) => {
+            const text = `${start}${(mark + end).repeat(60_000 / (mark + end).length)}b`;
             const started = performance.now();
             renderMarkdown(document.createElement("div"), text, { version: "", citation: () => null });
-            return [mark + end, performance.now() - started];
+            return [start + mark + end, performance.now() - started];
           }));
         }""",
         SLOW_MARKS,

@@ -49,7 +49,11 @@ let turns = [];
 let conversationId = null;
 
 const follower = new Follower(byId("jump"));
-const panel = new SourcePanel(byId("source-panel"), () => client.token, () => composer.focus());
+const panel = new SourcePanel(
+  byId("source-panel"),
+  () => client.token,
+  () => composer.focus(),
+);
 const tokenDialog = new TokenDialog(byId("token-dialog"), (token) => client.setToken(token));
 const composer = new Composer(byId("ask"), { send: ask, stop });
 
@@ -202,7 +206,10 @@ byId("reconnect").addEventListener("click", () => {
 window.addEventListener("online", wake);
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && wake());
 
-/** The network or the person is back: do not wait for the next attempt, and check a connection that may have died in the meantime. */
+/**
+ * The network or the person is back: do not wait for the next attempt, and check a connection that may have died in
+ * the meantime.
+ */
 function wake() {
   if (["online", "reconnecting"].includes(client.state)) client.connect();
 }
@@ -212,7 +219,11 @@ function wake() {
 function showExamples() {
   const sorted = [...EXAMPLES].sort((a, b) => Number(b.language === language()) - Number(a.language === language()));
   const buttons = sorted.map((example) =>
-    el("button", { type: "button", lang: example.language === "zh" ? "zh-CN" : "en", onclick: () => ask(example.text) }, example.text),
+    el(
+      "button",
+      { type: "button", lang: example.language === "zh" ? "zh-CN" : "en", onclick: () => ask(example.text) },
+      example.text,
+    ),
   );
   byId("examples").replaceChildren(...buttons.map((button) => el("li", {}, button)));
 }

@@ -8,20 +8,29 @@
  *     const answer = client.ask("How do I claim travel expenses?");
  *     for await (const frame of answer) console.log(frame.type, answer.state.text);
  *
- * An answer is a log of frames numbered by `seq`. The client hands them out in order, each once, whatever the connection
- * did meanwhile; what cannot be fetched again is said, never made up.
+ * An answer is a log of frames numbered by `seq`. The client hands them out in order, each once, whatever the
+ * connection did meanwhile; what cannot be fetched again is said, never made up.
  */
 
-/** @typedef {{ type: string, request_id?: string, seq?: number, from_seq?: number, timestamp?: string, [field: string]: any }} Frame */
-/** @typedef {{ n: number, id: string, document_id: string, title: string, url: string, snippet: string, score: number, page?: number }} Source */
+/**
+ * @typedef {{ type: string, request_id?: string, seq?: number, from_seq?: number, timestamp?: string, [field:
+ *   string]: any }} Frame
+ */
+/**
+ * @typedef {{ n: number, id: string, document_id: string, title: string, url: string, snippet: string, score: number,
+ *   page?: number }} Source
+ */
 /** @typedef {"running" | "done" | "failed" | "stopped"} StepStatus */
 /**
  * One line of the timeline. `elapsedMs` is what a worker measured; `startedAt`/`endedAt` are its clock (Unix ms).
- * @typedef {{ kind: "stage" | "tool", id: string, stage: string, status: StepStatus, label: string, count: number | null,
- *   elapsedMs: number | null, startedAt: number, endedAt: number | null, name?: string, arguments?: any,
- *   progress: string[], result?: string }} Step
+ * @typedef {{ kind: "stage" | "tool", id: string, stage: string, status: StepStatus, label: string,
+ *   count: number | null, elapsedMs: number | null, startedAt: number, endedAt: number | null, name?: string,
+ *   arguments?: any, progress: string[], result?: string }} Step
  */
-/** @typedef {"idle" | "connecting" | "online" | "reconnecting" | "auth" | "offline" | "refused" | "closed"} ConnectionState */
+/**
+ * @typedef {"idle" | "connecting" | "online" | "reconnecting" | "auth" | "offline" | "refused" | "closed"}
+ *   ConnectionState
+ */
 /**
  * Milliseconds. `giveUpMs` is how long open answers wait for a connection that does not come back.
  * @typedef {{ baseDelayMs: number, maxDelayMs: number, pauseMs: number, stableMs: number, connectTimeoutMs: number,
@@ -71,7 +80,7 @@ export class FrameLog {
   }
 
   /**
-   * The frame to use, `FrameLog.DUPLICATE` when all of it is known, or `FrameLog.GAP` when frames before it are missing.
+   * The frame to use, `FrameLog.DUPLICATE` when all of it is known, `FrameLog.GAP` when frames before it are missing.
    * @param {Frame} frame
    * @returns {Frame | symbol}
    */
@@ -126,7 +135,10 @@ export class AnswerState {
     this.usage = null;
     /** @type {string | null} */
     this.cache = null;
-    /** @type {{ code: string, message: string, retryable: boolean, retryAfterMs: number | null, local: boolean } | null} */
+    /**
+     * @type {{ code: string, message: string, retryable: boolean, retryAfterMs: number | null, local: boolean } |
+     *   null}
+     */
     this.error = null;
     Object.assign(this, fields);
     Object.freeze(this);
@@ -157,12 +169,15 @@ export class AnswerState {
 const REDUCERS = {
   accepted: (_state, frame) => ({ conversationId: frame.conversation_id ?? null }),
   status: (state, frame, at) => ({
-    steps: frame.stage === "tool" && frame.call_id ? toolProgress(state.steps, frame, at) : stage(state.steps, frame, at),
+    steps:
+      frame.stage === "tool" && frame.call_id ? toolProgress(state.steps, frame, at) : stage(state.steps, frame, at),
   }),
   sources: (state, frame) => ({ sources: mergeSources(state.sources, frame.sources ?? []) }),
   answer_chunk: (state, frame, at) => ({
     text: state.text + textOf(frame),
-    steps: isGenerating(state.steps) ? state.steps : stage(state.steps, { ...frame, stage: "generating", content: "" }, at),
+    steps: isGenerating(state.steps)
+      ? state.steps
+      : stage(state.steps, { ...frame, stage: "generating", content: "" }, at),
   }),
   tool_call: (state, frame, at) => ({
     steps: changeTool(state.steps, frame, at, (step) => ({ ...step, name: frame.name, arguments: frame.arguments })),
@@ -213,13 +228,25 @@ const REDUCERS = {
   },
 };
 
-/** @returns {Step} @param {"stage" | "tool"} kind @param {string} id @param {string} name @param {number} at @param {Partial<Step>} fields */
+/**
+ * @returns {Step}
+ * @param {"stage" | "tool"} kind
+ * @param {string} id
+ * @param {string} name
+ * @param {number} at
+ * @param {Partial<Step>} fields
+ */
 function newStep(kind, id, name, at, fields) {
   const empty = { label: "", count: null, elapsedMs: null, endedAt: null, progress: [] };
   return { ...empty, kind, id, stage: name, status: "running", startedAt: at, ...fields };
 }
 
-/** A status of the stage that already runs refines its step; any other stage begins a new one. @param {readonly Step[]} steps @param {Frame} frame @param {number} at */
+/**
+ * A status of the stage that already runs refines its step; any other stage begins a new one.
+ * @param {readonly Step[]} steps
+ * @param {Frame} frame
+ * @param {number} at
+ */
 function stage(steps, frame, at) {
   const last = steps.at(-1);
   const measured = frame.elapsed_ms != null;
@@ -232,7 +259,10 @@ function stage(steps, frame, at) {
     endedAt: measured ? at : null,
   };
   if (last?.kind === "stage" && last.stage === frame.stage && last.status !== "failed") {
-    return [...steps.slice(0, -1), { ...last, ...fields, label: fields.label || last.label, count: fields.count ?? last.count }];
+    return [
+      ...steps.slice(0, -1),
+      { ...last, ...fields, label: fields.label || last.label, count: fields.count ?? last.count },
+    ];
   }
   return [...closeStages(steps, at), newStep("stage", `${frame.stage}-${steps.length}`, frame.stage, at, fields)];
 }
@@ -254,7 +284,11 @@ function changeTool(steps, frame, at, change) {
   return [...closeStages(steps, at), change(newStep("tool", frame.call_id, "tool", at, {}))];
 }
 
-/** Stages end where something else begins; "calling the tools" goes when the calls themselves are there. @param {readonly Step[]} steps @param {number} at */
+/**
+ * Stages end where something else begins; "calling the tools" goes when the calls themselves are there.
+ * @param {readonly Step[]} steps
+ * @param {number} at
+ */
 function closeStages(steps, at) {
   return steps
     .filter((step) => step.kind !== "stage" || step.stage !== "tool")
@@ -326,7 +360,7 @@ export class Answer extends EventTarget {
   }
 
   async *[Symbol.asyncIterator]() {
-    for (let at = 0; ; ) {
+    for (let at = 0; ;) {
       if (at < this.frames.length) yield this.frames[at++];
       else if (this.finished) return;
       else await new Promise((resolve) => this.addEventListener("frame", resolve, { once: true }));
@@ -336,11 +370,17 @@ export class Answer extends EventTarget {
 
 // --- the connection ---------------------------------------------------------------------------------------------------
 
-/** What a close code asks for; any other code means: come back after a growing, random delay. @type {Record<number, string>} */
+/**
+ * What a close code asks for; any other code means: come back after a growing, random delay. @type {Record<number,
+ * string>}
+ */
 const CLOSE_POLICY = { 1009: "stop", 1012: "now", 4001: "token", 4003: "stop", 4008: "rest", 4029: "pause" };
 
-/** @typedef {{ answer: Answer, message: Frame | null, log: FrameLog, sent: boolean, cancelled: boolean, resuming: boolean, attempts: number,
- *   silent: number, heardAt: number }} Call */
+/**
+ * An open question: `message` is null where it was only attached to; `heardAt` is in Unix ms.
+ * @typedef {{ answer: Answer, message: Frame | null, log: FrameLog, sent: boolean, cancelled: boolean,
+ *   resuming: boolean, attempts: number, silent: number, heardAt: number }} Call
+ */
 
 /**
  * A connection to one gateway that mends itself.
@@ -399,22 +439,29 @@ export class BatonClient extends EventTarget {
   /**
    * Follow a request that was asked earlier, perhaps elsewhere.
    * @param {string} requestId
-   * @param {{ afterSeq?: number, query?: string }} [options] `afterSeq`: the last frame already known; -1 = from the start
+   * @param {{ afterSeq?: number, query?: string }} [options] `afterSeq`: the last frame known; -1 = from the start
    */
   attach(requestId, { afterSeq = -1, query = "" } = {}) {
     return this.#open(new Answer(this, requestId, query), null, afterSeq);
   }
 
-  /** Stop an answer. It ends with `done` and `finish_reason` `cancelled`, as soon as the server is reached. @param {string} requestId */
+  /**
+   * Stop an answer. It ends with `done` and `finish_reason` `cancelled`, as soon as the server is reached.
+   * @param {string} requestId
+   */
   cancel(requestId) {
     const call = this.#calls.get(requestId);
     if (!call || call.cancelled) return;
     call.cancelled = true;
-    if (!call.sent && call.message) this.#end(call, { type: "done", finish_reason: "cancelled", cited: [], local: true });
+    if (!call.sent && call.message)
+      this.#end(call, { type: "done", finish_reason: "cancelled", cited: [], local: true });
     else if (this.#state === "online") this.#send({ type: "cancel", request_id: requestId });
   }
 
-  /** Connect now: at the start, after `offline`, or without waiting for the next attempt. If there is a connection, check that it lives. */
+  /**
+   * Connect now: at the start, after `offline`, or without waiting for the next attempt. If there is a connection,
+   * check that it lives.
+   */
   connect() {
     if (this.#state === "online") return this.#ping();
     if (this.#socket) return;
@@ -583,7 +630,8 @@ export class BatonClient extends EventTarget {
     this.#setState("auth", { code, reason });
     if (!this.options.getToken) return;
     const token = await this.#currentToken().catch(() => null);
-    if (token && token !== this.#refusedToken && this.#state === "auth" && !this.#socket) this.#retry("now", code, reason);
+    if (token && token !== this.#refusedToken && this.#state === "auth" && !this.#socket)
+      this.#retry("now", code, reason);
   }
 
   // --- messages ---
@@ -637,14 +685,20 @@ export class BatonClient extends EventTarget {
     this.#watch();
   }
 
-  /** An error without a request id is about the one question that got no answer yet, if there is just one. @param {Frame} frame */
+  /**
+   * An error without a request id is about the one question that got no answer yet, if there is just one.
+   * @param {Frame} frame
+   */
   #onlyUnanswered(frame) {
     if (frame.type !== "error" || frame.request_id || frame.code === "unauthorized") return undefined;
     const waiting = [...this.#calls.values()].filter((call) => call.sent && call.log.next === 0);
     return waiting.length === 1 ? waiting[0] : undefined;
   }
 
-  /** Send the question, or, where it may have arrived before, ask for the frames that are missing. @param {Call} call */
+  /**
+   * Send the question, or, where it may have arrived before, ask for the frames that are missing.
+   * @param {Call} call
+   */
   #start(call) {
     call.heardAt = Date.now();
     const unanswered = call.message && call.log.next === 0 && !(call.sent && call.cancelled);
@@ -655,7 +709,11 @@ export class BatonClient extends EventTarget {
     if (call.cancelled) this.#send({ type: "cancel", request_id: call.answer.requestId });
   }
 
-  /** Nothing came for this request in a while, though the connection lives: make sure that the server still follows it. @param {Call} call */
+  /**
+   * Nothing came for this request in a while, though the connection lives: make sure that the server still follows
+   * it.
+   * @param {Call} call
+   */
   #check(call) {
     call.silent += 1;
     if (call.silent > MAX_SILENT_CHECKS) {

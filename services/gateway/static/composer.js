@@ -1,5 +1,7 @@
 // @ts-check
-/** The question box: Enter sends, Shift+Enter breaks the line, and Enter that ends a Chinese composition does neither. */
+/**
+ * The question box: Enter sends, Shift+Enter breaks the line, and Enter that ends a Chinese composition does neither.
+ */
 
 import { t } from "./i18n.js";
 

@@ -8,8 +8,12 @@ import { t } from "./i18n.js";
 
 const FRAGMENT_CHARS = 48;
 const LEAST_CHARS = 4;
+const MAX_SNIPPET = 500;
 
-/** Address of the original, with the page of a PDF or the start of the passage for the browser to scroll to. @param {Source} source */
+/**
+ * Address of the original, with the page of a PDF or the start of the passage for the browser to scroll to.
+ * @param {Source} source
+ */
 export function originalUrl(source) {
   const address = `/documents/${encodeURIComponent(source.document_id)}`;
   if (source.page) return `${address}#page=${source.page}`;
@@ -22,7 +26,7 @@ export function originalUrl(source) {
  * @param {string} snippet
  */
 export function textFragment(snippet) {
-  for (const line of snippet.split("\n")) {
+  for (const line of snippet.slice(0, MAX_SNIPPET).split("\n")) {
     const words = firstWords(plainLine(line));
     if (words.length >= LEAST_CHARS) return `#:~:text=${encodeURIComponent(words).replaceAll("-", "%2D")}`;
   }
@@ -76,7 +80,12 @@ function failureText(status) {
   return status === 404 ? t("source.missing") : `HTTP ${status}`;
 }
 
-/** A PDF goes to the browser's viewer; anything else into a frame without scripts, forms or this page's origin. @param {Window} tab @param {Blob} blob @param {Source} source */
+/**
+ * A PDF goes to the browser's viewer; anything else into a frame without scripts, forms or this page's origin.
+ * @param {Window} tab
+ * @param {Blob} blob
+ * @param {Source} source
+ */
 function showBlob(tab, blob, source) {
   const address = URL.createObjectURL(blob);
   if (blob.type.startsWith("application/pdf")) {
@@ -84,7 +93,14 @@ function showBlob(tab, blob, source) {
     return;
   }
   const frame = el("iframe", { sandbox: "", src: address, title: source.title });
-  Object.assign(frame.style, { position: "fixed", inset: "0", width: "100%", height: "100%", border: "0", background: "#fff" });
+  Object.assign(frame.style, {
+    position: "fixed",
+    inset: "0",
+    width: "100%",
+    height: "100%",
+    border: "0",
+    background: "#fff",
+  });
   tab.document.title = source.title;
   tab.document.body.replaceChildren(frame);
 }

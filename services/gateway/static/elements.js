@@ -1,5 +1,7 @@
 // @ts-check
-/** Building DOM nodes. Text only ever becomes text nodes: nothing in this page parses markup that came from elsewhere. */
+/**
+ * Building DOM nodes. Text only ever becomes text nodes: nothing in this page parses markup that came from elsewhere.
+ */
 
 /** @typedef {Node | string | null | undefined | false} Child */
 
@@ -18,7 +20,7 @@ export function el(tag, attributes = {}, ...children) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(.../** @type {(Node | string)[]} */ (children.flat().filter((child) => child || child === "")));
+  for (const child of children.flat()) if (child) node.append(child);
   return node;
 }
 

@@ -26,8 +26,8 @@ const WORDS = {
   "theme.auto": ["Theme: automatic", "主题：跟随系统"],
   "theme.light": ["Theme: light", "主题：浅色"],
   "theme.dark": ["Theme: dark", "主题：深色"],
-  "conversation": ["Conversation", "对话"],
-  "jump": ["To the end", "到底部"],
+  conversation: ["Conversation", "对话"],
+  jump: ["To the end", "到底部"],
   "state.idle": ["Ready", "就绪"],
   "state.connecting": ["Connecting…", "正在连接……"],
   "state.online": ["Online", "在线"],
@@ -56,7 +56,10 @@ const WORDS = {
   "answer.copy": ["Copy answer", "复制回答"],
   "answer.copied": ["Copied", "已复制"],
   "answer.copy.failed": ["Copying failed", "复制失败"],
-  "answer.complete": [(n) => `Answer complete, ${n} ${n === 1 ? "source" : "sources"} cited.`, (n) => `回答完成，引用了 ${n} 个来源。`],
+  "answer.complete": [
+    (n) => `Answer complete, ${n} ${n === 1 ? "source" : "sources"} cited.`,
+    (n) => `回答完成，引用了 ${n} 个来源。`,
+  ],
   "answer.cancelled": ["Stopped. This is what had been written.", "已停止，以上是已写出的内容。"],
   "answer.cancelled.empty": ["Stopped before anything was written.", "已停止，尚未写出内容。"],
   "answer.length": ["Cut off: the answer reached its length limit.", "已截断：回答达到了长度上限。"],
@@ -170,7 +173,10 @@ export function duration(ms) {
   return current === "zh" ? `${minutes} 分 ${rest} 秒` : `${minutes} min ${rest} s`;
 }
 
-/** Put words into the elements that ask for them by `data-i18n` (text) or `data-i18n-label` (accessible name and tooltip). */
+/**
+ * Put words into the elements that ask for them by `data-i18n` (text) or `data-i18n-label` (accessible name and
+ * tooltip).
+ */
 export function translatePage(root = document) {
   for (const node of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-i18n]"))) {
     node.textContent = t(/** @type {string} */ (node.dataset.i18n));

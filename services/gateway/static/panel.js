@@ -15,7 +15,11 @@ import { t } from "./i18n.js";
 const WIDE = window.matchMedia("(min-width: 1000px)");
 
 export class SourcePanel {
-  /** @param {HTMLDialogElement} dialog @param {() => string | null} token @param {() => void} closed called when nothing else takes the focus */
+  /**
+   * @param {HTMLDialogElement} dialog
+   * @param {() => string | null} token
+   * @param {() => void} closed called when nothing else takes the focus
+   */
   constructor(dialog, token, closed) {
     this.dialog = dialog;
     this.token = token;
@@ -49,7 +53,10 @@ export class SourcePanel {
     if (!view || !source) return;
     view.n = n;
     const heading = el("h2", { id: "source-title", tabindex: "-1", lang: langAttribute(source.title) }, source.title);
-    this.dialog.replaceChildren(this.#bar(view), el("div", { class: "panel-body" }, heading, this.#facts(source, view), ...this.#body(source)));
+    this.dialog.replaceChildren(
+      this.#bar(view),
+      el("div", { class: "panel-body" }, heading, this.#facts(source, view), ...this.#body(source)),
+    );
     if (!this.dialog.open) this.#place();
     heading.focus({ preventScroll: true });
     view.shown(n);
@@ -94,7 +101,14 @@ export class SourcePanel {
     const step = (label, name, to) =>
       el(
         "button",
-        { type: "button", class: "quiet", "aria-label": t(label), title: t(label), disabled: !view.sources[to], onclick: () => this.show(view.sources[to].n) },
+        {
+          type: "button",
+          class: "quiet",
+          "aria-label": t(label),
+          title: t(label),
+          disabled: !view.sources[to],
+          onclick: () => this.show(view.sources[to].n),
+        },
         icon(name),
       );
     return el(
@@ -104,7 +118,17 @@ export class SourcePanel {
       el("span", { class: "position" }, t("source.position", { at: at + 1, of: view.sources.length })),
       step("source.previous", "back", at - 1),
       step("source.next", "chevron", at + 1),
-      el("button", { type: "button", class: "quiet", "aria-label": t("source.close"), title: t("source.close"), onclick: () => this.close() }, icon("cross")),
+      el(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          "aria-label": t("source.close"),
+          title: t("source.close"),
+          onclick: () => this.close(),
+        },
+        icon("cross"),
+      ),
     );
   }
 
@@ -120,12 +144,22 @@ export class SourcePanel {
     const failure = el("p", { class: "failure", role: "alert" });
     const link = el(
       "a",
-      { class: "original", href: originalUrl(source), target: "_blank", rel: "noopener", onclick: (/** @type {Event} */ event) => this.#openOriginal(event, source, failure) },
+      {
+        class: "original",
+        href: originalUrl(source),
+        target: "_blank",
+        rel: "noopener",
+        onclick: (/** @type {Event} */ event) => this.#openOriginal(event, source, failure),
+      },
       t("source.open"),
       icon("external"),
       el("span", { class: "visually-hidden" }, ` (${t("source.opens")})`),
     );
-    return [el("blockquote", { "aria-label": t("source.passage"), lang: langAttribute(source.snippet) }, source.snippet), link, failure];
+    return [
+      el("blockquote", { "aria-label": t("source.passage"), lang: langAttribute(source.snippet) }, source.snippet),
+      link,
+      failure,
+    ];
   }
 
   /** @param {Event} event @param {Source} source @param {HTMLElement} failure */

@@ -33,7 +33,10 @@ export class Follower {
     this.#show();
   }
 
-  /** Scroll so far that the end of `element` shows, unless that would carry its beginning far away. @param {HTMLElement} element */
+  /**
+   * Scroll so far that the end of `element` shows, unless that would carry its beginning far away.
+   * @param {HTMLElement} element
+   */
   #reveal(element) {
     const covered = /** @type {HTMLElement} */ (document.querySelector("footer")).getBoundingClientRect().top;
     const hidden = element.getBoundingClientRect().bottom - covered;

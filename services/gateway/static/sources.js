@@ -51,13 +51,22 @@ export class SourcesView {
     return [
       used.length > 0 && this.#cards(used, "cited"),
       rest.length > 0 &&
-        el("details", { class: "uncited" }, el("summary", {}, t("sources.uncited", rest.length)), this.#cards(rest, "uncited")),
+        el(
+          "details",
+          { class: "uncited" },
+          el("summary", {}, t("sources.uncited", rest.length)),
+          this.#cards(rest, "uncited"),
+        ),
     ].filter((node) => node !== false);
   }
 
   /** @param {readonly Source[]} sources @param {string} kind */
   #cards(sources, kind) {
-    return el("ul", {}, sources.map((source) => el("li", {}, this.#card(source, kind))));
+    return el(
+      "ul",
+      {},
+      sources.map((source) => el("li", {}, this.#card(source, kind))),
+    );
   }
 
   /** @param {Source} source @param {string} kind */

@@ -15,7 +15,9 @@ export class StepsView {
   constructor() {
     this.summary = el("summary");
     this.list = el("ol");
-    this.element = /** @type {HTMLDetailsElement} */ (el("details", { class: "steps", open: true }, this.summary, this.list));
+    this.element = /** @type {HTMLDetailsElement} */ (
+      el("details", { class: "steps", open: true }, this.summary, this.list)
+    );
     /** @type {{ key: string, row: HTMLElement, status: string, since: number, time: HTMLElement }[]} */
     this.rows = [];
     this.startedAt = performance.now();
@@ -45,12 +47,25 @@ export class StepsView {
     this.element.open = false;
   }
 
-  /** The steps, with a line for what the page itself is doing. @param {AnswerState} state @param {boolean} connected @returns {Step[]} */
+  /**
+   * The steps, with a line for what the page itself is doing.
+   * @param {AnswerState} state
+   * @param {boolean} connected
+   * @returns {Step[]}
+   */
   #lines(state, connected) {
     /** @type {Step} */
     const own = {
-      kind: "stage", id: "own", stage: "own", status: "running", label: "", count: null,
-      elapsedMs: null, startedAt: 0, endedAt: null, progress: [],
+      kind: "stage",
+      id: "own",
+      stage: "own",
+      status: "running",
+      label: "",
+      count: null,
+      elapsedMs: null,
+      startedAt: 0,
+      endedAt: null,
+      progress: [],
     };
     if (state.finished) return [...state.steps];
     if (!connected) return [...state.steps, { ...own, label: t("steps.waiting") }];
@@ -58,7 +73,11 @@ export class StepsView {
     return [...state.steps];
   }
 
-  /** Rows are rebuilt only when their step changed, so that an opened result stays open. @param {Step} step @param {number} index */
+  /**
+   * Rows are rebuilt only when their step changed, so that an opened result stays open.
+   * @param {Step} step
+   * @param {number} index
+   */
   #row(step, index) {
     const key = JSON.stringify([step, t("steps.label")]);
     const before = this.rows[index];
@@ -90,16 +109,28 @@ function timeOf(step) {
 
 /** @param {Step} step @param {HTMLElement} time */
 function rowNode(step, time) {
-  const mark = el("span", { class: "mark" }, icon(MARKS[step.status]), el("span", { class: "visually-hidden" }, `${t(`step.${step.status}`)}: `));
+  const mark = el(
+    "span",
+    { class: "mark" },
+    icon(MARKS[step.status]),
+    el("span", { class: "visually-hidden" }, `${t(`step.${step.status}`)}: `),
+  );
   const body = step.kind === "tool" ? toolBody(step) : stageBody(step);
-  return el("li", { class: `step ${step.kind} ${step.status}`, "data-step": step.id }, mark, el("div", { class: "what" }, body), time);
+  return el(
+    "li",
+    { class: `step ${step.kind} ${step.status}`, "data-step": step.id },
+    mark,
+    el("div", { class: "what" }, body),
+    time,
+  );
 }
 
 /** @param {Step} step */
 function stageBody(step) {
   const name = has(`stage.${step.stage}`) ? t(`stage.${step.stage}`) : "";
   // While it runs, the worker's own words; afterwards they are over, unless they say what came out.
-  if (step.label && (step.status === "running" || !name)) return [el("strong", { lang: langAttribute(step.label) }, step.label)];
+  if (step.label && (step.status === "running" || !name))
+    return [el("strong", { lang: langAttribute(step.label) }, step.label)];
   const outcome = step.elapsedMs !== null || step.count !== null ? step.label : "";
   const counted = step.stage === "retrieving" && step.count !== null && !outcome.includes(String(step.count));
   return [
@@ -124,7 +155,9 @@ function toolBody(step) {
 /** @param {any} value */
 function argumentsText(value) {
   if (value === null || typeof value !== "object") return "";
-  const text = Object.entries(value).map(([name, argument]) => `${name}: ${JSON.stringify(argument)}`).join(", ");
+  const text = Object.entries(value)
+    .map(([name, argument]) => `${name}: ${JSON.stringify(argument)}`)
+    .join(", ");
   return text.length > 200 ? `${text.slice(0, 200)}…` : text;
 }
 
@@ -133,7 +166,11 @@ function resultNode(step) {
   const result = String(step.result);
   const label = t(step.status === "failed" ? "tool.failed" : "tool.result");
   if (result.length <= SHORT_RESULT && !result.includes("\n")) {
-    return el("span", { class: "result", lang: langAttribute(result) }, step.status === "failed" ? `${label}: ${result}` : result);
+    return el(
+      "span",
+      { class: "result", lang: langAttribute(result) },
+      step.status === "failed" ? `${label}: ${result}` : result,
+    );
   }
   return el("details", { class: "result" }, el("summary", {}, label), el("pre", { tabindex: "0" }, result));
 }

@@ -1,18 +1,24 @@
 // @ts-check
 /** One question with its steps, answer, sources and timings. It shows an `AnswerState` and keeps nothing else. */
 
+import { copyText } from "./clipboard.js";
 import { el, icon, langAttribute } from "./elements.js";
 import { duration, has, language, t } from "./i18n.js";
-import { copyText, renderMarkdown } from "./markdown.js";
+import { renderMarkdown } from "./markdown.js";
 import { SourcesView } from "./sources.js";
 import { StepsView } from "./steps.js";
 
 /** @typedef {import("./baton.js").Answer} Answer */
 /** @typedef {import("./baton.js").AnswerState} AnswerState */
 /**
- * What a turn asks of the page around it. `rendered` runs after every change; `around` wraps it, to keep the scroll position.
- * @typedef {{ openSource: (turn: TurnView, n: number, opener: HTMLElement) => void, retry: (query: string) => void,
- *   connected: () => boolean, around: (change: () => void, upTo: HTMLElement | null) => void, announce: (text: string) => void }} Page
+ * What a turn asks of the page around it. `around` makes a change and keeps the scroll position right.
+ * @typedef {{
+ *   openSource: (turn: TurnView, n: number, opener: HTMLElement) => void,
+ *   retry: (query: string) => void,
+ *   connected: () => boolean,
+ *   around: (change: () => void, upTo: HTMLElement | null) => void,
+ *   announce: (text: string) => void,
+ * }} Page
  */
 
 /** A mark that is still being written would flash as text. */
@@ -28,6 +34,10 @@ export class TurnView {
     this.answer = answer;
     this.page = page;
     this.stopping = false;
+    /** What the notes and the last line show now, so that they are only rebuilt when that changes. */
+    this.notesKey = "";
+    this.metaKey = "";
+    this.scheduled = false;
     const id = `question-${(count += 1)}`;
     this.steps = new StepsView();
     this.sources = new SourcesView((n, opener) => page.openSource(this, n, opener));
@@ -35,7 +45,16 @@ export class TurnView {
     this.notes = el("div", { class: "notes" });
     this.meta = el("div", { class: "meta" });
     const question = el("h2", { id, lang: langAttribute(answer.query) }, answer.query);
-    this.element = el("article", { class: "turn", "aria-labelledby": id, "data-request": answer.requestId }, question, this.steps.element, this.text, this.notes, this.sources.element, this.meta);
+    this.element = el(
+      "article",
+      { class: "turn", "aria-labelledby": id, "data-request": answer.requestId },
+      question,
+      this.steps.element,
+      this.text,
+      this.notes,
+      this.sources.element,
+      this.meta,
+    );
     this.announced = 0;
     this.lastCost = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -108,7 +127,14 @@ export class TurnView {
     /** @type {HTMLElement} */
     const mark = el(
       "button",
-      { type: "button", class: "cite", "data-n": source.n, "aria-label": name, title: name, onclick: () => this.page.openSource(this, source.n, mark) },
+      {
+        type: "button",
+        class: "cite",
+        "data-n": source.n,
+        "aria-label": name,
+        title: name,
+        onclick: () => this.page.openSource(this, source.n, mark),
+      },
       String(source.n),
     );
     return mark;
@@ -116,7 +142,15 @@ export class TurnView {
 
   /** @param {AnswerState} state */
   #renderNotes(state) {
-    const key = JSON.stringify([state.error, state.finishReason, state.resets, state.recovered, state.text === "", this.stopping, state.finished]);
+    const key = JSON.stringify([
+      state.error,
+      state.finishReason,
+      state.resets,
+      state.recovered,
+      state.text === "",
+      this.stopping,
+      state.finished,
+    ]);
     if (key === this.notesKey) return;
     this.notesKey = key;
     clearTimeout(this.countdown);
@@ -126,7 +160,6 @@ export class TurnView {
 
   /** @param {NonNullable<AnswerState["error"]>} error */
   #errorCard(error) {
-    const title = has(`error.${error.code}`) ? t(`error.${error.code}`) : t("error.title");
     const card = el(
       "div",
       { class: "error-card" },
@@ -134,7 +167,7 @@ export class TurnView {
       el(
         "div",
         {},
-        el("h3", {}, title),
+        el("h3", {}, errorTitle(error)),
         error.message && el("p", { lang: langAttribute(error.message) }, error.message),
         el("p", { class: "error-code" }, t("error.code", error.code)),
       ),
@@ -146,7 +179,11 @@ export class TurnView {
   /** @param {number} waitMs */
   #retryButton(waitMs) {
     const button = /** @type {HTMLButtonElement} */ (
-      el("button", { type: "button", class: "retry", onclick: () => this.page.retry(this.answer.query) }, t("error.retry"))
+      el(
+        "button",
+        { type: "button", class: "retry", onclick: () => this.page.retry(this.answer.query) },
+        t("error.retry"),
+      )
     );
     const until = performance.now() + waitMs;
     const tick = () => {
@@ -165,7 +202,8 @@ export class TurnView {
     if (key === this.metaKey) return;
     this.metaKey = key;
     this.meta.hidden = state.phase !== "done";
-    if (state.phase === "done") this.meta.replaceChildren(...(state.text ? [this.#copyButton()] : []), timingsNode(state));
+    if (state.phase === "done")
+      this.meta.replaceChildren(...(state.text ? [this.#copyButton()] : []), timingsNode(state));
   }
 
   #copyButton() {
@@ -179,7 +217,10 @@ export class TurnView {
     return el("button", { type: "button", class: "quiet copy", onclick: copy }, icon("copy"), label);
   }
 
-  /** To screen readers: sources once, then nothing until the end, because a text that grows cannot be listened to. @param {AnswerState} state */
+  /**
+   * To screen readers: sources once, then nothing until the end, because a text that grows cannot be listened to.
+   * @param {AnswerState} state
+   */
   #announce(state) {
     if (this.announced === 0 && state.sources.length > 0 && !state.finished) {
       this.announced = 1;
@@ -187,11 +228,16 @@ export class TurnView {
     }
     if (this.announced < 2 && state.finished) {
       this.announced = 2;
-      if (state.error) this.page.announce(`${has(`error.${state.error.code}`) ? t(`error.${state.error.code}`) : t("error.title")}. ${state.error.message}`);
+      if (state.error) this.page.announce(`${errorTitle(state.error)}. ${state.error.message}`);
       else if (state.finishReason === "cancelled") this.page.announce(t("answer.cancelled"));
       else this.page.announce(t("answer.complete", state.cited?.length ?? 0));
     }
   }
+}
+
+/** @param {{ code: string }} error */
+function errorTitle(error) {
+  return t(has(`error.${error.code}`) ? `error.${error.code}` : "error.title");
 }
 
 /** @param {AnswerState} state @param {boolean} stopping */
@@ -202,7 +248,8 @@ function noteTexts(state, stopping) {
   if (stopping && !state.finished) notes.push(t("answer.stopping"));
   if (state.phase !== "done") return notes;
   if (state.finishReason === "cancelled") notes.push(t(state.text ? "answer.cancelled" : "answer.cancelled.empty"));
-  else if (state.finishReason !== "stop" && has(`answer.${state.finishReason}`)) notes.push(t(`answer.${state.finishReason}`));
+  else if (state.finishReason !== "stop" && has(`answer.${state.finishReason}`))
+    notes.push(t(`answer.${state.finishReason}`));
   else if (!state.text) notes.push(t("answer.empty"));
   return notes;
 }
@@ -214,10 +261,15 @@ function timingsNode(state) {
     ["time.ttfb", times.ttfb_ms, duration],
     ["time.ttft", times.ttft_ms, duration],
     ["time.retrieval", times.retrieval_ms || null, duration],
-    ["time.rate", times.tokens_per_second, (/** @type {number} */ rate) => t("time.tokens", rate.toFixed(rate < 10 ? 1 : 0))],
+    [
+      "time.rate",
+      times.tokens_per_second,
+      (/** @type {number} */ rate) => t("time.tokens", rate.toFixed(rate < 10 ? 1 : 0)),
+    ],
   ].filter(([, value]) => typeof value === "number");
   const list = el("dl", { class: "timings", "aria-label": t("time.label") });
-  for (const [key, value, format] of facts) list.append(el("div", {}, el("dt", {}, t(key)), el("dd", {}, format(value))));
+  for (const [key, value, format] of facts)
+    list.append(el("div", {}, el("dt", {}, t(key)), el("dd", {}, format(value))));
   if (state.cache === "hit") list.append(el("div", {}, el("dt", {}, t("time.cache"))));
   return list;
 }
@@ -225,6 +277,8 @@ function timingsNode(state) {
 /** The answer as text to paste elsewhere, with the sources it cites. @param {AnswerState} state */
 function plainAnswer(state) {
   const cited = state.sources.filter((source) => state.cited?.includes(source.n));
-  const lines = cited.map((source) => `[${source.n}] ${source.title}${source.page ? `, ${t("source.page", source.page)}` : ""}`);
+  const lines = cited.map(
+    (source) => `[${source.n}] ${source.title}${source.page ? `, ${t("source.page", source.page)}` : ""}`,
+  );
   return lines.length > 0 ? `${state.text.trim()}\n\n${t("sources.label")}\n${lines.join("\n")}` : state.text.trim();
 }

@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock docs clean venv venv-dev test-tools
+.PHONY: help run test check bench format lock docs clean venv venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -30,6 +30,9 @@ check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+
+bench: venv-dev ## Measure what the log costs, as a ratio to plain NATS publishing.
+	@.venv/bin/python -m bench.relay $(ARGS)
 
 format: venv-dev ## Format the code and put right what the linter can.
 	@.venv/bin/ruff check --fix --quiet . || true

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -77,6 +78,8 @@ def run_documents(args: argparse.Namespace) -> int:
 def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
     from services.common.bus import Unconfirmed
 
+    # It warns of every lost connection, also of the one that is closed at the end; what matters is told here.
+    logging.getLogger("services.common.bus").setLevel(logging.ERROR)
     try:
         return asyncio.run(command())
     except (SettingsError, CannotStart) as error:
@@ -201,8 +204,8 @@ def _print_report(report: Report) -> None:
         for status in ("added", "replaced", "unchanged", "duplicate", "skipped", "failed")
         if report.of(status)
     ]
-    passages = sum(outcome.passages for outcome in written)
-    print(f"{', '.join(counts) or 'no files'} ({passages} passages) in {report.elapsed_s:.1f} s")
+    passages = f" ({sum(outcome.passages for outcome in written)} passages)" if written else ""
+    print(f"{', '.join(counts) or 'no files'}{passages} in {report.elapsed_s:.1f} s")
     for outcome in report.of("failed"):
         print(f"  failed   {outcome.path}: {outcome.reason}")
     passed_over = report.of("skipped", "duplicate")

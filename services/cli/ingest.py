@@ -78,10 +78,9 @@ def run_documents(args: argparse.Namespace) -> int:
 def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
     from services.common.bus import Unconfirmed
 
-    # It warns of every lost connection, also of the one that is closed at the end; what matters is told here.
-    logging.getLogger("services.common.bus").setLevel(logging.ERROR)
     try:
-        return asyncio.run(command())
+        with _quiet_bus():
+            return asyncio.run(command())
     except (SettingsError, CannotStart) as error:
         problem = str(error)
     except ServiceError as error:
@@ -93,6 +92,18 @@ def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return 130
     print(f"baton: {problem}", file=sys.stderr)
     return 1
+
+
+@contextmanager
+def _quiet_bus() -> Iterator[None]:
+    """The bus warns of every lost connection, also of the one that is closed at the end; what matters is told here."""
+    log = logging.getLogger("services.common.bus")
+    usual = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(usual)
 
 
 async def _ingest(paths: list[Path], metadata: dict[str, Any], *, as_json: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -78,7 +79,8 @@ def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
     from services.common.bus import Unconfirmed
 
     try:
-        return asyncio.run(command())
+        with _quiet_bus():
+            return asyncio.run(command())
     except (SettingsError, CannotStart) as error:
         problem = str(error)
     except ServiceError as error:
@@ -90,6 +92,18 @@ def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return 130
     print(f"baton: {problem}", file=sys.stderr)
     return 1
+
+
+@contextmanager
+def _quiet_bus() -> Iterator[None]:
+    """The bus warns of every lost connection, also of the one that is closed at the end; what matters is told here."""
+    log = logging.getLogger("services.common.bus")
+    usual = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(usual)
 
 
 async def _ingest(paths: list[Path], metadata: dict[str, Any], *, as_json: bool) -> int:
@@ -201,8 +215,8 @@ def _print_report(report: Report) -> None:
         for status in ("added", "replaced", "unchanged", "duplicate", "skipped", "failed")
         if report.of(status)
     ]
-    passages = sum(outcome.passages for outcome in written)
-    print(f"{', '.join(counts) or 'no files'} ({passages} passages) in {report.elapsed_s:.1f} s")
+    passages = f" ({sum(outcome.passages for outcome in written)} passages)" if written else ""
+    print(f"{', '.join(counts) or 'no files'}{passages} in {report.elapsed_s:.1f} s")
     for outcome in report.of("failed"):
         print(f"  failed   {outcome.path}: {outcome.reason}")
     passed_over = report.of("skipped", "duplicate")

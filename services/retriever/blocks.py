@@ -111,10 +111,10 @@ def _heading(lines: list[_Line], number: int) -> tuple[int, str, int] | None:
 
 def _fenced(lines: list[_Line], number: int, fence: str) -> int:
     """Number of lines to the closing fence, or to the end where there is none."""
-    for count, line in enumerate(lines[number + 1 :], start=2):
-        closing = _FENCE.match(line.text)
-        if closing and closing.group(1).startswith(fence) and not line.text.strip().strip(fence[0]):
-            return count
+    for at in range(number + 1, len(lines)):
+        closing = _FENCE.match(lines[at].text)
+        if closing and closing.group(1).startswith(fence) and not lines[at].text.strip().strip(fence[0]):
+            return at - number + 1
     return len(lines) - number
 
 

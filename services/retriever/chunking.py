@@ -106,15 +106,14 @@ def _cut(text: str, start: int, end: int, limit: int, cuts: Sequence[re.Pattern[
 
 
 def _furthest(text: str, start: int, end: int, limit: int) -> int:
+    """The last place up to which the text weighs no more than `limit`; at least one character on."""
     window = text[start : min(end, start + limit)]
-    low, high = 1, len(window)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if weight(window[:middle]) <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    return start + low
+    wide = 0
+    for found in _WIDE.finditer(window):
+        if found.end() + wide + 1 > limit:
+            return start + max(1, min(found.start(), limit - wide))
+        wide += 1
+    return start + max(1, min(len(window), limit - wide))
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

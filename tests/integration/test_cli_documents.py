@@ -51,6 +51,10 @@ def test_documents_are_ingested_listed_and_deleted(baton, nats: Nats, tmp_path: 
     assert f"[4/4] added     {folder / 'vpn.en.md'}" in out
     assert "4 added (6 passages) in " in out
 
+    code, out, err = baton("ingest", folder)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].startswith("4 unchanged in ")
+
     code, out, _ = baton("documents", "--json")
     documents = json.loads(out)
     assert code == 0

@@ -91,7 +91,8 @@ say "Installing the packages of $lock (once; about 150 MB, a minute or two) …"
 touch "$unfinished"
 pip_install --require-hashes -r requirements-build.lock
 # --use-pep517 and --no-build-isolation: what has to be built is built with the locked tools above.
-pip_install --require-hashes --use-pep517 --no-build-isolation -r "$lock"
+# --no-compile: compiling every module ahead takes longer than all the rest, and Python compiles what it uses.
+pip_install --require-hashes --no-deps --use-pep517 --no-build-isolation --no-compile -r "$lock"
 pip_install --no-deps --no-build-isolation --editable .
 fingerprint >"$venv/.made-$set_name"
 rm "$unfinished"

@@ -11,22 +11,25 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
+
+from tests.browser.chromium import NoBrowser, find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE_TESTS = ROOT / "tests" / "node"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-MAC_BROWSERS = (
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
 INSTALL_TIMEOUT_S = 600
 
 
-def find_chromium() -> str | None:
-    """Path of a Chromium or Chrome that starts: the system's, or the one that Playwright has downloaded."""
-    return next((path for path in _browser_candidates() if _starts(path)), None)
+def has_chromium() -> bool:
+    """Whether the tests' browser is there and starts: a downloaded one may lack system libraries."""
+    from playwright.sync_api import sync_playwright
+
+    try:
+        with sync_playwright() as playwright:
+            browser = find_chromium(playwright)
+        return subprocess.run([browser, "--version"], capture_output=True, timeout=60).returncode == 0
+    except (NoBrowser, OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def find_npm() -> list[str] | None:
@@ -39,11 +42,11 @@ def find_npm() -> list[str] | None:
 
 def ensure_chromium() -> str | None:
     """None when there is one, otherwise what a person has to do."""
-    if find_chromium():
+    if has_chromium():
         return None
     print("No Chromium found; installing one for the browser tests …", file=sys.stderr)
     _run([sys.executable, "-m", "playwright", "install", "chromium"])
-    if find_chromium() or (_apt_install("chromium") and find_chromium()):
+    if has_chromium() or (_apt_install("chromium") and has_chromium()):
         return None
     return "Chromium: install it (Debian: apt install chromium; macOS: brew install --cask chromium)."
 
@@ -71,29 +74,6 @@ def ensure_node_packages() -> str | None:
         return "node packages: `npm ci` in tests/node failed; its reason is above."
     stamp.write_text(digest)
     return None
-
-
-def _browser_candidates() -> Iterable[str]:
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            yield path
-    yield from (path for path in MAC_BROWSERS if Path(path).exists())
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        return
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
-    if Path(path).exists():
-        yield path
-
-
-def _starts(browser: str) -> bool:
-    """A downloaded browser may lack system libraries: whether it is there says little."""
-    try:
-        return subprocess.run([browser, "--version"], capture_output=True, timeout=60).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
 
 
 def _apt_install(package: str) -> bool:

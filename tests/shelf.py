@@ -25,9 +25,14 @@ DOCUMENTS = {
 class MemoryOriginals:
     def __init__(self) -> None:
         self.stored: dict[str, tuple[bytes, str, str, str]] = {}
+        self.puts = 0
 
     async def put(self, document_id: str, data: bytes, *, title: str, media_type: str, name: str) -> None:
+        self.puts += 1
         self.stored[document_id] = (data, title, media_type, name)
+
+    async def has(self, document_id: str) -> bool:
+        return document_id in self.stored
 
     async def delete(self, document_id: str) -> None:
         self.stored.pop(document_id, None)

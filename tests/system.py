@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +104,8 @@ def system(
     """
     counts = {"retriever": 1, "generator": 1, "tools": 1, "gateway": 1, **(replicas or {})}
     with contextlib.ExitStack() as stack:
+        if documents is not None:
+            _lay_out(documents, folder)
         nats = stack.enter_context(nats_server(folder / "nats"))
         milvus = stack.enter_context(milvus_lite(folder / "milvus"))
         erp = free_port()
@@ -120,8 +126,6 @@ def system(
             ]
         for number in range(counts["gateway"]):
             one.gateways.append(stack.enter_context(start_gateway(one, number)))
-        if documents is not None:
-            ingest(one, documents)
         wait_until(lambda: _complete(one, counts), "all workers are alive", within_s=60)
         yield one
 
@@ -142,10 +146,24 @@ def start_gateway(one: System, number: int, **settings: str) -> Iterator[int]:
         yield port
 
 
-def ingest(one: System, *paths: Path) -> None:
-    argv = [sys.executable, "-m", "services.cli", "ingest", *map(str, paths)]
-    with running(argv, one.folder / "ingest.log", one.env) as process:
-        assert process.popen.wait(120) == 0, process.text()
+@functools.cache
+def _ingested(documents: Path) -> Path:
+    """A folder with the servers' data after these documents were ingested; made once in a test process."""
+    folder = Path(tempfile.mkdtemp(prefix="baton-documents-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with nats_server(folder / "nats") as nats, milvus_lite(folder / "milvus") as milvus:
+        env = {"BATON_NATS_URL": nats.url, "BATON_MILVUS_URI": milvus.uri}
+        argv = [sys.executable, "-m", "services.cli", "ingest", str(documents)]
+        with running(argv, folder / "ingest.log", env) as process:
+            assert process.popen.wait(120) == 0, process.text()
+    return folder
+
+
+def _lay_out(documents: Path, folder: Path) -> None:
+    """Give the servers that will start in `folder` the data of an ingestion."""
+    ingested = _ingested(documents)
+    for part in ("nats/js", "milvus/data"):
+        shutil.copytree(ingested / part, folder / part)
 
 
 def workers_alive(port: int) -> dict[str, int]:

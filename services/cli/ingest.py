@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from services.retriever.ingest import Library
     from services.retriever.report import Progress as Step
     from services.retriever.report import Report
+    from services.retriever.schema import DocumentInfo
 
 _SHOWN_SKIPPED = 10
 _CONNECT_TIMEOUT_S = 10.0
@@ -114,14 +115,7 @@ async def _list(*, as_json: bool) -> int:
     if not documents:
         print("No documents yet. Add some with: baton ingest PATH")
         return 0
-    table = Table("id", "name", "title", "passages", "ingested", box=None, pad_edge=False)
-    for info in documents:
-        when = datetime.fromtimestamp(info.ingested_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-        passages = str(info.passages) if info.passages else "incomplete"
-        table.add_row(info.document_id, Text(info.name), Text(info.title), passages, when)
-    console = Console()
-    # Where no terminal sets a width, ids and names must not be cut.
-    console.print(table, width=None if console.is_terminal else 400, soft_wrap=not console.is_terminal)
+    _print_documents(documents)
     return 0
 
 
@@ -171,6 +165,25 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Step], None]]:
                 bar.update(task, completed=step.done, total=step.total)
 
             yield show
+
+
+def _print_documents(documents: list[DocumentInfo]) -> None:
+    """A table as wide as the terminal; where there is none, lines of fields between tabs, with nothing cut off."""
+    columns = ("id", "name", "title", "passages", "ingested")
+    rows = []
+    for info in documents:
+        when = datetime.fromtimestamp(info.ingested_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        rows.append((info.document_id, info.name, info.title, str(info.passages or "incomplete"), when))
+    console = Console()
+    if not console.is_terminal:
+        print(*("\t".join(row) for row in [columns, *rows]), sep="\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
+    for row in rows:
+        table.add_row(*(Text(field) for field in row))
+    console.print(table)
 
 
 def _report_map(report: Report) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .readiness import NotReady, answers_ok, listens, speaks_nats, until_ready
 from .shown import Importance
 from .supervisor import Command, GaveUp, Supervisor
 
-READY_S = 60.0
+READY_S = 120.0
 EXTERNAL_S = 5.0
 STOP_ORDER = (("gateway",), ("retriever", "generator", "tools"), ("erp", "milvus"), ("nats",))
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")

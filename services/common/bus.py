@@ -73,6 +73,11 @@ class Bus:
     def connected(self) -> bool:
         return bool(self.client.is_connected)
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and made again."""
+        return int(self.client.stats["reconnects"])
+
     def address(self, key: str) -> LogAddress:
         return subjects.address(key, self.settings.shards)
 
@@ -219,6 +224,21 @@ class Bus:
         except (nats.errors.Error, TimeoutError) as error:
             raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
         return found.data or b"", found.info.description or ""
+
+    async def has_object(self, name: str) -> bool:
+        """Whether something is kept under `name`; its data is not read.
+
+        Raises:
+            Unconfirmed
+        """
+        try:
+            bucket = await self._bucket()
+            await asyncio.wait_for(bucket.get_info(name), OBJECT_TIMEOUT_S)
+        except NotFoundError:
+            return False
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
+        return True
 
     async def delete_object(self, name: str) -> None:
         """Forget what is kept under `name`; nothing there is no error.

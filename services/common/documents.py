@@ -45,6 +45,10 @@ class Documents:
         data, description = await self._bus.get_described_object(PREFIX + document_id)
         return StoredDocument(data, msgspec.json.decode(description, type=DocumentMeta))
 
+    async def has(self, document_id: str) -> bool:
+        """Whether an original is kept. Raises Unconfirmed."""
+        return await self._bus.has_object(PREFIX + document_id)
+
     async def delete(self, document_id: str) -> None:
         """Forget an original; one that is not there is no error. Raises Unconfirmed."""
         await self._bus.delete_object(PREFIX + document_id)

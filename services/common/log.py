@@ -261,3 +261,17 @@ async def push_ref(bus: Bus, ref: WorkRef, tries: int = 5) -> None:
                 raise
             await asyncio.sleep(0.05 * 2**attempt * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")
+
+
+async def publish_again(bus: Bus, at: LogAddress) -> None:
+    """If the log ends in a hand-off, put its reference into the queue once more: its writer may have died before.
+
+    Harmless where it is there already, by the message id or because the log refuses the second of two holders.
+
+    Raises:
+        Full, Unconfirmed, codec.WireError
+    """
+    tail = await read_tail(bus, at)
+    if tail is not None and tail.final.handoff is not None:
+        stage, seq = tail.final.handoff.stage, tail.final.seq
+        await push_ref(bus, WorkRef(stage=stage, key=at.key, shard=at.shard, seq=seq))

@@ -40,6 +40,7 @@ class Puller:
         self._inbox = bus.client.new_inbox()
         self._open: dict[str, tuple[int, float]] = {}  # reply subject -> items still to come, when it ends
         self._number = 0
+        self._reconnects = 0
         self._wake = asyncio.Event()
         self._subscription: Subscription | None = None
 
@@ -67,6 +68,10 @@ class Puller:
 
     async def _pull(self) -> None:
         now = time.monotonic()
+        if (reconnects := self._bus.reconnects) != self._reconnects:
+            # What was asked of the old connection, the server has forgotten.
+            self._reconnects = reconnects
+            self._open.clear()
         self._open = {reply: (left, ends) for reply, (left, ends) in self._open.items() if ends > now and left > 0}
         wanted = self._free() - sum(left for left, _ in self._open.values())
         if wanted <= 0 or not self._bus.connected:

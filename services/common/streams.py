@@ -171,8 +171,10 @@ async def ensure_consumer(bus: Bus, stage: str, ack_wait_s: float, concurrency: 
     while True:
         try:
             try:
-                await js.consumer_info(subjects.WORK_STREAM, name)
+                existing = await js.consumer_info(subjects.WORK_STREAM, name)
             except NotFoundError:
+                existing = None
+            if existing is None or existing.config.ack_wait != ack_wait_s:
                 await js.add_consumer(subjects.WORK_STREAM, config)
             return
         except (TimeoutError, APIError, NatsError) as error:

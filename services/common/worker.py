@@ -35,7 +35,7 @@ from .bus import Bus, Full, Unconfirmed
 from .config import WorkerSettings
 from .errors import ServiceError
 from .job import Handler
-from .log import LogWriter, end_log, make_handoff, open_handoff, push_ref, read_log, read_tail
+from .log import LogWriter, end_log, make_handoff, open_handoff, publish_again, push_ref, read_log, read_tail
 from .logs import request_context
 from .presence import announce
 from .queue import Lease, Puller
@@ -220,7 +220,10 @@ class Worker:
             deliveries=lease.deliveries - 1,
             at_ms=now_ms(),
         )
-        await self._bus.store(subjects.dead_subject(self._stage), codec.encode(dead))
+        try:
+            await self._bus.store(subjects.dead_subject(self._stage), codec.encode(dead))
+        except Full:
+            log.error("%s is full: this item is not kept", subjects.DEAD_STREAM)
         error = Error(code="poisoned", message="This request made every worker fail that tried it.", retryable=False)
         await end_log(self._bus, self._bus.address(ref.key), taken.item.request_id, error)
         log.error("set aside: %s", reason)
@@ -381,7 +384,7 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
         return None
     if latest.seq != ref.seq:
         if latest is position.final:
-            await push_ref(bus, WorkRef(stage=latest.handoff.stage, key=ref.key, shard=at.shard, seq=latest.seq))
+            await publish_again(bus, at)
         return None
     try:
         item = await open_handoff(bus, latest.handoff)

@@ -160,8 +160,6 @@ class Connection:
     def _show(self, request_id: str, frame: LogFrame) -> None:
         metrics.FRAMES.inc()
         shown = codec.client_map(request_id, frame)
-        if frame.seq < 0:
-            del shown["seq"], shown["timestamp"]
         self._outbox.put(shown)
 
     async def _finish(self, close: Close | None) -> None:

@@ -28,7 +28,7 @@ from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.config import GatewaySettings
 from services.common.errors import ServiceError
-from services.common.log import LogWriter, end_log, make_handoff, push_ref, read_tail
+from services.common.log import LogWriter, end_log, make_handoff, publish_again, push_ref, read_tail
 from services.common.presence import Presence
 from services.common.worker import now_ms
 
@@ -81,7 +81,8 @@ class Requests:
                 await follower.listen()
                 if not await self._create(accepted, item):
                     follower.attach()
-        except (Unconfirmed, TimeoutError):
+                    await publish_again(self._bus, at)
+        except (Unconfirmed, Full, TimeoutError):
             await follower.close()
             raise ServiceError(
                 "overloaded", "The message bus does not answer; try again.", retryable=True, retry_after_ms=2_000
@@ -115,7 +116,8 @@ class Requests:
                 follower.over.set()
                 return follower
             await follower.listen()
-        except (Unconfirmed, codec.WireError):
+            await publish_again(self._bus, at)
+        except (Unconfirmed, Full, codec.WireError):
             raise ServiceError("overloaded", "The message bus does not answer; try again.", retryable=True) from None
         self._follow(follower)
         return follower

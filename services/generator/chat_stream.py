@@ -251,6 +251,10 @@ class _ThoughtFilter:
     def feed(self, text: str) -> str:
         if self._state == "text":
             return text
+        if self._state == "after":
+            text = text.lstrip()
+            self._state = "text" if text else "after"
+            return text
         self._held += text
         if self._state == "start":
             begun = self._held.lstrip()
@@ -263,8 +267,8 @@ class _ThoughtFilter:
         if not closed:
             self._held = self._held[-len(self._CLOSE) :]
             return ""
-        self._held = after.lstrip()
-        return self._give()
+        self._held, self._state = "", "after"
+        return self.feed(after)
 
     def flush(self) -> str:
         return "" if self._state == "thought" else self._give()

@@ -6,12 +6,7 @@ asked again, at most `_MAX_REPAIRS` times, inside the same turn. If it does not 
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import random
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -22,23 +17,14 @@ from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
 from services.common.settings import SettingsError
 
-from . import llm_errors
-from .chat_stream import BadStream, ChatTurn, ParsedCall, ServerError
+from .chat_server import ChatServer
+from .chat_stream import ChatTurn, ParsedCall
 from .port import Calls, Event, Finish, Generator, Prompt, Text
 from .prompting import Message, Prompts, load_prompts, tool_definitions
-from .sse import EventTooLarge, SseParser
 from .tokens import estimate_tokens
 
 _MAX_REPAIRS = 2
-_MAX_ATTEMPTS = 4
-_FIRST_PAUSE_S = 0.25
 _CONNECT_TIMEOUT_S = 10.0
-# A server that has told its finish reason may still send the usage; who keeps the stream open is not waited for.
-_AFTER_FINISH_S = 2.0
-_MAX_ERROR_BODY = 64 * 1024
-_MAX_PLAIN_BODY = 8 * 1024 * 1024
-
-log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -60,23 +46,16 @@ async def open_generator(settings: GeneratorSettings) -> AsyncIterator[Generator
     timeout = httpx.Timeout(None, connect=min(_CONNECT_TIMEOUT_S, settings.first_token_timeout_s))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
     async with httpx.AsyncClient(timeout=timeout, limits=limits) as client:
-        yield OpenAIChat(client, settings, prompts)
+        yield OpenAIChat(ChatServer(client, settings), settings.llm_model, prompts)
 
 
 class OpenAIChat:
-    """Args:
-    client: without time-outs for reading; the settings' own are used. Closed by whoever opened it.
-    """
+    """Makes prompts into requests, and what comes back into the port's events."""
 
-    def __init__(self, client: httpx.AsyncClient, settings: GeneratorSettings, prompts: Prompts) -> None:
-        self._client = client
-        self._settings = settings
+    def __init__(self, server: ChatServer, model: str, prompts: Prompts) -> None:
+        self._server = server
+        self._model = model
         self._prompts = prompts
-        base = settings.llm_url.rstrip("/").removesuffix("/chat/completions")
-        self._url = f"{base}/chat/completions"
-        # Optional fields that this server has refused; they are not sent again.
-        self._refused: set[str] = set()
-        self._random = random.Random()
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
         messages = self._prompts.messages(prompt)
@@ -85,7 +64,7 @@ class OpenAIChat:
         for _ in range(1 + _MAX_REPAIRS):
             said: list[str] = []
             turn = ChatTurn()
-            async with aclosing(self._stream(self._body(prompt, messages))) as pieces:
+            async with aclosing(self._server.stream(self._body(prompt, messages))) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, ChatTurn):
                         turn = piece
@@ -115,185 +94,13 @@ class OpenAIChat:
             "max_tokens": sampling.max_tokens,
             "tools": tool_definitions(prompt.tools) or None,
         }
-        body: dict[str, Any] = {"model": self._settings.llm_model, "messages": messages, "stream": True}
-        body |= {name: value for name, value in optional.items() if value is not None and name not in self._refused}
-        if sampling.max_tokens is not None and "max_tokens" in self._refused:
+        body: dict[str, Any] = {"model": self._model, "messages": messages, "stream": True}
+        body |= {
+            name: value for name, value in optional.items() if value is not None and name not in self._server.refused
+        }
+        if sampling.max_tokens is not None and "max_tokens" in self._server.refused:
             body["max_completion_tokens"] = sampling.max_tokens
         return body
-
-    async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[str | ChatTurn, None]:
-        """The pieces of one completion and, last, the whole turn. Tried again while the model has not begun and the
-        time for the first token lasts."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.first_token_timeout_s
-        attempt = 0
-        earlier: ServiceError | None = None
-        while True:
-            turn = ChatTurn()
-            try:
-                async with aclosing(self._attempt(body, turn, deadline)) as pieces:
-                    async for piece in pieces:
-                        yield piece
-                yield turn
-                return
-            except _FieldRefused as refused:
-                self._give_up_field(refused.field, body)
-            except ServiceError as failure:
-                if earlier is not None and failure.code == "model_stalled" and not turn.progress:
-                    raise earlier from None  # says more than that the time is over
-                earlier, attempt = failure, attempt + 1
-                pause = self._pause_s(failure, attempt)
-                hopeless = turn.progress or not failure.retryable or failure.code == "model_stalled"
-                if hopeless or attempt >= _MAX_ATTEMPTS or loop.time() + pause >= deadline:
-                    raise
-                await asyncio.sleep(pause)
-
-    def _pause_s(self, failure: ServiceError, attempt: int) -> float:
-        if failure.retry_after_ms is not None:
-            return failure.retry_after_ms / 1000
-        return _FIRST_PAUSE_S * float(2 ** (attempt - 1)) * self._random.uniform(0.5, 1.5)
-
-    def _give_up_field(self, field: str, body: dict[str, Any]) -> None:
-        log.warning("the language model's server does not know %s; it is not sent any more", field)
-        self._refused.add(field)
-        value = body.pop(field)
-        if field == "max_tokens":
-            body["max_completion_tokens"] = value
-
-    async def _attempt(self, body: dict[str, Any], turn: ChatTurn, deadline: float) -> AsyncGenerator[str, None]:
-        """One request. Leaving the generator closes the connection."""
-        response = await self._send(body, deadline)
-        try:
-            if response.status_code != httpx.codes.OK:
-                await self._refuse(response, body, deadline)
-            if response.headers.get("content-type", "").startswith("application/json"):
-                yield await self._plain(response, turn, deadline)
-                return
-            async with aclosing(self._read(response, turn, deadline)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            await response.aclose()
-
-    async def _send(self, body: dict[str, Any], deadline: float) -> httpx.Response:
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-        if self._settings.llm_api_key:
-            headers["Authorization"] = f"Bearer {self._settings.llm_api_key}"
-        content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        headers["Content-Type"] = "application/json"
-        request = self._client.build_request("POST", self._url, content=content, headers=headers)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._client.send(request, stream=True)
-        except TimeoutError:
-            raise llm_errors.stalled(self._settings.first_token_timeout_s, first=True) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            log.warning("cannot reach the language model's server: %s", error or type(error).__name__)
-            raise llm_errors.unreachable() from error
-
-    async def _refuse(self, response: httpx.Response, body: dict[str, Any], deadline: float) -> None:
-        """Raises what a status other than 200 means."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                text = (await _bounded(response, _MAX_ERROR_BODY)).decode("utf-8", "replace")
-        except (TimeoutError, httpx.HTTPError):
-            text = ""
-        field = llm_errors.refused_field(response.status_code, text, body)
-        if field is not None:
-            raise _FieldRefused(field)
-        log.warning("the language model's server answered HTTP %d: %s", response.status_code, self._without_key(text))
-        after = llm_errors.retry_after_ms(response.headers.get("retry-after"), time.time())
-        raise llm_errors.http_failure(response.status_code, text, after)
-
-    async def _plain(self, response: httpx.Response, turn: ChatTurn, deadline: float) -> str:
-        """A server that does not stream sends one completion as a whole."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                data = (await _bounded(response, _MAX_PLAIN_BODY)).decode("utf-8", "replace")
-        except TimeoutError:
-            raise llm_errors.stalled(self._settings.first_token_timeout_s, first=True) from None
-        except httpx.HTTPError:
-            raise llm_errors.cut_off() from None
-        return self._fed(turn, data) + turn.flush()
-
-    async def _read(self, response: httpx.Response, turn: ChatTurn, deadline: float) -> AsyncGenerator[str, None]:
-        loop = asyncio.get_running_loop()
-        parser = SseParser()
-        body = response.aiter_bytes()
-        ended = False
-        while not ended:
-            received = await self._next(body, turn, deadline)
-            ended = received is None
-            try:
-                events = list(parser.finish() if received is None else parser.feed(received))
-            except EventTooLarge as error:
-                log.warning("the language model's server: %s", error)
-                raise llm_errors.not_understood() from None
-            for data in events:
-                if data.strip() == "[DONE]":
-                    turn.finished = turn.finished or "stop"
-                    ended = True
-                    break
-                before = turn.progress
-                text = self._fed(turn, data)
-                if text:
-                    yield text
-                if turn.progress != before:
-                    deadline = loop.time() + self._settings.token_timeout_s
-            if turn.finished:
-                deadline = min(deadline, loop.time() + _AFTER_FINISH_S)
-        if rest := turn.flush():
-            yield rest
-        if not turn.finished:
-            raise llm_errors.cut_off() if turn.progress else llm_errors.not_understood()
-
-    async def _next(self, body: AsyncIterator[bytes], turn: ChatTurn, deadline: float) -> bytes | None:
-        """The next bytes, or None at the end of what there is to wait for."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await anext(body, None)
-        except TimeoutError:
-            if turn.finished:
-                return None
-            first = turn.progress == 0
-            seconds = self._settings.first_token_timeout_s if first else self._settings.token_timeout_s
-            raise llm_errors.stalled(seconds, first=first) from None
-        except (httpx.HTTPError, OSError):
-            if turn.finished:
-                return None
-            raise llm_errors.cut_off() from None
-
-    def _fed(self, turn: ChatTurn, data: str) -> str:
-        try:
-            return turn.feed(json.loads(data))
-        except ServerError as error:
-            log.warning("the language model's server reported: %s", self._without_key(str(error)))
-            raise llm_errors.stream_failure(error.error) from None
-        except (BadStream, ValueError, RecursionError) as error:
-            log.warning("the language model's server sent no chat completion: %s", self._without_key(str(error)))
-            raise llm_errors.not_understood() from None
-
-    def _without_key(self, text: str) -> str:
-        key = self._settings.llm_api_key
-        return (text.replace(key, "***") if key else text)[:500]
-
-
-class _FieldRefused(Exception):
-    """The server does not know an optional field of the request."""
-
-    def __init__(self, field: str) -> None:
-        super().__init__(field)
-        self.field = field
-
-
-async def _bounded(response: httpx.Response, most: int) -> bytes:
-    """The body, or its first `most` bytes."""
-    body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) >= most:
-            break
-    return bytes(body[:most])
 
 
 def _repair_messages(said: str, calls: Sequence[ParsedCall]) -> list[Message]:

@@ -8,12 +8,12 @@ from baton_proto.messages import Language, ToolCall
 
 
 def generating(language: Language) -> str:
-    return "正在撰写回答…" if language == "zh" else "Writing the answer…"
+    return "正在撰写回答…" if language == "zh" else "Writing the answer"
 
 
 def calling(calls: Sequence[ToolCall], language: Language) -> str:
     names = list(dict.fromkeys(call.name for call in calls))
-    return f"正在调用 {'、'.join(names)}…" if language == "zh" else f"Calling {', '.join(names)}…"
+    return f"正在调用 {'、'.join(names)}…" if language == "zh" else f"Calling {', '.join(names)}"
 
 
 def not_served(name: str, language: Language) -> str:

@@ -7,12 +7,10 @@ unless `finish` is called.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 MAX_EVENT_BYTES = 1024 * 1024
 
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -40,21 +38,18 @@ class SseParser:
         Raises:
             EventTooLarge: an event is over `max_bytes`.
         """
-        scanned = max(0, len(self._rest) - 1)
         body = self._rest + body if self._rest else body
         if not self._begun:
             if len(body) < len(_BOM) and _BOM.startswith(body):
                 self._rest = body
                 return
-            self._begun, body, scanned = True, body.removeprefix(_BOM), 0
-        start = 0
-        for end in _LINE_END.finditer(body, scanned):
-            if end[0] == b"\r" and end.end() == len(body):
-                break  # its \n may come next
-            if data := self._line(body[start : end.start()]):
+            self._begun, body = True, body.removeprefix(_BOM)
+        lines = body.splitlines(keepends=True)
+        # A line that has not ended stays for later; so does one that ends in \r, whose \n may come next.
+        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        for line in lines:
+            if data := self._line(line.rstrip(b"\r\n")):
                 yield data
-            start = end.end()
-        self._rest = body[start:]
         self._check(len(self._rest))
 
     def finish(self) -> Iterator[str]:

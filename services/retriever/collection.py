@@ -15,11 +15,13 @@ from services.common.errors import ServiceError
 
 from .connection import COLLECTION_MISSING, COLLECTION_RELEASED, Connection
 from .schema import (
+    BLANK_ID,
     DENSE,
     DOCUMENT_FIELDS,
     PASSAGE_FIELDS,
     SPARSE,
     DocumentInfo,
+    blank_row,
     collection_schema,
     index_params,
     to_document,
@@ -91,7 +93,7 @@ class Collection:
         rows = await self._run(call, self._timeout_s, missing=[])
         # Milvus Lite gives BM25 scores with a minus sign. A score of zero means that no word was found.
         hits = [Hit(str(row["id"]), abs(float(row["distance"])), dict(row["entity"])) for row in rows]
-        return sorted((hit for hit in hits if hit.score > 0), key=lambda hit: -hit.score)
+        return sorted((hit for hit in hits if hit.score > 0 and hit.id != BLANK_ID), key=lambda hit: -hit.score)
 
     async def dimension(self) -> int | None:
         """Length of the dense vectors; None where the collection has none or is not there."""
@@ -164,19 +166,22 @@ class Collection:
 
         await self._run(call, WRITE_TIMEOUT_S, missing=None)
 
-    async def settle(self, row: dict[str, Any]) -> None:
-        """Tidy up after an ingestion whose last row was `row`. Only Milvus Lite needs it; elsewhere it does nothing.
+    async def settle(self) -> None:
+        """Tidy up after an ingestion. Only Milvus Lite needs it; elsewhere it does nothing.
 
-        Lite weighs words within each segment alone, so a document in a small segment of its own is ranked far too low.
-        It merges segments once there are four of like size: writing a row again and flushing, four times, leads there.
+        Lite knows how rare a word is for each segment alone, so a document in a small segment of its own is ranked far
+        too low. It merges segments of like size once there are four: four flushes, each with a blank row to write,
+        lead there. (Rows written later than the first flush may stay outside; hence blank ones.)
         """
+        dimension = await self.dimension()
 
         def call(client: MilvusClient, timeout: float) -> None:
             if "lite" not in str(client.get_server_version(timeout=timeout)):
                 return
             for _ in range(_LITE_SEGMENTS):
-                client.upsert(self._name, data=[row], timeout=timeout)
+                client.upsert(self._name, data=[blank_row(dimension)], timeout=timeout)
                 client.flush(self._name, timeout=timeout)
+            client.delete(self._name, ids=[BLANK_ID], timeout=timeout)
 
         await self._run(call, WRITE_TIMEOUT_S)
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import grpc
@@ -22,6 +23,7 @@ from services.common.errors import ServiceError
 T = TypeVar("T")
 THREADS = 16
 CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
 COLLECTION_MISSING = 100
 COLLECTION_RELEASED = 101
 _CONNECT_FAILED = 2
@@ -37,7 +39,8 @@ _CHANNEL = {
     # up to two minutes because an old one has failed before.
     "grpc.use_local_subchannel_pool": 1,
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 100,
+    # In spite of its name this is the time that one attempt to connect is given.
+    "grpc.min_reconnect_backoff_ms": 3_000,
     "grpc.max_reconnect_backoff_ms": 1_000,
 }
 
@@ -84,9 +87,11 @@ class Connection:
     async def close(self) -> None:
         """Give the connection up; calls that still run end with it."""
         client, self._client = self._client, None
-        if client is not None:
-            await asyncio.get_running_loop().run_in_executor(self._pool, client.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if client is not None:
+            # Not in the pool: all its threads may be waiting for a Milvus that hangs, and this is what ends their wait.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(client.close), CLOSE_TIMEOUT_S)
 
     def _attempt(self, call: Callable[[MilvusClient, float], T], deadline: float) -> T:
         client = self._connected(deadline)

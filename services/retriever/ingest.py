@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from services.common.config import RetrieverSettings
@@ -32,9 +32,11 @@ _DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Originals(Protocol):
-    """Where the files themselves are kept, for the links behind the sources. Both are idempotent."""
+    """Where the files themselves are kept, for the links behind the sources. All of it is idempotent."""
 
     async def put(self, document_id: str, data: bytes, *, title: str, media_type: str, name: str) -> None: ...
+
+    async def has(self, document_id: str) -> bool: ...
 
     async def delete(self, document_id: str) -> None: ...
 
@@ -78,19 +80,18 @@ class Library:
         await writer.prepare()
         self._known = {info.document_id: info for info in await self.collection.documents()}
         outcomes: list[Outcome] = []
-        last_row: dict[str, Any] | None = None
         for entry in found:
             if isinstance(entry, PassedOver):
                 outcome = Outcome(str(entry.path), "failed" if entry.wrong else "skipped", entry.reason)
             else:
-                outcome, row = await self._file(entry, metadata or {}, writer)
-                last_row = row or last_row
+                outcome = await self._file(entry, metadata or {}, writer)
             outcomes.append(outcome)
             if on_progress is not None:
                 on_progress(Progress(len(outcomes), len(found), outcome))
-        if last_row is not None:
-            await persistently(lambda: self.collection.settle(last_row))
-        return Report(outcomes, time.monotonic() - started)
+        report = Report(outcomes, time.monotonic() - started)
+        if report.of("added", "replaced"):
+            await persistently(self.collection.settle)
+        return report
 
     async def documents(self) -> list[DocumentInfo]:
         """All documents, by name."""
@@ -105,10 +106,7 @@ class Library:
         await self._forget(document_id)
         return True
 
-    async def _file(
-        self, source: SourceFile, metadata: Mapping[str, Any], writer: PassageWriter
-    ) -> tuple[Outcome, dict[str, Any] | None]:
-        """Ingest one file. Returns the first row that was written, if any was."""
+    async def _file(self, source: SourceFile, metadata: Mapping[str, Any], writer: PassageWriter) -> Outcome:
         path = str(source.path)
         older = [info for info in self._known.values() if info.name == source.name]
         try:
@@ -119,20 +117,22 @@ class Library:
             if there is not None:
                 # A run that was cut off may have left the version before.
                 await self._forget_all(info for info in older if info.document_id != there.document_id)
+                if not await self.originals.has(there.document_id):  # kept in memory, and lost with it
+                    await self._keep(there, data)
                 same = there.name == source.name
                 reason = "" if same else f"same content as {there.name}"
                 status: Status = "unchanged" if same else "duplicate"
-                return Outcome(path, status, reason, there.document_id, there.passages), None
+                return Outcome(path, status, reason, there.document_id, there.passages)
             document = await asyncio.to_thread(extract, source.path.name, data)
             info = _info(document_id, source.name, document, content_hash, len(data), metadata)
             passages = await asyncio.to_thread(_passages, info, document, self.settings.chunk_chars)
         except BadDocument as error:
-            return Outcome(path, "failed", str(error)), None
-        await self.originals.put(document_id, data, title=info.title, media_type=info.media_type, name=source.path.name)
-        row = await writer.write(passages)
+            return Outcome(path, "failed", str(error))
+        await self._keep(info, data)
+        await writer.write(passages)
         self._known[document_id] = replace(info, passages=len(passages))
         await self._forget_all(info for info in older if info.document_id != document_id)
-        return Outcome(path, "replaced" if older else "added", "", document_id, len(passages)), row
+        return Outcome(path, "replaced" if older else "added", "", document_id, len(passages))
 
     def _there(self, document_id: str, content_hash: str, name: str) -> DocumentInfo | None:
         """The whole document that a file would become, or, for a name that is new, one of the same content."""
@@ -143,6 +143,10 @@ class Library:
             return None
         same = (info for info in self._known.values() if info.content_hash == content_hash and info.passages)
         return next(same, None)
+
+    async def _keep(self, info: DocumentInfo, data: bytes) -> None:
+        name = PurePosixPath(info.name).name
+        await self.originals.put(info.document_id, data, title=info.title, media_type=info.media_type, name=name)
 
     async def _forget_all(self, documents: Iterable[DocumentInfo]) -> None:
         for info in documents:

@@ -21,6 +21,7 @@ from .port import Retriever, SearchRequest
 
 log = logging.getLogger(__name__)
 _WARM_UP = "warm up 预热"
+_WARM_UP_PAUSE_S = 2.0
 
 
 @asynccontextmanager
@@ -81,7 +82,15 @@ def _passage(n: int, hit: Hit) -> Passage:
 
 
 async def _warm_up(collection: Collection) -> None:
-    try:
-        await collection.search(_WARM_UP, None, 1, "")
-    except ServiceError as error:
-        log.warning("not ready to search yet: %s", error)
+    """Search until that works; how it fails is told once."""
+    told = False
+    while True:
+        try:
+            await collection.search(_WARM_UP, None, 1, "")
+        except ServiceError as error:
+            if not told:
+                log.warning("not ready to search yet: %s", error)
+            told = True
+        else:
+            return
+        await asyncio.sleep(_WARM_UP_PAUSE_S)

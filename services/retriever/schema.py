@@ -17,6 +17,7 @@ from .search_text import search_text
 from .stop_words import CHINESE_STOP_WORDS
 
 SPARSE, DENSE = "sparse", "dense"
+BLANK_ID = "blank"
 _TEXT_BYTES = 65_535  # a VARCHAR's most bytes
 _VARCHARS = {
     "document_id": 64,
@@ -151,6 +152,13 @@ def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
     if passage.vector is not None:
         row[DENSE] = passage.vector
     return {key: _fitted(value, _VARCHARS.get(key, _TEXT_BYTES)) for key, value in row.items()}
+
+
+def blank_row(dimension: int | None) -> dict[str, Any]:
+    """A row that no search by words and no listing finds."""
+    row: dict[str, Any] = {"id": BLANK_ID, "metadata": {}, "search_text": ""}
+    row |= dict.fromkeys(_VARCHARS, "") | dict.fromkeys(_INTEGERS, -1)
+    return row if dimension is None else {**row, DENSE: [1.0] * dimension}
 
 
 def to_document(row: Mapping[str, Any]) -> DocumentInfo:

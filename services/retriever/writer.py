@@ -34,8 +34,8 @@ class PassageWriter:
             dimension = len((await self.embedder.embed(["dimension"]))[0])
         await persistently(lambda: self.collection.ensure(dimension))
 
-    async def write(self, passages: Sequence[StoredPassage]) -> dict[str, Any]:
-        """Write all passages of one document; returns the first one's row.
+    async def write(self, passages: Sequence[StoredPassage]) -> None:
+        """Write all passages of one document.
 
         The first row says how many there are. Where one batch does not hold them all, it says 0 until the others are
         known to be stored; so a document that was cut off is never taken for a whole one.
@@ -54,7 +54,6 @@ class PassageWriter:
         if total > BATCH:
             first = {**first, "passages": total}
             await persistently(lambda: self.collection.upsert([first]))
-        return first
 
     async def _put(self, passages: Sequence[StoredPassage], total: int) -> dict[str, Any]:
         first: dict[str, Any] = {}

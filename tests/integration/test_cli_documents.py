@@ -38,7 +38,7 @@ def invoke(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="baton")
     commands.register(parser.add_subparsers(required=True))
     args = parser.parse_args(argv)
-    code: int = args.handler(args)
+    code: int = args.func(args)
     return code
 
 

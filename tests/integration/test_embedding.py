@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,12 @@ from services.common.errors import ServiceError
 from services.common.settings import SettingsError
 from services.retriever import embedding
 from services.retriever.embedding import BATCH, open_embedder
+from services.retriever.milvus import open_retriever
+from services.retriever.port import SearchRequest
 from tests.servers.embeddings import DIMENSION, Embeddings, embeddings_server, vector
+from tests.servers.milvus import Milvus
 from tests.servers.processes import free_port
+from tests.shelf import ingest, settings_for, write_documents
 
 
 @pytest.fixture
@@ -104,6 +109,23 @@ def test_no_server_is_an_error_that_may_pass() -> None:
     with pytest.raises(ServiceError, match="cannot be reached") as raised:
         embed(f"http://127.0.0.1:{free_port()}/v1", ["a"])
     assert raised.value.retryable
+
+
+def test_without_the_server_questions_are_answered_by_full_text(
+    milvus: Milvus, tmp_path: Path, server: Embeddings
+) -> None:
+    settings = settings_for(
+        milvus, embedder="openai", embedding_url=server.url, embedding_model="m", timeout_s=20.0, collection="fallback"
+    )
+
+    async def scenario() -> None:
+        await ingest(settings, write_documents(tmp_path / "d"))
+        server.failures += [500] * 100
+        async with open_retriever(settings) as retriever:
+            (first, *_) = await retriever.retrieve(SearchRequest("vpn", "en", 6))
+        assert "VPN" in first.text
+
+    asyncio.run(scenario())
 
 
 def opened(**fields: Any) -> Any:

@@ -14,10 +14,15 @@ from typing import Any
 import httpx
 import jwt
 import msgpack
+import msgspec
 import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from baton_proto import subjects
+from baton_proto.messages import Done, Timings, Usage
+from services.common.job import Job
+from tests.rig import rig
 from tests.servers.nats import Nats
 from tests.servers.processes import Process, free_port, running, wait_until
 
@@ -343,3 +348,28 @@ def test_the_gateway_waits_for_nats_and_comes_back_to_it(tmp_path: Path) -> None
             with nats_server(tmp_path / "nats", nats_port):
                 wait_until(lambda: _ready(port), "ready with NATS")
             wait_until(lambda: not _ready(port), "not ready without NATS")
+
+
+def test_a_question_whose_gateway_died_before_queueing_it_is_answered_when_it_is_sent_again(
+    nats: Nats, tmp_path: Path
+) -> None:
+    async def scenario(port: int) -> None:
+        async with rig(nats.url) as one, one.worker(_finish):
+            item = one.item(request_id="again", key=subjects.request_key("anonymous", "again"))
+            item = msgspec.structs.replace(item, shard=one.bus.address(item.key).shard)
+            await one.start(item, push=False)
+            async with connected(port) as socket:
+                await receive(socket)
+                await socket.send('{"query": "q", "request_id": "again"}')
+                frames = [await receive(socket)]
+                while frames[-1]["type"] not in ("done", "error"):
+                    frames.append(await receive(socket))
+                assert [frame["type"] for frame in frames] == ["accepted", "done"]
+                assert [frame["seq"] for frame in frames] == [0, 1]
+
+    with gateway(tmp_path, nats) as (port, _):
+        asyncio.run(scenario(port))
+
+
+async def _finish(job: Job) -> None:
+    await job.finish(Done(finish_reason="stop", cited=[], citations=[], usage=Usage(), timings=Timings()))

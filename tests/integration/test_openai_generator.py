@@ -17,9 +17,9 @@ from services.common.errors import ServiceError
 from services.common.settings import SettingsError
 from services.generator.openai_chat import open_generator
 from services.generator.port import Calls, Event, Finish, Generator, Prompt, Text
+from tests.answer_job import passage
 from tests.servers.llm import CUT, DONE, HANG, ScriptedLLM, aimock, delta, event, head, scripted_llm
 from tests.servers.processes import eventually, free_port
-from tests.unit.memory_job import passage
 
 LEAVE = ToolSpec(name="leave_balance", description="Days left", parameters={"type": "object", "properties": {}})
 CLOCK = ToolSpec(name="date_time", description="Now", parameters={"type": "object", "properties": {}})

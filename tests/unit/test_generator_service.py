@@ -24,7 +24,7 @@ from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
 from services.generator.port import Calls, Event, Finish, Prompt, Text
 from services.generator.service import generate_handler
-from tests.unit.memory_job import MemoryJob, passage, work_item
+from tests.answer_job import MemoryJob, passage, work_item
 
 LEAVE = ToolSpec(name="leave_balance", description="", parameters={"type": "object"})
 CLOCK = ToolSpec(name="date_time", description="", parameters={"type": "object"})

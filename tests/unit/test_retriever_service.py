@@ -20,6 +20,7 @@ from baton_proto.messages import (
     Timings,
     WorkItem,
 )
+from baton_proto.sequencer import utc_now
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.retriever.port import SearchRequest
@@ -193,7 +194,8 @@ def test_a_hand_over_fits_into_a_message_however_much_was_found() -> None:
     assert job.next_item is not None
     assert [source.n for source in sources.sources] == [kept.n for kept in job.next_item.passages]
     assert all(len(kept.text) <= MAX_PASSAGE_CHARS for kept in job.next_item.passages)
-    handed = Sources(sources=sources.sources, handoff=Handoff(stage="generate", item=codec.item_to_map(job.next_item)))
+    handoff = Handoff(stage="generate", item=codec.item_to_map(job.next_item))
+    handed = Sources(sources=sources.sources, handoff=handoff, seq=4, timestamp=utc_now())
     codec.encode(LogEntry(request_id="r1", append_id="a", writer="w", frames=[handed]))
 
 

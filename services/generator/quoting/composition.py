@@ -9,7 +9,7 @@ from baton_proto.messages import Language, Passage
 
 from .question import Question, read_question
 from .ranking import Scored, rank_units
-from .selection import MAX_SENTENCES, Selection, select
+from .selection import MAX_SENTENCES, MIN_COVERAGE, Selection, select
 from .units import Unit, units_of
 
 _MAX_QUOTE_CHARS = 480
@@ -17,7 +17,13 @@ _HINT_COVERAGE = 0.4
 _CLOSING = tuple("。！？.!?…；;”\"'’)）")
 
 
-def quote(text: str, language: Language, passages: Sequence[Passage], most: int = MAX_SENTENCES) -> str | None:
+def quote(
+    text: str,
+    language: Language,
+    passages: Sequence[Passage],
+    most: int = MAX_SENTENCES,
+    least: float = MIN_COVERAGE,
+) -> str | None:
     """An answer out of the passages, cited, or None where they hold none.
 
     Passages in the language of the question come first; only where they do not answer are the others quoted, and that
@@ -26,14 +32,14 @@ def quote(text: str, language: Language, passages: Sequence[Passage], most: int 
     question = read_question(text, language)
     scored = rank_units(question, units_of(passages))
     home = [one for one in scored if one.unit.chinese == (language == "zh")]
-    selection = select(question, home, most)
+    selection = select(question, home, most, least)
     if selection is not None:
         return _compose(selection, question)
     foreign = [one for one in scored if one.unit.chinese != (language == "zh")]
-    selection = select(question, foreign, most)
+    selection = select(question, foreign, most, least)
     if selection is not None:
         return _other_language(language, sure=True) + _compose(selection, question)
-    if not home and foreign:
+    if not home and foreign and least == MIN_COVERAGE:
         # The words of two languages cannot be compared; what the search ranked first is the best there is to show.
         first = [one.unit for one in foreign if one.unit.rank == 0 and not one.unit.text.endswith((":", "："))][:2]
         if first:
@@ -47,11 +53,13 @@ def no_answer(text: str, language: Language, passages: Sequence[Passage]) -> str
         if language == "zh":
             return "没有找到与这个问题相关的文档，所以我无法回答。可以换一种说法，或者先导入相关的文档。"
         return "I found no documents about this, so I cannot answer. Try other words, or add documents that cover it."
-    titles = _close_titles(rank_units(read_question(text, language), units_of(passages)))
+    question = read_question(text, language)
+    titles = _close_titles(rank_units(question, units_of(passages))) if any(map(str.isalpha, question.words)) else []
     if language == "zh":
         hint = f"最接近的是{'和'.join(f'《{title}》' for title in titles)}，但其中没有明确的说明。" if titles else ""
         return f"文档里没有这个问题的答案。{hint}可以换一种说法再问一次。"
-    hint = f" The closest are {' and '.join(f'“{title}”' for title in titles)}, but they do not say." if titles else ""
+    quoted = " and ".join(f"“{title}”" for title in titles)
+    hint = f" The closest {'are' if len(titles) > 1 else 'is'} {quoted}, without a clear statement." if titles else ""
     return f"The documents do not answer this question.{hint} You could ask in other words."
 
 
@@ -93,7 +101,7 @@ def _prose(units: Sequence[Unit]) -> str:
 
 def _list(units: Sequence[Unit]) -> str:
     first = units[0]
-    lead = first.lead or (f"**{first.heading}**{_colon(first)}" if first.heading else "")
+    lead = first.lead or (f"**{first.heading}**{_colon(first).rstrip()}" if first.heading else "")
     lines = [f"{unit.number + '.' if unit.number.isdecimal() else '-'} {_cited(unit.text, unit)}" for unit in units]
     return "\n".join([*([lead, ""] if lead else []), *lines])
 
@@ -119,6 +127,8 @@ def _with_lead(unit: Unit) -> str:
 
 
 def _cited(text: str, unit: Unit) -> str:
+    if unit.kind != "sentence":
+        text = text[:1].upper() + text[1:]
     if len(text) > _MAX_QUOTE_CHARS:
         text = text[:_MAX_QUOTE_CHARS].rstrip() + "…"
     if not text.endswith(_CLOSING):

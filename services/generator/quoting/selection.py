@@ -49,14 +49,19 @@ class Selection:
     lists: frozenset[int] = frozenset()
 
 
-def select(question: Question, scored: Sequence[Scored], most: int = MAX_SENTENCES) -> Selection | None:
+def select(
+    question: Question, scored: Sequence[Scored], most: int = MAX_SENTENCES, least: float = MIN_COVERAGE
+) -> Selection | None:
     """The selection, or None where nothing answers the question.
 
     Args:
         most: sentences at most, not counting the items of a list.
+        least: share of the question's words that the best unit must hold.
     """
+    if all(word[0].isdigit() for word in question.words):
+        return None
     answering = sorted(filter(answers, scored), key=lambda one: (-one.score, one.unit.order))
-    if not answering:
+    if not answering or answering[0].coverage < least:
         return None
     if question.wants_overview:
         points = _points(question, scored, answering)
@@ -94,6 +99,8 @@ def _facts(question: Question, scored: Sequence[Scored], answering: Sequence[Sco
 def _is_near(one: Scored, best: Scored, question: Question) -> bool:
     if one is best:
         return True
+    if question.wants is not None and best.unit.kind == "sentence" and one.unit.kind == "row":
+        return False
     score = _NEAR_SCORE if question.wants is None else _NEAR_SCORE_QUANTITY
     if one.unit.document != best.unit.document:
         score = _OTHER_DOCUMENT
@@ -210,6 +217,6 @@ def _point(section: Sequence[Scored]) -> Scored:
     def worth(one: Scored) -> float:
         number = any(char.isdigit() for char in one.unit.text)
         contact = "@" in one.unit.text
-        return one.score + 0.15 * number + 0.15 * (one is section[0]) - 0.1 * (one.unit.kind == "row") - 0.3 * contact
+        return one.score + 0.25 * number + 0.15 * (one is section[0]) - 0.1 * (one.unit.kind == "row") - 0.6 * contact
 
     return max(section, key=worth)

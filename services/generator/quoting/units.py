@@ -25,8 +25,13 @@ _ITEM = re.compile(
 _QUOTE = re.compile(r"\s{0,3}>\s?")
 _RULE = re.compile(r"\s*(?:[-*_=]\s*){3,}$")
 _FENCE = re.compile(r"\s*(?:```|~~~)")
-_TABLE_RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*$")
+_TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _LEADS = re.compile(r"[:：]$")
+_RANGE = re.compile(
+    r"[<>≤≥~]?\d|(?:不满|满|不足|少于|多于|超过|至少|最多)\s*\d|"
+    r"(?:less|more|fewer|over|under|up to|from|between|at (?:least|most))\b\D{0,6}\d",
+    re.IGNORECASE,
+)
 _MAX_LINE = 4000
 _MAX_ITEM_CHARS = 360
 
@@ -192,7 +197,7 @@ def row_text(cells: Sequence[tuple[str, str]], chinese: bool) -> str:
     if not rest:
         return subject
     # "1 to 3" says nothing without its column's name; "Laptop" does.
-    if name and (any(char.isdigit() for char in subject) or len(subject) <= 2):
+    if name and (_RANGE.match(subject) or len(subject) == 1):
         blank = " " if subject[0].isascii() or name[-1].isascii() else ""
         subject = f"{name}{blank}{subject}"
     if len(rest) == 1:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import jieba  # type: ignore[import-untyped]
 import snowballstemmer
 
-from .stop_words import CHINESE_STOP, ENGLISH_STOP, PARTICLES
+from .stop_words import CHINESE_STOP, ENGLISH_STOP, PARTICLES, SAME_WORD
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _RUN = re.compile(rf"[{_CJK}]+|\d+(?:[.,:]\d+)*|[^\W\d_{_CJK}]+(?:['’][a-z]+)?")
@@ -55,7 +55,7 @@ def content_words(text: str) -> tuple[str, ...]:
             word = run.lower().replace("’", "'").removesuffix("'s")
             if word not in ENGLISH_STOP and word.replace("'", "") not in ENGLISH_STOP:
                 found.append(_stem(word))
-    return tuple(found)
+    return tuple(SAME_WORD.get(word, word) for word in found)
 
 
 def _chinese(run: str) -> list[str]:

@@ -1,0 +1,303 @@
+"""Server-sent events, and the chunks of a chat completion as different servers send them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baton_proto.messages import ToolCall, Usage
+from services.common.errors import ServiceError
+from services.generator.chat_stream import BadStream, ChatTurn, ServerError, parse_arguments
+from services.generator.llm_errors import http_failure, refused_field, retry_after_ms, stream_failure
+from services.generator.sse import EventTooLarge, SseParser
+from services.generator.tokens import estimate_tokens
+
+# --- server-sent events -----------------------------------------------------------------------------------------------
+
+
+def sse(body: bytes, *cuts: int) -> list[str]:
+    parser = SseParser()
+    ends = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
+    events = [data for start, end in itertools.pairwise(ends) for data in parser.feed(body[start:end])]
+    return [*events, *parser.finish()]
+
+
+@pytest.mark.parametrize(
+    ("body", "events"),
+    [
+        (b"data: a\n\ndata: b\n\n", ["a", "b"]),
+        (b"data:a\r\n\r\ndata: b\r\rdata:  c\n\n", ["a", "b", " c"]),
+        (b": comment\n\nevent: x\nid: 1\nretry: 5\ndata: a\n\n", ["a"]),
+        (b"data: a\ndata: b\n\n", ["a\nb"]),
+        (b"\xef\xbb\xbfdata: a\n\n", ["a"]),
+        (b"data: \xff\xe5\xb9\n\n", ["��"]),
+        (b"data: last", ["last"]),
+        (b"data: [DONE]\n", ["[DONE]"]),
+        (b"database: a\n\nda: b\n\n\n\n", []),
+        (b"", []),
+    ],
+)
+def test_events_are_read_as_the_format_says(body: bytes, events: list[str]) -> None:
+    assert sse(body) == events
+    assert sse(body, *range(len(body))) == events
+
+
+@given(st.lists(st.sampled_from([b"data: a\n", b"\r\n", b"\n", b"\r", b"data", b": x", b"\xef\xbb\xbf", b"\xe5"])))
+def test_the_cut_of_the_body_makes_no_difference(parts: list[bytes]) -> None:
+    body = b"".join(parts)
+    assert sse(body, *range(len(body))) == sse(body)
+
+
+def test_an_endless_event_is_refused() -> None:
+    parser = SseParser(max_bytes=100)
+    with pytest.raises(EventTooLarge):
+        list(parser.feed(b"data: " + b"x" * 200))
+    parser = SseParser(max_bytes=100)
+    with pytest.raises(EventTooLarge):
+        list(parser.feed(b"data: 1234567\n" * 100))
+
+
+# --- chunks -----------------------------------------------------------------------------------------------------------
+
+
+def turn_of(*deltas: dict[str, Any], finish: str | None = "stop") -> tuple[str, ChatTurn]:
+    turn = ChatTurn()
+    text = "".join(turn.feed({"choices": [{"delta": delta}]}) for delta in deltas)
+    text += turn.feed({"choices": [{"delta": {}, "finish_reason": finish}]})
+    return text + turn.flush(), turn
+
+
+def fragment(arguments: str | None = None, **fields: Any) -> dict[str, Any]:
+    function = {key: fields.pop(key) for key in ("name",) if key in fields}
+    if arguments is not None:
+        function["arguments"] = arguments
+    return {**fields, "function": function}
+
+
+def calls_of(*fragments: dict[str, Any], used: frozenset[str] = frozenset()) -> list[ToolCall]:
+    _, turn = turn_of(*({"tool_calls": [one]} for one in fragments))
+    parsed = turn.calls(0, used)
+    assert not any(one.problem for one in parsed)
+    return [one.call for one in parsed]
+
+
+EXPECTED = [
+    ToolCall(call_id="a", name="leave", arguments={"type": "年"}),
+    ToolCall(call_id="b", name="clock", arguments={}),
+]
+
+
+def test_fragments_by_index_only_are_put_together() -> None:
+    parts = [
+        fragment('{"ty', index=0, id="a", name="leave"),
+        fragment("", index=1, id="b", name="clock"),
+        fragment('pe": "年', index=0),
+        fragment("{}", index=1),
+        fragment('"}', index=0),
+    ]
+    assert calls_of(*parts) == EXPECTED
+
+
+def test_fragments_that_repeat_id_and_name_are_put_together() -> None:
+    parts = [fragment(piece, index=0, id="a", name="leave") for piece in '{"type": "年"}']
+    assert calls_of(*parts, fragment("", index=1, id="b", name="clock")) == EXPECTED
+
+
+def test_whole_calls_without_an_index_stay_apart() -> None:
+    parts = [fragment('{"type": "年"}', id="a", name="leave"), fragment(id="b", name="clock")]
+    assert calls_of(*parts) == EXPECTED
+    reused = [fragment('{"type": "年"}', index=0, id="a", name="leave"), fragment(index=0, id="b", name="clock")]
+    assert calls_of(*reused) == EXPECTED
+
+
+def test_fragments_without_index_or_id_belong_to_the_call_before() -> None:
+    parts = [fragment('{"type"', id="a", name="leave"), fragment(': "年"}'), fragment("", id="b", name="clock")]
+    assert calls_of(*parts) == EXPECTED
+
+
+def test_calls_without_an_id_get_one_and_ids_are_never_used_twice() -> None:
+    parts = [fragment("{}", index=0, name="x"), fragment("{}", index=1, name="y")]
+    assert [call.call_id for call in calls_of(*parts)] == ["call_0_0", "call_0_1"]
+    again = calls_of(fragment("{}", index=0, id="a", name="x"), used=frozenset({"a"}))
+    assert again[0].call_id not in ("", "a")
+
+
+def test_arguments_as_an_object_are_taken() -> None:
+    _, turn = turn_of({"tool_calls": [{"id": "a", "function": {"name": "x", "arguments": {"n": 1}}}]})
+    assert turn.calls(0, frozenset())[0].call.arguments == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("raw", "arguments"), [("", {}), ("  ", {}), ("null", {}), ('{"a": 1}', {"a": 1}), ('"{\\"a\\": 1}"', {"a": 1})]
+)
+def test_arguments_that_can_be_read(raw: str, arguments: dict[str, Any]) -> None:
+    assert parse_arguments(raw) == (arguments, "")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "{",
+        "[1]",
+        "3",
+        "nonsense",
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 99999999999999999999}',
+        '{"a": "\\ud83d"}',
+        '{"a":' * 40 + "1" + "}" * 40,
+        "[" * 100_000,
+    ],
+)
+def test_arguments_that_cannot_travel_on_are_a_problem(raw: str) -> None:
+    arguments, problem = parse_arguments(raw)
+    assert arguments == {}
+    assert problem
+
+
+def test_too_many_or_too_large_calls_are_refused() -> None:
+    with pytest.raises(BadStream):
+        turn_of({"tool_calls": [fragment("{}", id=str(n), name="x") for n in range(100)]})
+    with pytest.raises(BadStream):
+        turn_of(*({"tool_calls": [fragment("x" * 10_000, index=0)]} for _ in range(10)))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["<think>", "a [1] b", "</think>", "\n\nHello"], "Hello"),
+        (["<th", "ink>x</thi", "nk>Hello"], "Hello"),
+        (["  \n<think>never closed"], ""),
+        (["<thin air> is", " text"], "<thin air> is text"),
+        (["Hello <think>x</think>"], "Hello <think>x</think>"),
+        (["<"], "<"),
+        (["\ud83d", "\ude00!"], "😀!"),
+        (["a\ud83d", "b"], "a�b"),
+        (["a\ud83d"], "a�"),
+        (["\ude00"], "�"),
+    ],
+)
+def test_thoughts_and_half_characters_stay_out_of_the_text(pieces: list[str], text: str) -> None:
+    assert turn_of(*({"content": piece} for piece in pieces))[0] == text
+
+
+def test_reasoning_fields_are_progress_but_no_text() -> None:
+    text, turn = turn_of({"reasoning_content": "hm"}, {"reasoning": "hm"}, {"content": None}, {"content": "Hi"})
+    assert (text, turn.progress) == ("Hi", 3)
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("content_filter", "content_filter"),
+        ("eos", "stop"),
+        ("tool_calls", "stop"),
+    ],
+)
+def test_finish_reasons_are_mapped(finish: str, reason: str) -> None:
+    assert turn_of(finish=finish)[1].reason == reason
+
+
+def test_usage_is_the_last_that_was_sent() -> None:
+    turn = ChatTurn()
+    for usage in ({"prompt_tokens": 5}, None, {"prompt_tokens": 5, "completion_tokens": 7}, {}, "x"):
+        turn.feed({"choices": [], "usage": usage})
+    assert turn.usage == Usage(prompt_tokens=5, completion_tokens=7)
+
+
+@pytest.mark.parametrize("chunk", [{}, {"choices": []}, {"choices": None}, {"choices": [{}]}, {"choices": ["x"]}])
+def test_chunks_without_a_choice_say_nothing(chunk: dict[str, Any]) -> None:
+    assert ChatTurn().feed(chunk) == ""
+
+
+def test_an_error_object_is_an_error() -> None:
+    with pytest.raises(ServerError):
+        ChatTurn().feed({"error": {"message": "no"}})
+    with pytest.raises(BadStream):
+        ChatTurn().feed([])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "delta", "content", "tool_calls", "function", "index", "id", "name", "arguments"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_no_chunk_breaks_the_reader(chunk: Any) -> None:
+    turn = ChatTurn()
+    try:
+        turn.feed(json.loads(json.dumps(chunk)))
+    except (BadStream, ServerError):
+        return
+    turn.flush()
+    turn.calls(0, frozenset())
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "retryable", "says"),
+    [
+        (401, "Incorrect API key sk-1", False, "BATON_LLM_API_KEY"),
+        (404, "model not found", False, "BATON_LLM_MODEL"),
+        (400, "maximum context length is 4096", False, "longer"),
+        (429, "insufficient_quota", False, "quota"),
+        (429, "slow down", True, "429"),
+        (500, "oops", True, "500"),
+        (400, "oops", False, "400"),
+    ],
+)
+def test_a_status_becomes_a_failure(status: int, body: str, retryable: bool, says: str) -> None:
+    error = http_failure(status, body, None)
+    assert isinstance(error, ServiceError)
+    assert (error.code, error.retryable) == ("model_failed", retryable)
+    assert says in error.message
+    assert "sk-1" not in error.message
+
+
+def test_an_error_in_the_stream_may_name_a_status() -> None:
+    assert stream_failure({"code": 429}).retryable is True
+    assert stream_failure({"message": "context length exceeded"}).retryable is False
+    assert stream_failure("what").code == "model_failed"
+
+
+def test_only_optional_fields_that_were_sent_can_be_refused() -> None:
+    assert refused_field(400, "Unknown parameter: seed", {"seed": 1}) == "seed"
+    assert refused_field(400, "Unknown parameter: seed", {}) is None
+    assert refused_field(400, "temperature must be at most 1", {"temperature": 2}) is None
+    assert refused_field(401, "unknown seed", {"seed": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("2", 2000), ("0.5", 500), ("Thu, 01 Jan 1970 00:01:40 GMT", 40_000), ("-1", None), ("soon", None), (None, None)],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, expected: int | None) -> None:
+    assert retry_after_ms(header, now_s=60.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("年假有十天", 5), ("Ten days", 2), ("a", 1), ("年 leave", 3), ("internationalization", 5)],
+)
+def test_tokens_are_estimated(text: str, tokens: int) -> None:
+    assert estimate_tokens(text) == tokens

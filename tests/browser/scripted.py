@@ -58,6 +58,7 @@ class Connection:
         self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.closed = asyncio.Event()
         self.answers_pings = True
+        self.ping = asyncio.Event()
 
     async def send(self, *frames: dict[str, Any]) -> None:
         for frame in frames:
@@ -77,6 +78,7 @@ class Connection:
             while True:
                 message = await self.socket.receive_json()
                 if message.get("type") == "ping":
+                    self.ping.set()
                     if self.answers_pings:
                         await self.send({"type": "pong"})
                 else:

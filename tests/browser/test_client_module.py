@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from tests.browser.scripted import Connection, Log, ScriptedGateway, source
 pytestmark = pytest.mark.anyio
 
 TIMING = """{ baseDelayMs: 20, maxDelayMs: 100, pauseMs: 300, stableMs: 5000, connectTimeoutMs: 2000,
-  heartbeatMs: 200, pongTimeoutMs: 200, quietMs: 60000, giveUpMs: 5000 }"""
+  heartbeatMs: 20000, pongTimeoutMs: 20000, quietMs: 60000, giveUpMs: 5000 }"""
+
+
+IMPATIENT = "{ heartbeatMs: 100, pongTimeoutMs: 1500 }"
 
 
 class Client:
@@ -245,7 +249,7 @@ async def test_a_request_can_be_attached_by_its_id_alone(client: Client) -> None
 
 
 async def test_a_dead_connection_is_noticed_and_replaced(client: Client) -> None:
-    await client.start()
+    await client.start(timing=IMPATIENT)
     connection, log = await client.ask()
     connection.answers_pings = False
     await connection.send(log.accepted())
@@ -256,9 +260,11 @@ async def test_a_dead_connection_is_noticed_and_replaced(client: Client) -> None
 
 
 async def test_a_living_connection_is_kept_through_silence(client: Client) -> None:
-    await client.start()
-    await client.ask()
-    await client.page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true), 1000))")
+    await client.start(timing="{ heartbeatMs: 100, pongTimeoutMs: 20000 }")
+    connection, _ = await client.ask()
+    for _ in range(3):
+        await asyncio.wait_for(connection.ping.wait(), 10)
+        connection.ping.clear()
     assert not client.gateway.has_new_connection()
 
 
@@ -298,9 +304,8 @@ async def test_close_codes_that_forbid_it_are_not_answered_by_coming_back(
     await connection.close(code)
     state = await client.ended()
     assert state["error"]["code"] == error
+    # Whoever waits for another attempt says so at once, by the state `reconnecting`.
     assert (await client.states())[-1]["state"] == "refused"
-    await client.page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true), 400))")
-    assert not client.gateway.has_new_connection()
 
 
 async def test_a_leaving_replica_is_replaced_at_once(client: Client) -> None:

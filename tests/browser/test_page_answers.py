@@ -105,6 +105,36 @@ async def test_cited_and_uncited_sources_are_told_apart_at_the_end(talk: Talk) -
     await expect(talk.page.panel).to_contain_text("Not cited in the answer")
 
 
+async def test_passages_of_one_document_are_told_apart_by_their_words(talk: Talk) -> None:
+    passages = [
+        source(1, "Leave policy", "## Days\n\nTen days.", document_id="leave"),
+        source(2, "Leave policy", "## Carrying over\n\nFive days.", document_id="leave"),
+    ]
+    turn = await talk.answer("Ten days [1], five carry over [2].", 1, 2, sources=passages)
+    await expect(turn.sources.locator(".excerpt")).to_have_text(["Days · Ten days.", "Carrying over · Five days."])
+
+
+async def test_a_table_becomes_a_table(talk: Talk) -> None:
+    turn = await talk.answer(
+        "| City | Limit [1] |\n| --- | ---: |\n| Beijing | **600** |\n| x | y |\n\nafter", 1, sources=[LEAVE]
+    )
+    await expect(turn.answer.locator("th")).to_have_text(["City", "Limit 1"])
+    await expect(turn.answer.locator("td")).to_have_text(["Beijing", "600", "x", "y"])
+    await expect(turn.answer.locator("p")).to_have_text("after")
+
+
+async def test_a_long_tool_result_opens_on_demand(talk: Talk) -> None:
+    turn, log = await talk.ask()
+    log.accepted()
+    log.tool_call("search", {})
+    log.tool_result("line\n" * 100)
+    await talk.connection.send(*log[:])
+    result = turn.steps.locator("details.result")
+    await expect(result.locator("pre")).to_be_hidden()
+    await result.locator("summary").click()
+    await expect(result.locator("pre")).to_be_visible()
+
+
 async def test_a_number_without_a_source_stays_text(talk: Talk) -> None:
     turn = await talk.answer("Ten [1] or eleven [9], see [1, 2] and 【2】.", 1, sources=[LEAVE, HANDBOOK])
     await expect(turn.answer.locator("button.cite")).to_have_text(["1", "1", "2", "2"])

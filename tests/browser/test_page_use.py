@@ -149,7 +149,7 @@ async def test_an_answer_has_structure_and_names(talk: Talk) -> None:
             - heading "Sources" [level=3]
             - list:
               - listitem:
-                - button "1 Leave policy"
+                - button "1 Leave policy Ten days."
             - group
           - button "Copy answer"
         """

@@ -804,7 +804,10 @@ export class BatonClient extends EventTarget {
     for (const call of this.#calls.values()) {
       if (now - call.heardAt >= this.timing.quietMs) this.#check(call);
     }
-    const due = this.#pingedAt === null ? this.#heardAt + heartbeat : this.#pingedAt + this.timing.pongTimeoutMs;
+    const due =
+      this.#pingedAt === null
+        ? this.#heardAt + heartbeat
+        : Math.min(this.#pingedAt + this.timing.pongTimeoutMs, now + heartbeat);
     this.#watchTimer = setTimeout(() => this.#watch(), Math.max(10, due - now));
   }
 }

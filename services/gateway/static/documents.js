@@ -8,6 +8,7 @@ import { t } from "./i18n.js";
 
 const FRAGMENT_CHARS = 48;
 const LEAST_CHARS = 4;
+const ENOUGH = 24;
 const MAX_SNIPPET = 500;
 
 /**
@@ -21,16 +22,23 @@ export function originalUrl(source) {
 }
 
 /**
- * `#:~:text=…` for the first line of a passage that is long enough, or nothing. A browser only matches whole words
+ * `#:~:text=…` for the first line of a passage that says enough, or nothing. A browser only matches whole words
  * inside one block of the page, and the page shows no Markdown marks, so both are cut away.
  * @param {string} snippet
  */
 export function textFragment(snippet) {
-  for (const line of snippet.slice(0, MAX_SNIPPET).split("\n")) {
-    const words = firstWords(plainLine(line));
-    if (words.length >= LEAST_CHARS) return `#:~:text=${encodeURIComponent(words).replaceAll("-", "%2D")}`;
-  }
-  return "";
+  const lines = snippet
+    .slice(0, MAX_SNIPPET)
+    .split("\n")
+    .map((line) => firstWords(plainLine(line)));
+  // Rather the passage's text than its heading, which may come more than once.
+  const words = lines.find((line) => width(line) >= ENOUGH) ?? lines.find((line) => line.length >= LEAST_CHARS);
+  return words ? `#:~:text=${encodeURIComponent(words).replaceAll("-", "%2D")}` : "";
+}
+
+/** Room that a text takes, in Latin letters; a Chinese character takes two. @param {string} text */
+function width(text) {
+  return text.length + (text.match(/\p{Script=Han}/gu)?.length ?? 0);
 }
 
 /** @param {string} line */
@@ -67,7 +75,7 @@ export async function openWithToken(source, token, failed) {
     const response = await fetch(url, { headers: { Authorization: `Bearer ${token}` } });
     if (!response.ok) throw new Error(failureText(response.status));
     const blob = await response.blob();
-    if (tab) showBlob(tab, blob, source);
+    if (tab) showBlob(tab, blob.type.startsWith("text/html") ? await withStyles(blob) : blob, source);
   } catch (error) {
     tab?.close();
     failed(`${t("source.failed")}: ${error instanceof Error ? error.message : error}`);
@@ -78,6 +86,15 @@ export async function openWithToken(source, token, failed) {
 function failureText(status) {
   if (status === 401 || status === 403) return t("source.denied");
   return status === 404 ? t("source.missing") : `HTTP ${status}`;
+}
+
+/**
+ * The page with its style sheet named in full: an address in memory has nothing that `/static/…` could be relative to.
+ * @param {Blob} blob
+ */
+async function withStyles(blob) {
+  const html = (await blob.text()).replaceAll('href="/static/', `href="${location.origin}/static/`);
+  return new Blob([html], { type: "text/html;charset=utf-8" });
 }
 
 /**

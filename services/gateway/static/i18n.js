@@ -136,7 +136,7 @@ export const EXAMPLES = Object.freeze([
   { language: "zh", text: "公司年假政策有哪些？" },
   { language: "zh", text: "我还剩多少天年假？" },
   { language: "en", text: "How do I claim travel expenses?" },
-  { language: "en", text: "How many days a week can I work from home?" },
+  { language: "en", text: "Can I work remotely from abroad?" },
 ]);
 
 /** @type {Language} */
@@ -166,7 +166,8 @@ export function t(key, value) {
 
 /** A duration for people: `38 ms`, `1.2 s`, `1 min 5 s`. @param {number} ms */
 export function duration(ms) {
-  if (ms < 999.5) return `${Math.max(0, Math.round(ms))} ms`;
+  if (ms < 0.5) return "<1 ms";
+  if (ms < 999.5) return `${Math.round(ms)} ms`;
   if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1000);
   const [minutes, rest] = [Math.floor(seconds / 60), seconds % 60];

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * A safe subset of Markdown, built as DOM nodes: headings, lists, quotes, code, and what inline.js knows.
+ * A safe subset of Markdown, built as DOM nodes: headings, lists, quotes, code, tables, and what inline.js knows.
  * HTML in the text stays text, images become links, and only http, https and mailto links are links.
  * Every step is linear in the length of the text, because the text comes from models and documents.
  */
@@ -11,7 +11,7 @@ import { t } from "./i18n.js";
 import { inline } from "./inline.js";
 
 /** @typedef {{ type: string, raw: string, text: string, level?: number, info?: string, items?: Item[],
- *   children?: Block[], ordered?: boolean, start?: number }} Block */
+ *   children?: Block[], rows?: string[][], ordered?: boolean, start?: number }} Block */
 /** @typedef {{ text: string, children: Block[] }} Item */
 /** @typedef {import("./inline.js").Context} Context */
 
@@ -20,6 +20,8 @@ const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const RULE = /^ {0,3}(?:(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,})$/;
 const LIST = /^(\s*)([-*+•]|\d{1,9}[.)])\s+(.*)$/;
 const QUOTE = /^ {0,3}> ?(.*)$/;
+const TABLE_RULE = /^ {0,3}\|? *:?-+:? *(?:\| *:?-+:? *)*\|? *$/;
+const MAX_COLUMNS = 50;
 const MAX_DEPTH = 6;
 
 /** @param {string} text @param {number} [depth] @returns {Block[]} */
@@ -59,11 +61,19 @@ function readBlock(lines, at, depth) {
     return [{ type: "quote", text: "", children: parseBlocks(text.join("\n"), depth + 1) }, end];
   }
   if (LIST.test(line) && depth < MAX_DEPTH) return readList(lines, at, depth);
-  const end = Math.max(
-    at + 1,
-    runOf(lines, at, (next) => Boolean(next.trim()) && !startsBlock(next)),
-  );
+  if (line.includes("|") && (lines[at + 1] ?? "").includes("|") && TABLE_RULE.test(lines[at + 1])) {
+    const end = runOf(lines, at, (next) => next.includes("|"));
+    const rows = lines.slice(at, end).map(readCells);
+    return [{ type: "table", text: "", rows: rows.filter((_, index) => index !== 1) }, end];
+  }
+  const end = runOf(lines, at + 1, (next) => Boolean(next.trim()) && !startsBlock(next));
   return [{ type: "paragraph", text: lines.slice(at, end).join("\n").trim() }, end];
+}
+
+/** @param {string} line */
+function readCells(line) {
+  const cells = line.trim().replace(/^\|/, "").replace(/\|$/, "").split("|", MAX_COLUMNS);
+  return cells.map((cell) => cell.trim());
 }
 
 /** @param {string} line */
@@ -177,6 +187,8 @@ function blockNode(block, context) {
       return listNode(block, context);
     case "code":
       return codeNode(block);
+    case "table":
+      return tableNode(block, context);
     default:
       return el("p", {}, inline(block.text, context));
   }
@@ -193,6 +205,17 @@ function listNode(block, context) {
     ),
   );
   return el(block.ordered ? "ol" : "ul", { start: block.start !== 1 && block.start }, items);
+}
+
+/** @param {Block} block @param {Context} context */
+function tableNode(block, context) {
+  const [head, ...body] = block.rows ?? [];
+  /** @param {string} tag */
+  const cells = (tag) => (/** @type {string} */ cell) => el(tag, {}, inline(cell, context));
+  const rows = body.map((row) => el("tr", {}, row.map(cells("td"))));
+  const table = el("table", {}, el("thead", {}, el("tr", {}, head.map(cells("th")))), el("tbody", {}, rows));
+  // A wide table scrolls by itself, also by keyboard.
+  return el("div", { class: "table", tabindex: "0" }, table);
 }
 
 /** @param {Block} block */

@@ -4,6 +4,7 @@
 import { openWithToken, originalUrl } from "./documents.js";
 import { el, icon, langAttribute } from "./elements.js";
 import { t } from "./i18n.js";
+import { renderMarkdown } from "./markdown.js";
 
 /** @typedef {import("./baton.js").Source} Source */
 /**
@@ -155,11 +156,13 @@ export class SourcePanel {
       icon("external"),
       el("span", { class: "visually-hidden" }, ` (${t("source.opens")})`),
     );
-    return [
-      el("blockquote", { "aria-label": t("source.passage"), lang: langAttribute(source.snippet) }, source.snippet),
-      link,
-      failure,
-    ];
+    const passage = el("blockquote", {
+      class: "rich",
+      "aria-label": t("source.passage"),
+      lang: langAttribute(source.snippet),
+    });
+    renderMarkdown(passage, source.snippet, { version: "", citation: () => null });
+    return [passage, link, failure];
   }
 
   /** @param {Event} event @param {Source} source @param {HTMLElement} failure */

@@ -2,6 +2,8 @@
 /** Follows a growing page, but only for somebody who is at its end: whoever scrolled up to read is left in peace. */
 
 const NEAR_PX = 80;
+/** With less than this left to see, a button that leads there would only be in the way. */
+const FAR_PX = 240;
 
 export class Follower {
   /** @param {HTMLElement} jump the button that leads back to the end */
@@ -57,6 +59,6 @@ export class Follower {
   }
 
   #show() {
-    this.jump.hidden = this.following || this.#distance() < NEAR_PX;
+    this.jump.hidden = this.following || this.#distance() < FAR_PX;
   }
 }

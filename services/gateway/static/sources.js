@@ -7,6 +7,8 @@ import { t } from "./i18n.js";
 /** @typedef {import("./baton.js").Source} Source */
 /** @typedef {import("./baton.js").AnswerState} AnswerState */
 
+const EXCERPT_CHARS = 160;
+
 export class SourcesView {
   /** @param {(n: number, opener: HTMLElement) => void} open */
   constructor(open) {
@@ -81,9 +83,23 @@ export class SourcesView {
         { class: "text", lang: langAttribute(source.title) },
         el("span", { class: "title" }, source.title),
         source.page ? el("span", { class: "page" }, t("source.page", source.page)) : null,
+        // Several passages of one document are common: their words tell them apart.
+        el("span", { class: "excerpt", lang: langAttribute(source.snippet) }, excerpt(source.snippet)),
       ),
       icon("chevron"),
     );
     return card;
   }
+}
+
+/** The beginning of a passage on one line, without Markdown's marks. @param {string} snippet */
+function excerpt(snippet) {
+  const lines = snippet.slice(0, EXCERPT_CHARS).split("\n");
+  const words = lines.map((line) =>
+    line
+      .replace(/^[\s#>*+|-]+/, "")
+      .replace(/[*_`|]+/g, "")
+      .trim(),
+  );
+  return words.filter(Boolean).join(" · ");
 }

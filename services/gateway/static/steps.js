@@ -8,6 +8,7 @@ import { duration, has, t } from "./i18n.js";
 /** @typedef {import("./baton.js").AnswerState} AnswerState */
 
 const SHORT_RESULT = 120;
+const FIRST_CHARS = 80;
 const TICK_MS = 100;
 const MARKS = { running: "spinner", done: "check", failed: "cross", stopped: "square" };
 
@@ -164,13 +165,23 @@ function argumentsText(value) {
 /** @param {Step} step */
 function resultNode(step) {
   const result = String(step.result);
-  const label = t(step.status === "failed" ? "tool.failed" : "tool.result");
-  if (result.length <= SHORT_RESULT && !result.includes("\n")) {
-    return el(
-      "span",
-      { class: "result", lang: langAttribute(result) },
-      step.status === "failed" ? `${label}: ${result}` : result,
-    );
-  }
-  return el("details", { class: "result" }, el("summary", {}, label), el("pre", { tabindex: "0" }, result));
+  const line = oneLine(result);
+  const text = step.status === "failed" ? `${t("tool.failed")}: ${line}` : line;
+  if (result.length <= SHORT_RESULT) return el("span", { class: "result", lang: langAttribute(result) }, text);
+  const summary = el("summary", { lang: langAttribute(result) }, `${text.slice(0, FIRST_CHARS)}…`);
+  return el(
+    "details",
+    { class: "result" },
+    summary,
+    el("pre", { tabindex: "0", "aria-label": t("tool.result") }, result),
+  );
+}
+
+/** Lists and line breaks as one line. @param {string} text */
+function oneLine(text) {
+  const lines = text.slice(0, 2 * SHORT_RESULT).split("\n");
+  return lines
+    .map((line) => line.replace(/^[\s#>*-]+/, "").trim())
+    .filter(Boolean)
+    .join(" ");
 }

@@ -41,7 +41,7 @@ export class TurnView {
     const id = `question-${(count += 1)}`;
     this.steps = new StepsView();
     this.sources = new SourcesView((n, opener) => page.openSource(this, n, opener));
-    this.text = el("div", { class: "answer" });
+    this.text = el("div", { class: "answer rich" });
     this.notes = el("div", { class: "notes" });
     this.meta = el("div", { class: "meta" });
     const question = el("h2", { id, lang: langAttribute(answer.query) }, answer.query);

@@ -16,8 +16,9 @@ export PYTHON
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\n  %s\n' 'make run PORT=9000        another port' \
-	    'make run ARGS="--help"    what else `baton run` can do' \
+	@printf '\n'
+	@printf '  %s\n' 'make run PORT=9000            another port' \
+	    'make run ARGS=--help          what else `baton run` can do' \
 	    'make test TESTS=tests/unit    a part of the tests'
 
 run: venv ## Start Baton with its demo documents, and say where; Ctrl-C stops it.

@@ -25,12 +25,12 @@ esac
 # What a finished .venv was made from. The path is part of it, because scripts in a .venv name their own place.
 fingerprint() {
     printf '%s\n' "$PWD"
-    cksum pyproject.toml requirements-build.lock "$lock"
+    cksum pyproject.toml requirements-build.lock "$1"
 }
 
 is_current() {
     [ ! -e "$unfinished" ] && [ -x $venv/bin/python ] && [ -x $venv/bin/baton ] &&
-        [ "$(cat "$venv/.made-$set_name" 2>/dev/null)" = "$(fingerprint)" ]
+        [ "$(cat "$venv/.made-$set_name" 2>/dev/null)" = "$(fingerprint "$lock")" ]
 }
 
 is_usable() {
@@ -40,32 +40,33 @@ is_usable() {
 
 version_of() { "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null; }
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+can_make_venv() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
-# Prints the Python to use. A name on the PATH is not enough: it has to run, and to be new enough.
+# Prints the Python to use. A name on the PATH is not enough: it has to run, be new enough and be complete.
 find_python() {
-    local candidate version seen=""
+    local candidate version seen="" incomplete=""
     for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3 python python3.14}; do
         version=$(version_of "$candidate") || continue
-        if is_new_enough "$candidate"; then
+        if ! is_new_enough "$candidate"; then
+            seen="$seen $candidate ($version)"
+        elif can_make_venv "$candidate"; then
             printf '%s\n' "$candidate"
             return
+        else
+            incomplete=${incomplete:-$candidate}
         fi
-        seen="$seen $candidate ($version)"
     done
+    if [ -n "$incomplete" ]; then
+        version=$(version_of "$incomplete")
+        die "$incomplete cannot make a virtual environment: its venv or ensurepip module is missing." \
+            "Debian, Ubuntu: apt install python${version%.*}-venv"
+    fi
     if [ -n "${PYTHON:-}" ]; then
         die "PYTHON=$PYTHON is not a Python 3.11 or newer${seen:+: found$seen}."
     fi
     die "Baton needs Python 3.11 or newer.${seen:+ Found only:$seen.}" \
         "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.13)," \
         "or name yours: make run PYTHON=/path/to/python3"
-}
-
-check_can_make_venv() {
-    "$1" -c 'import ensurepip, venv' 2>/dev/null && return
-    local minor
-    minor=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    die "$1 cannot make a virtual environment: its venv or ensurepip module is missing." \
-        "Debian, Ubuntu: apt install python$minor-venv"
 }
 
 pip_install() {
@@ -78,7 +79,6 @@ is_current && exit 0
 
 if ! is_usable; then
     python=$(find_python)
-    check_can_make_venv "$python"
     say "Making .venv with $python ($(version_of "$python")) …"
     rm -rf $venv
     mkdir $venv
@@ -94,5 +94,6 @@ pip_install --require-hashes -r requirements-build.lock
 # --no-compile: compiling every module ahead takes longer than all the rest, and Python compiles what it uses.
 pip_install --require-hashes --no-deps --use-pep517 --no-build-isolation --no-compile -r "$lock"
 pip_install --no-deps --no-build-isolation --editable .
-fingerprint >"$venv/.made-$set_name"
+fingerprint "$lock" >"$venv/.made-$set_name"
+if [ "$set_name" = dev ]; then fingerprint requirements.lock >$venv/.made-run; fi # it holds all of that
 rm "$unfinished"

@@ -328,17 +328,41 @@ async def quietly(awaitable: Awaitable[Any]) -> None:
         log.debug("ignored: %s", error)
 
 
+class _Events:
+    """What the connection tells of itself: logged and counted, but not when we close it ourselves."""
+
+    def __init__(self) -> None:
+        self.closing = False
+
+    async def error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            metrics.NATS_SLOW.inc()
+        log.warning("NATS: %s", error or type(error).__name__)
+
+    async def disconnected(self) -> None:
+        if not self.closing:
+            log.warning("NATS: connection lost")
+
+    async def reconnected(self) -> None:
+        metrics.NATS_RECONNECTS.inc()
+        log.info("NATS: connected again")
+
+
 @asynccontextmanager
 async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
     """A connected bus, kept connected for good: NATS being away is weather, at start too."""
-    client = await _first_connection(settings, name)
+    events = _Events()
+    client = await _first_connection(settings, name, events)
     try:
         yield Bus(client, settings, name)
     finally:
-        await _close(client)
+        events.closing = True
+        if client.is_connected:
+            await quietly(asyncio.wait_for(client.flush(timeout=2), 3))
+        await quietly(client.close())
 
 
-async def _first_connection(settings: NatsSettings, name: str) -> Client:
+async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
     pause = 0.2
     while True:
         try:
@@ -351,32 +375,11 @@ async def _first_connection(settings: NatsSettings, name: str) -> Client:
                 reconnect_time_wait=0.25,
                 ping_interval=5,
                 max_outstanding_pings=2,
-                error_cb=_on_error,
-                disconnected_cb=_on_disconnect,
-                reconnected_cb=_on_reconnect,
+                error_cb=events.error,
+                disconnected_cb=events.disconnected,
+                reconnected_cb=events.reconnected,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             log.warning("no NATS at %s (%s); trying again", settings.url, error or type(error).__name__)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(pause * 2, 5.0)
-
-
-async def _close(client: Client) -> None:
-    if client.is_connected:
-        await quietly(asyncio.wait_for(client.flush(timeout=2), 3))
-    await quietly(client.close())
-
-
-async def _on_error(error: Exception) -> None:
-    if isinstance(error, nats.errors.SlowConsumerError):
-        metrics.NATS_SLOW.inc()
-    log.warning("NATS: %s", error or type(error).__name__)
-
-
-async def _on_disconnect() -> None:
-    log.warning("NATS: connection lost")
-
-
-async def _on_reconnect() -> None:
-    metrics.NATS_RECONNECTS.inc()
-    log.info("NATS: connected again")

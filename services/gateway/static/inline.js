@@ -40,8 +40,6 @@ export function inline(text, context, depth = 0) {
     if (next === text.length) break;
     const found = special(text, next, context, depth, unclosed);
     if (found) {
-      // A citation mark stays with the word before it.
-      if (found.nodes[0] instanceof HTMLButtonElement) plain = plain.replace(/ $/, "\u00a0");
       if (plain) nodes.push(document.createTextNode(plain));
       plain = "";
       nodes.push(...found.nodes);

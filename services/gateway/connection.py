@@ -25,6 +25,7 @@ from baton_proto.messages import (
     Hello,
     Limits,
     LogFrame,
+    Ping,
     Pong,
     Query,
     Resume,
@@ -142,7 +143,6 @@ class Connection:
     async def _send(self) -> None:
         while True:
             data = await self._outbox.take()
-            self._active = time.monotonic()
             if self._binary:
                 await self._socket.send_bytes(data)
             else:
@@ -184,7 +184,6 @@ class Connection:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
-            self._active = time.monotonic()
             self._check_rate()
             await self._on_data(message)
 
@@ -265,13 +264,15 @@ class Connection:
         except BadMessage as error:
             self._error(error.code, str(error), error.request_id)
             return
-        match parsed:
-            case Query() | Resume() | Cancel():
-                await self._begin(parsed)
-            case Auth():
-                await self._identify(parsed.token)
-            case _:
-                self._put(Pong())
+        if isinstance(parsed, Ping):
+            self._put(Pong())
+            return
+        # Pings do not count: an open page that nobody uses sends them for ever.
+        self._active = time.monotonic()
+        if isinstance(parsed, Auth):
+            await self._identify(parsed.token)
+        else:
+            await self._begin(parsed)
 
     async def _begin(self, message: Query | Resume | Cancel) -> None:
         """Handle a message beside the others, but after an earlier one about the same request."""

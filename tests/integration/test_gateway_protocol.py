@@ -279,13 +279,22 @@ def test_pages_of_other_origins_are_kept_out(nats: Nats, tmp_path: Path, origin:
         asyncio.run(scenario(port))
 
 
-def test_an_idle_connection_closes_with_4008(nats: Nats, tmp_path: Path) -> None:
+def test_an_idle_connection_closes_with_4008_though_it_pings(nats: Nats, tmp_path: Path) -> None:
     async def scenario(port: int) -> None:
         async with connected(port) as socket:
+            pinging = asyncio.create_task(_ping_forever(socket))
             assert await closed_with(socket) == 4008
+            pinging.cancel()
 
     with gateway(tmp_path, nats, BATON_IDLE_S="0.5") as (port, _):
         asyncio.run(scenario(port))
+
+
+async def _ping_forever(socket: ClientConnection) -> None:
+    with contextlib.suppress(websockets.ConnectionClosed):
+        while True:
+            await socket.send('{"type": "ping"}')
+            await asyncio.sleep(0.05)
 
 
 def test_a_flood_of_messages_closes_with_4029(nats: Nats, tmp_path: Path) -> None:

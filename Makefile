@@ -13,6 +13,9 @@ TESTS ?=
 JOBS ?= 2
 
 export PYTHON
+# Packages are installed without bytecode; each module is compiled when it is first used. Where this were forbidden,
+# every start would pay for it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

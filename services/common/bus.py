@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import random
+import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 2.0
 OBJECT_TIMEOUT_S = 10.0
+SAY_AGAIN_S = 10.0
 REPLAY_BATCH = 256
 REPLAY_BYTES = 4 * 1024 * 1024
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
@@ -331,16 +333,30 @@ async def quietly(awaitable: Awaitable[Any]) -> None:
 class _Events:
     """What the connection tells of itself: logged and counted, but not when we close it ourselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         self.closing = False
+        self._url = url
+        self._ever_connected = False
+        self._said: dict[str, float] = {}
+
+    def opened(self) -> None:
+        self._ever_connected = True
 
     async def error(self, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
             metrics.NATS_SLOW.inc()
-        log.warning("NATS: %s", error or type(error).__name__)
+        text = str(error) or type(error).__name__
+        now = time.monotonic()
+        if now - self._said.get(text, -SAY_AGAIN_S) < SAY_AGAIN_S:
+            return  # every attempt to connect fails alike
+        self._said = {text: now}
+        if self._ever_connected:
+            log.warning("NATS: %s", text)
+        else:
+            log.warning("no NATS at %s (%s); trying again", self._url, text)
 
     async def disconnected(self) -> None:
-        if not self.closing:
+        if not self.closing and self._ever_connected:
             log.warning("NATS: connection lost")
 
     async def reconnected(self) -> None:
@@ -351,8 +367,9 @@ class _Events:
 @asynccontextmanager
 async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
     """A connected bus, kept connected for good: NATS being away is weather, at start too."""
-    events = _Events()
+    events = _Events(settings.url)
     client = await _first_connection(settings, name, events)
+    events.opened()
     try:
         yield Bus(client, settings, name)
     finally:
@@ -363,7 +380,6 @@ async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
 
 
 async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
-    pause = 0.2
     while True:
         try:
             return await nats.connect(
@@ -380,6 +396,5 @@ async def _first_connection(settings: NatsSettings, name: str, events: _Events) 
                 reconnected_cb=events.reconnected,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            log.warning("no NATS at %s (%s); trying again", settings.url, error or type(error).__name__)
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-        pause = min(pause * 2, 5.0)
+            await events.error(error)
+        await asyncio.sleep(random.uniform(0.5, 1.5))

@@ -176,7 +176,10 @@ def metrics_server(process: ProcessSettings, ready: threading.Event) -> Iterator
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             return exposition(environ, start_response)  # type: ignore[no-any-return]
-        healthy = path == "/healthz" or (path == "/readyz" and ready.is_set())
+        if path not in ("/healthz", "/readyz"):
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"try /metrics, /healthz or /readyz\n"]
+        healthy = path == "/healthz" or ready.is_set()
         start_response("200 OK" if healthy else "503 Service Unavailable", [("Content-Type", "text/plain")])
         return [b"ok\n" if healthy else b"not ready\n"]
 

@@ -1,0 +1,137 @@
+"""Services as processes: help, signals, health, traces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.server
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from services.common.config import GatewaySettings
+from services.gateway.auth import Authenticator, Unauthorized
+from tests.servers.nats import Nats
+from tests.servers.processes import free_port, running, wait_until
+from tests.system import system
+
+SERVICES = ("gateway", "retriever", "generator", "tools")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_help_lists_the_settings_and_starts_nothing(tmp_path: Path, service: str) -> None:
+    with running([sys.executable, "-m", f"services.{service}", "--help"], tmp_path / "out") as process:
+        assert process.popen.wait(30) == 0
+        assert "BATON_NATS_URL" in process.text()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_that_still_waits_for_nats_stops_on_sigterm(tmp_path: Path, service: str) -> None:
+    env = {"BATON_NATS_URL": f"nats://127.0.0.1:{free_port()}", "BATON_GATEWAY_PORT": str(free_port())}
+    with running([sys.executable, "-m", f"services.{service}"], tmp_path / "out", env) as process:
+        wait_until(lambda: "no NATS at" in process.text(), "it says that it waits", within_s=30)
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(10) == 0
+        assert "Traceback" not in process.text()
+
+
+def test_a_worker_tells_its_health_and_its_metrics(nats: Nats, tmp_path: Path) -> None:
+    port = free_port()
+    env = {"BATON_NATS_URL": nats.url, "BATON_METRICS_PORT": str(port), "BATON_LOG": "json"}
+    with running([sys.executable, "-m", "services.tools"], tmp_path / "out", env) as process:
+        wait_until(lambda: _status(port, "/readyz") == 200, "the worker is ready", within_s=30)
+        assert _status(port, "/healthz") == 200
+        assert _status(port, "/elsewhere") == 404
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert 'baton_build_info{service="tools"' in metrics
+        assert process.stop() == 0
+
+
+def _status(port: int, path: str) -> int:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=2).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+@contextlib.contextmanager
+def _serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_query_is_one_trace_through_every_service(tmp_path: Path) -> None:
+    spans: list[tuple[str, bytes, bytes]] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            export = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
+            for resource in export.resource_spans:
+                for scope in resource.scope_spans:
+                    spans.extend((span.name, span.trace_id, span.parent_span_id) for span in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with _serving(Receiver) as url:
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+        with system(tmp_path, settings=settings, documents=None) as one:
+            assert one.ask("12 * 35 等于多少")[-1]["type"] == "done"
+            wait_until(lambda: len(spans) >= 5, "all spans have arrived")
+    assert sorted(name for name, _, _ in spans) == [
+        "baton.generate",
+        "baton.generate",
+        "baton.request",
+        "baton.retrieve",
+        "baton.tools.default",
+    ]
+    assert len({trace for _, trace, _ in spans}) == 1
+    assert sum(not parent for _, _, parent in spans) == 1
+
+
+def test_a_key_set_signs_tokens_and_a_stranger_does_not() -> None:
+    key, stranger = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+    public = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "one", "use": "sig", "alg": "RS256"}
+
+    class KeySet(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            import json
+
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": [public]}).encode())
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    claims = {"sub": "alice", "exp": time.time() + 60, "aud": "baton"}
+
+    async def scenario(url: str) -> None:
+        checks = Authenticator(GatewaySettings(jwt_jwks=url, jwt_audience="baton"))
+        who = await checks.identify(jwt.encode(claims, key, "RS256", headers={"kid": "one"}))
+        assert who.owner == "alice"
+        for bad in (
+            jwt.encode(claims, stranger, "RS256", headers={"kid": "one"}),
+            jwt.encode({**claims, "aud": "other"}, key, "RS256", headers={"kid": "one"}),
+            jwt.encode(claims, key, "RS256", headers={"kid": "two"}),
+            jwt.encode(claims, str(public["n"]), "HS256", headers={"kid": "one"}),
+        ):
+            with pytest.raises(Unauthorized):
+                await checks.identify(bad)
+
+    with _serving(KeySet) as url:
+        asyncio.run(scenario(url))

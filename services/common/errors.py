@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baton_proto.messages import ErrorCode
+from baton_proto.messages import Error, ErrorCode
 
 
 class ServiceError(Exception):
@@ -17,3 +17,7 @@ class ServiceError(Exception):
         self.message = message
         self.retryable = retryable
         self.retry_after_ms = retry_after_ms
+
+    def frame(self) -> Error:
+        """The frame that tells it to the client."""
+        return Error(code=self.code, message=self.message, retryable=self.retryable, retry_after_ms=self.retry_after_ms)

@@ -14,9 +14,9 @@ from baton_proto.sequencer import Assembler, Gap
 from baton_proto.subjects import LogAddress
 from services.common import metrics
 from services.common.bus import Bus, Stored, Unconfirmed
+from services.common.clock import now_ms
 from services.common.log import end_log
 from services.common.presence import Presence
-from services.common.worker import now_ms
 
 from .observer import Observer
 
@@ -27,8 +27,6 @@ SILENCE_S = 3.0
 DEADLINE_GRACE_MS = 1_500
 """How much longer than a deadline the gateway waits for the holder to keep it."""
 CANCEL_GRACE_S = 1.0
-
-DEADLINE = Error(code="deadline", message="The answer took longer than its deadline allows.", retryable=True)
 
 Show = Callable[[LogFrame], None]
 

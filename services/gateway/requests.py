@@ -15,7 +15,6 @@ from baton_proto.language import guess_language
 from baton_proto.messages import (
     Accepted,
     CancelOrder,
-    Error,
     LogFrame,
     Query,
     Resume,
@@ -26,11 +25,11 @@ from baton_proto.messages import (
 from baton_proto.sequencer import Replaced, Sequencer
 from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
+from services.common.clock import now_ms
 from services.common.config import GatewaySettings
 from services.common.errors import ServiceError
 from services.common.log import LogWriter, end_log, make_handoff, publish_again, push_ref, read_tail
 from services.common.presence import Presence
-from services.common.worker import now_ms
 
 from .auth import Identity
 from .follower import Follower
@@ -246,13 +245,7 @@ class Requests:
         try:
             await push_ref(self._bus, WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=0))
         except (Full, Unconfirmed):
-            full = _overloaded()
-            await end_log(
-                self._bus,
-                at,
-                item.request_id,
-                Error(code=full.code, message=full.message, retryable=True, retry_after_ms=full.retry_after_ms),
-            )
+            await end_log(self._bus, at, item.request_id, _overloaded().frame())
         return True
 
 

@@ -20,10 +20,10 @@ from baton_proto.messages import (
     Timings,
     Usage,
 )
+from services.common.clock import now_ms
 from services.common.errors import ServiceError
 from services.common.job import Job
 from services.common.log import end_log, make_handoff, push_ref
-from services.common.worker import now_ms
 from tests.rig import Rig, rig
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually

@@ -1,0 +1,196 @@
+"""Holding the baton: the handler runs against everything that may stop it, and the log is closed accordingly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from baton_proto import subjects
+from baton_proto.messages import Done, Error, LogFrame, WorkItem, WorkRef
+from baton_proto.sequencer import Closed, Replaced, Sequencer
+
+from . import tracing
+from .bus import Bus, Full, Unconfirmed
+from .clock import now_ms
+from .errors import ServiceError
+from .job import Handler
+from .log import LogWriter, end_log, make_handoff, push_ref
+from .queue import Lease
+from .taking import Taken, arrived
+
+log = logging.getLogger(__name__)
+
+DEADLINE = Error(code="deadline", message="The answer took longer than its deadline allows.", retryable=True)
+FULL = Error(code="overloaded", message="The system is full; try again later.", retryable=True, retry_after_ms=5_000)
+INTERNAL = Error(
+    code="internal",
+    message="Something went wrong inside the service; the operator finds it in the logs under this request's id.",
+    retryable=True,
+)
+
+
+class _LeaseLost(Exception):
+    """The work item may belong to somebody else by now."""
+
+
+class _Cancelled(Exception):
+    """The user does not want the answer any more."""
+
+
+class _GivenBack(Exception):
+    """The worker is going away before the work is done."""
+
+
+class _DeadlinePassed(Exception):
+    """Time is up. Not a TimeoutError: the handler may raise one of its own."""
+
+
+@dataclass(slots=True)
+class HeldJob:
+    """The `Job` that a handler sees (contract in job.py)."""
+
+    bus: Bus
+    item: WorkItem
+    written: Sequence[LogFrame]
+    writer: LogWriter
+    handed_over: WorkRef | None = field(default=None)
+
+    async def write(self, frame: LogFrame) -> None:
+        await self.writer.write(frame)
+
+    async def flush(self) -> None:
+        await self.writer.flush()
+
+    async def hand_over(self, frame: LogFrame, item: WorkItem) -> None:
+        seq = self.writer.next_seq
+        item = msgspec.structs.replace(item, queued_ms=now_ms())
+        handoff = await make_handoff(self.bus, item, seq)
+        await self.write(msgspec.structs.replace(frame, handoff=handoff))
+        # Set before it is known to be stored: a cancel at this moment must not leave a hand-off that nobody published.
+        self.handed_over = WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=seq)
+        await self.writer.flush()
+
+    async def finish(self, frame: Done | Error) -> None:
+        await self.write(frame)
+        await self.writer.flush()
+
+
+async def hold(bus: Bus, stage: str, handler: Handler, taken: Taken, lease: Lease, giving_back: asyncio.Event) -> str:
+    """Run the handler as the holder of the baton, and settle the work item; returns the outcome for the metrics.
+
+    Args:
+        giving_back: when it is set, the work is left to another worker.
+
+    Raises:
+        Unconfirmed: NATS is away; nothing is settled, so the item comes again.
+    """
+    item = arrived(taken.item)
+    sequencer = Sequencer(item.request_id, bus.name, next_seq=taken.next_seq, last=taken.last)
+    async with LogWriter(bus, bus.address(item.key), sequencer) as writer:
+        job = HeldJob(bus, item, taken.written, writer)
+        try:
+            with tracing.span(f"baton.{stage}", item.traceparent):
+                outcome = await _run(job, handler, lease, giving_back)
+            if job.handed_over is not None:
+                await push_ref(bus, job.handed_over)
+        except (Replaced, _LeaseLost) as error:
+            log.warning("replaced: %s", error)
+            return "replaced"
+        except _GivenBack:
+            await lease.give_back()
+            return "given_back"
+        except Full:
+            with contextlib.suppress(Full):
+                await end_log(bus, bus.address(item.key), item.request_id, FULL)
+            outcome = "full"
+    await lease.acknowledge()
+    return outcome
+
+
+async def _run(job: HeldJob, handler: Handler, lease: Lease, giving_back: asyncio.Event) -> str:
+    """Run the handler, and close the log with what came of it."""
+    item = job.item
+    try:
+        await _supervised(job, handler, lease, giving_back)
+        if not job.writer.closed:
+            raise RuntimeError("the handler returned without finishing or handing over")
+    except _Cancelled:
+        cancelled = Done(finish_reason="cancelled", cited=[], citations=[], usage=item.usage, timings=item.timings)
+        await _close(job, cancelled)
+        return "cancelled"
+    except _DeadlinePassed:
+        await _close(job, DEADLINE)
+        return "deadline"
+    except ServiceError as error:
+        log.warning("%s: %s", error.code, error.message)
+        await _close(job, error.frame())
+        return error.code
+    except (Replaced, Full, Unconfirmed, _LeaseLost, _GivenBack):
+        raise
+    except Exception:
+        log.exception("the handler failed")
+        await _close(job, INTERNAL)
+        return "internal"
+    return "handed_over" if job.handed_over else "done"
+
+
+async def _supervised(job: HeldJob, handler: Handler, lease: Lease, giving_back: asyncio.Event) -> None:
+    """Await the handler, unless cancel, deadline, a lost lease, a lost baton or the end of a drain comes first."""
+    async with _cancel_orders(job.bus, job.item.key) as cancelled:
+        handling: asyncio.Task[None] = asyncio.create_task(handler(job))
+        watching: dict[asyncio.Task[Any], Exception] = {
+            asyncio.create_task(cancelled.wait()): _Cancelled(),
+            asyncio.create_task(lease.lost.wait()): _LeaseLost("the lease was not renewed in time"),
+            asyncio.create_task(giving_back.wait()): _GivenBack(),
+        }
+        left_s = max(0.0, (job.item.deadline_ms - now_ms()) / 1000)
+        everything: set[asyncio.Future[Any]] = {handling, job.writer.failed, *watching}
+        try:
+            done, _ = await asyncio.wait(everything, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (handling, job.writer.failed):
+                if ended in done:
+                    ended.result()
+                    return
+            for task, reason in watching.items():
+                if task in done:
+                    raise reason
+            raise _DeadlinePassed
+        finally:
+            for task in watching:
+                task.cancel()
+            handling.cancel()
+            await asyncio.wait([handling], timeout=5)
+
+
+async def _close(job: HeldJob, frame: Done | Error) -> None:
+    """Write the last frame, unless the handler has done so in the very moment it was stopped."""
+    try:
+        await job.finish(frame)
+    except Closed:
+        await job.writer.flush()
+
+
+@contextlib.asynccontextmanager
+async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when the request is cancelled, also when that happened before we looked."""
+    cancelled = asyncio.Event()
+    subject = subjects.cancel_subject(key)
+
+    async def on_order(_: Msg) -> None:
+        cancelled.set()
+
+    subscription = await bus.subscribe(subject, on_order)
+    try:
+        if await bus.last(subjects.CANCEL_STREAM, subject) is not None:
+            cancelled.set()
+        yield cancelled
+    finally:
+        with contextlib.suppress(Exception):
+            await subscription.unsubscribe()

@@ -1,0 +1,66 @@
+"""Taking a work reference: what its log says about where to start, if at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from baton_proto import codec
+from baton_proto.messages import LogFrame, WorkItem, WorkRef
+
+from .bus import Bus
+from .clock import now_ms
+from .log import open_handoff, publish_again, read_log, read_tail
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a holder starts from."""
+
+    item: WorkItem
+    written: list[LogFrame]
+    next_seq: int
+    last: int
+
+
+async def take(bus: Bus, ref: WorkRef) -> Taken | None:
+    """Where to start on a work reference; None when it is not (or no longer) its log's latest hand-off.
+
+    A log that ends in a newer hand-off has it published again: whoever wrote it may have died before doing so.
+
+    Raises:
+        Unconfirmed, codec.WireError
+    """
+    at = bus.address(ref.key)
+    position = await read_tail(bus, at)
+    if position is None or position.ended:
+        return None
+    if position.final.seq != ref.seq:
+        position = await read_log(bus, at)
+        if position is None or position.ended:
+            return None
+    latest = next((frame for frame in reversed(position.frames) if frame.handoff is not None), None)
+    if latest is None or latest.handoff is None:
+        return None
+    if latest.seq != ref.seq:
+        if latest is position.final:
+            await publish_again(bus, at)
+        return None
+    try:
+        item = await open_handoff(bus, latest.handoff)
+    except KeyError:
+        raise codec.WireError(f"the object of the hand-off in frame {latest.seq} is gone") from None
+    written = [frame for frame in position.frames if frame.seq > ref.seq]
+    return Taken(item, written, position.final.seq + 1, position.last)
+
+
+def arrived(item: WorkItem) -> WorkItem:
+    """The item with the time it lay in the queue; the first worker's arrival is the first byte's time."""
+    now, timings = now_ms(), item.timings
+    timings = msgspec.structs.replace(
+        timings,
+        queue_ms=timings.queue_ms + max(0, now - item.queued_ms),
+        ttfb_ms=max(0, now - item.received_ms) if timings.ttfb_ms is None else timings.ttfb_ms,
+    )
+    return msgspec.structs.replace(item, timings=timings)

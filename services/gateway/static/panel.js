@@ -91,6 +91,9 @@ export class SourcePanel {
     this.view = null;
     document.body.classList.remove("with-panel");
     view?.shown(null);
+    // The browser has given the focus back by itself, and this event comes later: it must not take it away again.
+    const focused = document.activeElement;
+    if (focused && focused !== document.body && !this.dialog.contains(focused)) return;
     if (view?.opener?.isConnected) view.opener.focus({ preventScroll: true });
     else this.closed();
   }

@@ -116,6 +116,8 @@ class Gateway:
         socket.scope["subprotocol"] = chosen
         if not origin_allowed(socket.headers.get("origin"), socket.headers.get("host"), self._settings):
             metrics.CLOSED.labels(str(BAD_ORIGIN)).inc()
+            origin = str(socket.headers.get("origin"))[:200]
+            log.warning("a page of origin %r was kept out; BATON_ALLOWED_ORIGINS would let it in", origin)
             await socket.close(BAD_ORIGIN, "origin not allowed")
             return
         if self.draining:

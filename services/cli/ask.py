@@ -39,7 +39,7 @@ def register(subparsers: Any) -> None:
 def main(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from .conversation import CannotConnect, converse
+    from .conversation import CannotConnect, NobodyReads, converse
 
     question = " ".join(arguments.question)
     question = (sys.stdin.read() if question == "-" else question).strip()
@@ -58,6 +58,8 @@ def main(arguments: argparse.Namespace) -> int:
     except CannotConnect as error:
         print(f"baton ask: {error}", file=sys.stderr)
         return NO_CONNECTION
+    except NobodyReads:
+        raise BrokenPipeError from None
 
 
 def _problem(question: str, arguments: argparse.Namespace) -> str:

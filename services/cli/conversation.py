@@ -7,7 +7,7 @@ import json
 import secrets
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +30,10 @@ NO_RETURN = {1009, 4001, 4003, 4029}
 
 class CannotConnect(Exception):
     """The gateway cannot be reached, or not any more; the text says where and why."""
+
+
+class NobodyReads(Exception):
+    """Whoever read our output (`baton ask … | head`) has gone. Not an OSError: the connection is well."""
 
 
 class _Refused(Exception):
@@ -62,7 +66,8 @@ async def converse(url: str, token: str, query: dict[str, Any], display: Display
             for task in (following, stopping):
                 task.cancel()
             await asyncio.gather(following, stopping, return_exceptions=True)
-            display.end(answer)
+            with suppress(BrokenPipeError):
+                display.end(answer)
         if interrupted.is_set():
             return INTERRUPTED
     return DONE if answer.end is not None and answer.end["type"] == "done" else FAILED
@@ -143,7 +148,10 @@ async def _one_connection(
         while answer.end is None:
             raw = await socket.recv(decode=True)
             frame = json.loads(raw)
-            display.frame(str(raw), frame, answer, answer.take(frame))
+            try:
+                display.frame(str(raw), frame, answer, answer.take(frame))
+            except BrokenPipeError:
+                raise NobodyReads from None
             if frame["type"] == "hello" and frame.get("auth") == "required":
                 raise _Refused("the gateway wants a token: give one with --token")
     finally:

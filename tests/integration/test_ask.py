@@ -243,6 +243,22 @@ async def test_ctrl_c_cancels_and_shows_what_there_is() -> None:
     assert b"Traceback" not in err
 
 
+async def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    async with gateway(tell_story) as url:
+        reading, writing = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services.cli", "ask", "--json", "--url", url, "q"),
+            stdout=writing,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            env=environment(),
+        )
+        os.close(writing)
+        os.close(reading)
+        _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, err) == (1, b"")
+
+
 async def test_in_a_terminal_steps_come_with_times_and_nothing_steers_the_terminal() -> None:
     async def script(connection: ServerConnection) -> None:
         query = json.loads(await connection.recv())

@@ -12,10 +12,6 @@ JOIN_ABOVE_BYTES = 64 * 1024
 """Chunks are joined only while more than this waits: a client that keeps up sees every frame by itself."""
 
 
-class Overrun(Exception):
-    """More waits than the limit allows."""
-
-
 class Outbox:
     """Messages for one client. `put` never waits; `take` waits for the next one.
 

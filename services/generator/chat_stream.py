@@ -68,10 +68,6 @@ class ChatTurn:
         self._thoughts = _ThoughtFilter()
 
     @property
-    def has_calls(self) -> bool:
-        return bool(self._calls)
-
-    @property
     def reason(self) -> FinishReason:
         return _REASONS.get(self.finished, "stop")
 

@@ -13,7 +13,7 @@ import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import nats
@@ -32,6 +32,7 @@ from . import metrics
 from .config import NatsSettings
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 2.0
 OBJECT_TIMEOUT_S = 10.0
@@ -220,7 +221,7 @@ class Bus:
         """
         try:
             bucket = await self._bucket()
-            found = await asyncio.wait_for(bucket.get(name), OBJECT_TIMEOUT_S)
+            found = await within(OBJECT_TIMEOUT_S, bucket.get(name))
         except NotFoundError:
             raise KeyError(name) from None
         except (nats.errors.Error, TimeoutError) as error:
@@ -235,7 +236,7 @@ class Bus:
         """
         try:
             bucket = await self._bucket()
-            await asyncio.wait_for(bucket.get_info(name), OBJECT_TIMEOUT_S)
+            await within(OBJECT_TIMEOUT_S, bucket.get_info(name))
         except NotFoundError:
             return False
         except (nats.errors.Error, TimeoutError) as error:
@@ -322,6 +323,17 @@ class Bus:
         return parsed
 
 
+async def within(seconds: float, awaitable: Awaitable[T]) -> T:
+    """Await for so long at most. Not `asyncio.wait_for`: before Python 3.12 it may swallow a cancellation that comes at
+    the moment its awaitable ends, and a task that was told to stop goes on for ever.
+
+    Raises:
+        TimeoutError
+    """
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
 async def quietly(awaitable: Awaitable[Any]) -> None:
     """Await what may fail because NATS is away, where nothing can be done about it."""
     try:
@@ -375,7 +387,7 @@ async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
     finally:
         events.closing = True
         if client.is_connected:
-            await quietly(asyncio.wait_for(client.flush(timeout=2), 3))
+            await quietly(within(3.0, client.flush(timeout=2)))
         await quietly(client.close())
 
 

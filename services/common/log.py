@@ -14,7 +14,7 @@ from baton_proto.sequencer import Append, Replaced, Sequencer
 from baton_proto.subjects import LogAddress
 
 from . import metrics
-from .bus import Bus, Full, Refused, Stored, Unconfirmed
+from .bus import Bus, Refused, Stored, Unconfirmed
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ END_TRIES = 8
 class LogWriter:
     """Carries a sequencer's appends to the log, one at a time, from a task of its own.
 
-    `failed` is done as soon as this writer can no longer go on: with `Replaced`, or with `Full`. Start it with
+    `failed` is done as soon as this writer can no longer go on: with `Replaced` or `Full`, as a rule. Start it with
     `async with`.
     """
 
@@ -39,6 +39,7 @@ class LogWriter:
         self._room.set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
+        self._over = False
 
     async def __aenter__(self) -> LogWriter:
         self._task = asyncio.create_task(self._run(), name=f"append {self._at.key}")
@@ -46,6 +47,9 @@ class LogWriter:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
+        # Both: before Python 3.12 a cancellation may be swallowed inside of nats-py, and then the flag ends the task.
+        self._over = True
+        self._wake.set()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if not self.failed.done():
@@ -99,15 +103,15 @@ class LogWriter:
 
     async def _run(self) -> None:
         try:
-            while True:
+            while not self._over:
                 await self._wake.wait()
                 self._wake.clear()
-                while (append := self._sequencer.next_append()) is not None:
+                while not self._over and (append := self._sequencer.next_append()) is not None:
                     await self._store(append)
                     if self._sequencer.pending <= LOW_WATER:
                         self._room.set()
                 self._room.set()
-        except (Replaced, Full, codec.WireError) as error:
+        except Exception as error:  # whatever it is, the handler must not wait for it in vain
             if not self.failed.done():
                 self.failed.set_exception(error)
 
@@ -115,7 +119,7 @@ class LogWriter:
         """Make one append, whatever it takes; while NATS is away, go on trying."""
         data = codec.encode(append.entry)
         pause = 0.05
-        while True:
+        while not self._over:
             try:
                 self._sequencer.stored(await self._bus.append(self._at, data, append.expected))
             except (Refused, Unconfirmed) as error:

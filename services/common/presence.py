@@ -34,7 +34,8 @@ async def announce(bus: Bus, current: Callable[[], Announcement]) -> None:
         announcement = current()
         await bus.publish(subjects.presence_subject(announcement.stage), codec.encode(announcement))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asked.wait(), PRESENCE_INTERVAL_MS / 1000)
+            async with asyncio.timeout(PRESENCE_INTERVAL_MS / 1000):
+                await asked.wait()
 
 
 class Presence:

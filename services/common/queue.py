@@ -13,7 +13,7 @@ from nats.aio.subscription import Subscription
 
 from baton_proto import subjects
 
-from .bus import Bus, Unconfirmed, quietly
+from .bus import Bus, Unconfirmed, quietly, within
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class Puller:
             self._wake.clear()
             await self._pull()
             try:
-                await asyncio.wait_for(self._wake.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 
@@ -63,7 +64,7 @@ class Puller:
         """Take nothing more. What the server had already sent is still given to `take`, so nothing waits for a
         redelivery."""
         if self._subscription is not None:
-            await quietly(asyncio.wait_for(self._subscription.drain(), 2.0))  # type: ignore[no-untyped-call]
+            await quietly(within(2.0, self._subscription.drain()))  # type: ignore[no-untyped-call]
             self._subscription = None
 
     async def _pull(self) -> None:
@@ -110,6 +111,7 @@ class Lease:
         self._ack = message.reply
         self._valid_s = ack_wait_s * 0.8
         self._renewed = time.monotonic()
+        self._over = False
         self.lost = asyncio.Event()
         self.deliveries = message.metadata.num_delivered
 
@@ -118,9 +120,11 @@ class Lease:
         return not self.lost.is_set() and time.monotonic() - self._renewed < self._valid_s
 
     async def renew_forever(self) -> None:
-        """Renew every second until cancelled or lost."""
+        """Renew every second until `stop` or lost."""
         while True:
             await asyncio.sleep(RENEW_EVERY_S)
+            if self._over:
+                return
             if not self.held:
                 self.lost.set()
                 return
@@ -130,6 +134,11 @@ class Lease:
             except Unconfirmed:
                 continue
             self._renewed = asked
+
+    def stop(self) -> None:
+        """Renew no more. Cancelling the task alone is not enough: nats-py waits with `asyncio.wait_for`, which may
+        swallow a cancellation before Python 3.12, and an item that is no longer ours must not be renewed."""
+        self._over = True
 
     async def acknowledge(self) -> None:
         """The item is dealt with. Not sent when the lease may be lost: it could remove somebody else's delivery."""

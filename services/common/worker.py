@@ -126,6 +126,7 @@ class Worker:
             log.warning("NATS did not answer: %s", error)
             outcome = "unconfirmed"
         finally:
+            lease.stop()
             renewing.cancel()
         metrics.WORK.labels(self._stage, outcome).inc()
         metrics.WORK_SECONDS.labels(self._stage).observe(time.monotonic() - started)

@@ -74,7 +74,9 @@ class Connection:
         deadline = time.monotonic() + timeout_s
         future = asyncio.get_running_loop().run_in_executor(self._pool, self._attempt, call, deadline)
         try:
-            return await asyncio.wait_for(future, timeout_s)
+            # Not `asyncio.wait_for`: before Python 3.12 it may swallow a cancellation that comes as the future ends.
+            async with asyncio.timeout(timeout_s):
+                return await future
         except TimeoutError:
             raise Unreachable(self._late(timeout_s)) from None
         except grpc.RpcError as error:
@@ -91,7 +93,8 @@ class Connection:
         if client is not None:
             # Not in the pool: all its threads may be waiting for a Milvus that hangs, and this is what ends their wait.
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.to_thread(client.close), CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await asyncio.to_thread(client.close)
 
     def _attempt(self, call: Callable[[MilvusClient, float], T], deadline: float) -> T:
         client = self._connected(deadline)

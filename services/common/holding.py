@@ -111,6 +111,10 @@ async def hold(bus: Bus, stage: str, handler: Handler, taken: Taken, lease: Leas
                 await end_log(bus, bus.address(item.key), item.request_id, FULL)
             outcome = "full"
     await lease.acknowledge()
+    if taken.object is not None:
+        # The log has a later hand-off or its end, so nobody will open this one again.
+        with contextlib.suppress(Unconfirmed):
+            await bus.delete_object(taken.object)
     return outcome
 
 

@@ -16,12 +16,13 @@ from .log import open_handoff, publish_again, read_log, read_tail
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a holder starts from."""
+    """What a holder starts from. `object` names the item in the object store, where it came from there."""
 
     item: WorkItem
     written: list[LogFrame]
     next_seq: int
     last: int
+    object: str | None = None
 
 
 async def take(bus: Bus, ref: WorkRef) -> Taken | None:
@@ -52,7 +53,7 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     except KeyError:
         raise codec.WireError(f"the object of the hand-off in frame {latest.seq} is gone") from None
     written = [frame for frame in position.frames if frame.seq > ref.seq]
-    return Taken(item, written, position.final.seq + 1, position.last)
+    return Taken(item, written, position.final.seq + 1, position.last, latest.handoff.object)
 
 
 def arrived(item: WorkItem) -> WorkItem:

@@ -291,6 +291,12 @@ def test_a_hand_off_too_large_for_a_message_goes_through_the_object_store(nats: 
             item = one.item()
             await one.start(item)
             assert isinstance((await one.ended(item))[-1], Done)
+            name = subjects.handoff_object(item.key, 1)
+
+            async def forgotten() -> bool:
+                return not await one.bus.has_object(name)
+
+            await eventually(forgotten, "the object is deleted once its item is dealt with")
         assert seen == [100_000] * 20
 
     run(nats, scenario)

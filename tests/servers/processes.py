@@ -64,6 +64,9 @@ class Process:
                 self.popen.wait(within_s)
             except subprocess.TimeoutExpired:
                 self.kill()
+        # What it started itself and did not stop: a wrapper's real program, say.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._file.close()
         return self.popen.returncode
 

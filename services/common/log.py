@@ -267,15 +267,14 @@ async def push_ref(bus: Bus, ref: WorkRef, tries: int = 5) -> None:
     raise AssertionError("unreachable")
 
 
-async def publish_again(bus: Bus, at: LogAddress) -> None:
+async def publish_again(bus: Bus, at: LogAddress, position: Position) -> None:
     """If the log ends in a hand-off, put its reference into the queue once more: its writer may have died before.
 
     Harmless where it is there already, by the message id or because the log refuses the second of two holders.
 
     Raises:
-        Full, Unconfirmed, codec.WireError
+        Full, Unconfirmed
     """
-    tail = await read_tail(bus, at)
-    if tail is not None and tail.final.handoff is not None:
-        stage, seq = tail.final.handoff.stage, tail.final.seq
+    if position.final.handoff is not None:
+        stage, seq = position.final.handoff.stage, position.final.seq
         await push_ref(bus, WorkRef(stage=stage, key=at.key, shard=at.shard, seq=seq))

@@ -45,8 +45,7 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     if latest is None or latest.handoff is None:
         return None
     if latest.seq != ref.seq:
-        if latest is position.final:
-            await publish_again(bus, at)
+        await publish_again(bus, at, position)
         return None
     try:
         item = await open_handoff(bus, latest.handoff)

@@ -80,7 +80,8 @@ class Requests:
                 await follower.listen()
                 if not await self._create(accepted, item):
                     follower.attach()
-                    await publish_again(self._bus, at)
+                    if (tail := await read_tail(self._bus, at)) is not None:
+                        await publish_again(self._bus, at, tail)
         except (Unconfirmed, Full, TimeoutError):
             await follower.close()
             raise ServiceError(
@@ -115,7 +116,7 @@ class Requests:
                 follower.over.set()
                 return follower
             await follower.listen()
-            await publish_again(self._bus, at)
+            await publish_again(self._bus, at, tail)
         except (Unconfirmed, Full, codec.WireError):
             raise ServiceError("overloaded", "The message bus does not answer; try again.", retryable=True) from None
         self._follow(follower)

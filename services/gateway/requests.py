@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
@@ -28,7 +29,7 @@ from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
 from services.common.errors import ServiceError
-from services.common.log import LogWriter, end_log, make_handoff, publish_again, push_ref, read_tail
+from services.common.log import LogWriter, Position, end_log, make_handoff, publish_again, push_ref, read_tail
 from services.common.presence import Presence
 
 from .auth import Identity
@@ -69,24 +70,19 @@ class Requests:
         """
         observer = Observer()
         at = self._bus.address(subjects.request_key(who.owner, request_id))
-        self._require_worker(subjects.RETRIEVE)
+        await self._require_worker(subjects.RETRIEVE, at)
         item = self._work_item(query, who, request_id, at)
         accepted = Accepted(conversation_id=item.conversation_id or "")
 
         follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
         follower.deadline_ms = item.deadline_ms
         try:
-            async with asyncio.timeout(ACCEPT_TIMEOUT_S):
-                await follower.listen()
-                if not await self._create(accepted, item):
-                    follower.attach()
-                    if (tail := await read_tail(self._bus, at)) is not None:
-                        await publish_again(self._bus, at, tail)
-        except (Unconfirmed, Full, TimeoutError):
-            await follower.close()
-            raise ServiceError(
-                "overloaded", "The message bus does not answer; try again.", retryable=True, retry_after_ms=2_000
-            ) from None
+            with _bus_troubles():
+                async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+                    await follower.listen()
+                    if not await self._create(accepted, item):
+                        follower.attach()
+                        await publish_again(self._bus, at, await self._existing(at, request_id))
         except BaseException:
             await follower.close()
             raise
@@ -100,14 +96,11 @@ class Requests:
             ServiceError: `not_found` (also for somebody else's), or `bad_message` for a place beyond the log's end.
         """
         at = self._bus.address(subjects.request_key(who.owner, message.request_id))
-        try:
-            tail = await read_tail(self._bus, at)
-            if tail is None:
-                raise ServiceError("not_found", f"There is no request {message.request_id!r}.")
+        with _bus_troubles():
+            tail = await self._existing(at, message.request_id)
             if message.after_seq > tail.final.seq:
                 raise ServiceError(
-                    "bad_message",
-                    f"after_seq is {message.after_seq}, but the request has no frame {message.after_seq}.",
+                    "bad_message", f"after_seq is {message.after_seq}; the last frame so far is {tail.final.seq}."
                 )
             next_seq = message.after_seq + 1
             follower = Follower(self._bus, self._presence, at, message.request_id, show, next_seq=next_seq)
@@ -115,10 +108,8 @@ class Requests:
             if tail.ended and message.after_seq == tail.final.seq:
                 follower.over.set()
                 return follower
-            await follower.listen()
             await publish_again(self._bus, at, tail)
-        except (Unconfirmed, Full, codec.WireError):
-            raise ServiceError("overloaded", "The message bus does not answer; try again.", retryable=True) from None
+            await follower.listen()
         self._follow(follower)
         return follower
 
@@ -130,27 +121,27 @@ class Requests:
         """
         at = self._bus.address(subjects.request_key(who.owner, request_id))
         metrics.CANCELS.inc()
-        try:
-            tail = await read_tail(self._bus, at)
-            if tail is None:
-                raise ServiceError("not_found", f"There is no request {request_id!r}.")
-            if tail.ended:
+        with _bus_troubles():
+            if (await self._existing(at, request_id)).ended:
                 return
             order = CancelOrder(key=at.key, requested_ms=now_ms())
             await self._bus.store(subjects.cancel_subject(at.key), codec.encode(order))
-        except (Unconfirmed, Full, codec.WireError):
-            raise ServiceError("overloaded", "The message bus does not answer; try again.", retryable=True) from None
-        for follower in self._followers:
-            if follower.at == at:
-                follower.cancel()
-                return
-        # Nobody follows it here; someone must still see to it that the log ends.
-        watcher = Follower(self._bus, self._presence, at, request_id, _nobody)
-        watcher.attach()
-        await watcher.listen()
-        self._follow(watcher)
-        watcher.release()
-        watcher.cancel()
+            follower = next((one for one in self._followers if one.at == at), None)
+            if follower is None:
+                # Nobody follows it here; someone must still see to it that the log ends.
+                follower = Follower(self._bus, self._presence, at, request_id, _nobody)
+                follower.attach()
+                await follower.listen()
+                self._follow(follower)
+                follower.release()
+        follower.cancel()
+
+    async def _existing(self, at: subjects.LogAddress, request_id: str) -> Position:
+        """Where the log of a request stands; somebody else's is at another address, so it does not exist either."""
+        tail = await read_tail(self._bus, at)
+        if tail is None:
+            raise ServiceError("not_found", f"There is no request {request_id!r}.")
+        return tail
 
     def leave(self, follower: Follower, on_disconnect: str) -> None:
         """The client of a request is gone. It goes on, and is watched to its end, unless its client chose otherwise."""
@@ -194,14 +185,14 @@ class Requests:
             log.warning("an abandoned request could not be cancelled: %s", error)
         follower.cancel()
 
-    def _require_worker(self, stage: str) -> None:
-        if self._presence.settled and not self._presence.live(stage):
-            raise ServiceError(
-                "no_worker",
-                f"No worker for '{stage}' is running. Try again when one is.",
-                retryable=True,
-                retry_after_ms=5_000,
-            )
+    async def _require_worker(self, stage: str, at: subjects.LogAddress) -> None:
+        """Refuse a new query that nobody would take; one that is known already needs no worker to be shown."""
+        if not self._presence.settled or self._presence.live(stage):
+            return
+        with _bus_troubles():
+            if await read_tail(self._bus, at) is None:
+                message = f"No worker for '{stage}' is running. Try again when one is."
+                raise ServiceError("no_worker", message, retryable=True, retry_after_ms=5_000)
 
     def _work_item(self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress) -> WorkItem:
         now = now_ms()
@@ -248,6 +239,17 @@ class Requests:
         except (Full, Unconfirmed):
             await end_log(self._bus, at, item.request_id, _overloaded().frame())
         return True
+
+
+@contextlib.contextmanager
+def _bus_troubles() -> Iterator[None]:
+    """NATS away, full, or its log unreadable, as a client is told of it."""
+    try:
+        yield
+    except (Unconfirmed, Full, TimeoutError, codec.WireError) as error:
+        log.warning("the bus: %s", error or type(error).__name__)
+        message = "The message bus does not answer; try again."
+        raise ServiceError("overloaded", message, retryable=True, retry_after_ms=2_000) from None
 
 
 def _overloaded() -> ServiceError:

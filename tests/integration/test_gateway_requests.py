@@ -170,3 +170,21 @@ def test_requests_beyond_the_limit_of_a_connection_are_refused_at_once(nats: Nat
             assert "seq" not in refused
 
     _with_gateway(nats, tmp_path, scenario, BATON_REQUESTS_PER_CONNECTION="2")
+
+
+def test_a_known_request_is_shown_though_no_worker_is_left(nats: Nats, tmp_path: Path) -> None:
+    async def scenario(one: Rig, port: int) -> None:
+        async with connected(port) as socket:
+            async with one.worker(_answer):
+                await _ask(socket, request_id="r")
+                live = [frame for frame in await _until(socket, "done") if frame["type"] != "hello"]
+
+            async def refused() -> bool:
+                await _ask(socket, request_id="another")
+                return (await _until(socket, "error"))[-1]["code"] == "no_worker"
+
+            await eventually(refused, "the gateway knows that nobody is left")
+            await _ask(socket, request_id="r")
+            assert await _until(socket, "done") == live
+
+    _with_gateway(nats, tmp_path, scenario)

@@ -102,12 +102,13 @@ def test_an_hr_system_that_stalls_costs_no_more_than_the_time_out() -> None:
     released = threading.Event()
     with broken_hr_system(lambda request: released.wait(20)) as url:
         started = time.monotonic()
-        _, outcome = ask(url, timeout_s=0.5)
+        # The tool's own time-out is nine tenths of the runner's: far enough apart on a busy machine too.
+        _, outcome = ask(url, timeout_s=4.0)
         released.set()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert (outcome.ok, outcome.content) == (
         False,
-        "The HR system did not answer within 0.45 seconds; try again later.",
+        "The HR system did not answer within 3.6 seconds; try again later.",
     )
 
 
@@ -123,9 +124,9 @@ def test_a_body_that_drips_costs_no_more_than_the_time_out() -> None:
 
     with broken_hr_system(drip) as url:
         started = time.monotonic()
-        _, outcome = ask(url, timeout_s=0.5)
+        _, outcome = ask(url, timeout_s=4.0)
         released.set()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert "did not answer within" in outcome.content
 
 

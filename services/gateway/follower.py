@@ -144,11 +144,12 @@ class Follower:
 
     def _absent(self, now: float) -> float:
         """Seconds for which the log has been waiting for a worker while none of its stage was alive."""
-        if not self._waiting_stage or not self._presence.settled or self._presence.live(self._waiting_stage):
+        if not self._waiting_stage or self._presence.live(self._waiting_stage):
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now
-        return 0.0 if self._absent_since is None else now - self._absent_since
+        # A gateway that has only just begun to listen cannot tell silence from absence yet.
+        return now - self._absent_since if self._absent_since is not None and self._presence.settled else 0.0
 
     def _end(self, frame: Done | Error, only_after: int | None = None) -> None:
         if self._ending is None or self._ending.done():

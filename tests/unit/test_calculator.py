@@ -119,10 +119,11 @@ def test_anything_that_looks_like_arithmetic_ends_quickly(parts: list[str]) -> N
 
 
 def test_ten_megabytes_are_refused_unread() -> None:
-    started = time.monotonic()
+    text = "1+" * 5_000_000
+    started = time.process_time()
     with pytest.raises(ToolError, match="too long"):
-        evaluate("1+" * 5_000_000)
-    assert time.monotonic() - started < 0.5
+        evaluate(text)
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(

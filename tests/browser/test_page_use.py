@@ -361,7 +361,7 @@ async def test_an_open_source_survives_a_turned_screen(talk: Talk) -> None:
     turn = await talk.answer("Ten days [1].", 1, sources=SOURCES)
     await turn.citation(1).click()
     await talk.page.page.set_viewport_size({"width": 390, "height": 844})
-    await expect(talk.page.panel).to_be_visible()
+    await expect(talk.page.page.locator("#source-panel:modal")).to_be_visible()
     await talk.page.page.keyboard.press("Escape")
     await expect(talk.page.panel).to_be_hidden()
     await expect(turn.citation(1)).to_be_focused()

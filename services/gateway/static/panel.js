@@ -29,7 +29,7 @@ export class SourcePanel {
     this.view = null;
     dialog.addEventListener("close", () => this.#closed());
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-    WIDE.addEventListener("change", () => this.view && this.#place());
+    WIDE.addEventListener("change", () => this.view && this.dialog.open && this.#place());
   }
 
   get isOpen() {

@@ -21,3 +21,9 @@ class ServiceError(Exception):
     def frame(self) -> Error:
         """The frame that tells it to the client."""
         return Error(code=self.code, message=self.message, retryable=self.retryable, retry_after_ms=self.retry_after_ms)
+
+
+def no_worker(stage: str) -> ServiceError:
+    """Nobody alive would take work of this stage."""
+    message = f"No worker for '{stage}' is running. Try again when one is."
+    return ServiceError("no_worker", message, retryable=True, retry_after_ms=5_000)

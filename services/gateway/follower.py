@@ -15,6 +15,8 @@ from baton_proto.subjects import LogAddress
 from services.common import metrics
 from services.common.bus import Bus, Stored, Unconfirmed
 from services.common.clock import now_ms
+from services.common.errors import no_worker
+from services.common.holding import DEADLINE
 from services.common.log import end_log
 from services.common.presence import Presence
 
@@ -118,19 +120,9 @@ class Follower:
         if self._cancel_at is not None and now > self._cancel_at:
             self._end(Done(finish_reason="cancelled", cited=[], citations=[], usage=Usage(), timings=Timings()))
         elif self.deadline_ms is not None and now_ms() > self.deadline_ms + DEADLINE_GRACE_MS:
-            self._end(
-                Error(code="deadline", message="The answer took longer than its deadline allows.", retryable=True)
-            )
+            self._end(DEADLINE)
         elif self._absent(now) > no_worker_s:
-            self._end(
-                Error(
-                    code="no_worker",
-                    message=f"No worker for '{self._waiting_stage}' is running. Try again when one is.",
-                    retryable=True,
-                    retry_after_ms=5_000,
-                ),
-                only_after=self.next_seq - 1,
-            )
+            self._end(no_worker(self._waiting_stage).frame(), only_after=self.next_seq - 1)
 
     async def close(self) -> None:
         """Stop following. The request itself goes on."""

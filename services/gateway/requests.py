@@ -28,7 +28,7 @@ from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
-from services.common.errors import ServiceError
+from services.common.errors import ServiceError, no_worker
 from services.common.log import LogWriter, Position, end_log, make_handoff, publish_again, push_ref, read_tail
 from services.common.presence import Presence
 
@@ -55,12 +55,6 @@ class Requests:
         self._settings = settings
         self._followers: set[Follower] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def __len__(self) -> int:
-        return len(self._followers)
-
-    def __iter__(self) -> Iterator[Follower]:
-        return iter(list(self._followers))
 
     async def accept(self, query: Query, request_id: str, who: Identity, show: Show) -> Follower:
         """Make a query a request and follow it; a request id that is known already is attached to from its start.
@@ -124,8 +118,7 @@ class Requests:
         with _bus_troubles():
             if (await self._existing(at, request_id)).ended:
                 return
-            order = CancelOrder(key=at.key, requested_ms=now_ms())
-            await self._bus.store(subjects.cancel_subject(at.key), codec.encode(order))
+            await self._order_cancel(at)
             follower = next((one for one in self._followers if one.at == at), None)
             if follower is None:
                 # Nobody follows it here; someone must still see to it that the log ends.
@@ -177,10 +170,13 @@ class Requests:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _order_cancel(self, at: subjects.LogAddress) -> None:
+        order = CancelOrder(key=at.key, requested_ms=now_ms())
+        await self._bus.store(subjects.cancel_subject(at.key), codec.encode(order))
+
     async def _cancel_abandoned(self, follower: Follower) -> None:
-        order = CancelOrder(key=follower.at.key, requested_ms=now_ms())
         try:
-            await self._bus.store(subjects.cancel_subject(follower.at.key), codec.encode(order))
+            await self._order_cancel(follower.at)
         except (Unconfirmed, Full) as error:
             log.warning("an abandoned request could not be cancelled: %s", error)
         follower.cancel()
@@ -191,8 +187,7 @@ class Requests:
             return
         with _bus_troubles():
             if await read_tail(self._bus, at) is None:
-                message = f"No worker for '{stage}' is running. Try again when one is."
-                raise ServiceError("no_worker", message, retryable=True, retry_after_ms=5_000)
+                raise no_worker(stage)
 
     def _work_item(self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress) -> WorkItem:
         now = now_ms()

@@ -21,7 +21,7 @@ from baton_proto import codec, subjects
 from baton_proto.messages import AnswerChunk, LogEntry
 from baton_proto.sequencer import Sequencer
 from services.common import streams
-from services.common.bus import Bus, Stored, connect
+from services.common.bus import Bus, connect
 from services.common.config import NatsSettings
 from services.common.log import LogWriter
 from tests.servers.nats import nats_server
@@ -37,41 +37,43 @@ async def paced(emit: Emit, frames: int, rate: float) -> None:
         await emit(f"{time.perf_counter():.7f}".ljust(24))
 
 
+class Arrivals:
+    """Counts the frames of one answer as they arrive, and how long each was on its way."""
+
+    def __init__(self, frames: int, took: list[float]) -> None:
+        self._missing = frames
+        self._took = took
+        self._all = asyncio.Event()
+
+    def entry(self, data: bytes) -> None:
+        for frame in codec.decode(data, LogEntry).frames:
+            assert isinstance(frame, AnswerChunk)
+            self._took.append(time.perf_counter() - float(frame.content))
+            self._missing -= 1
+        if self._missing == 0:
+            self._all.set()
+
+    async def complete(self) -> None:
+        await asyncio.wait_for(self._all.wait(), 30)
+
+
 async def logged(writer: Bus, reader: Bus, key: str, frames: int, rate: float, took: list[float]) -> None:
     at = writer.address(key)
-    got = asyncio.Event()
-    seen = 0
-
-    def on_stored(stored: Stored) -> None:
-        nonlocal seen
-        for frame in codec.decode(stored.data, LogEntry).frames:
-            assert isinstance(frame, AnswerChunk)
-            took.append(time.perf_counter() - float(frame.content))
-            seen += 1
-        if seen == frames:
-            got.set()
-
-    stop = await reader.follow(at, on_stored)
+    arrivals = Arrivals(frames, took)
+    stop = await reader.follow(at, lambda stored: arrivals.entry(stored.data))
     await reader.client.flush()
     async with LogWriter(writer, at, Sequencer("bench", "bench")) as log:
         await paced(lambda content: log.write(AnswerChunk(content=content)), frames, rate)
         await log.flush()
-        await asyncio.wait_for(got.wait(), 30)
+        await arrivals.complete()
     await stop()
 
 
 async def plain(writer: Bus, reader: Bus, key: str, frames: int, rate: float, took: list[float]) -> None:
-    got = asyncio.Event()
-    seen = 0
+    arrivals = Arrivals(frames, took)
 
     async def on_message(message: Msg) -> None:
-        nonlocal seen
-        for frame in codec.decode(message.data, LogEntry).frames:
-            assert isinstance(frame, AnswerChunk)
-            took.append(time.perf_counter() - float(frame.content))
-            seen += 1
-        if seen == frames:
-            got.set()
+        arrivals.entry(message.data)
 
     subscription = await reader.subscribe(f"bench.{key}", on_message)
     await reader.client.flush()
@@ -85,7 +87,7 @@ async def plain(writer: Bus, reader: Bus, key: str, frames: int, rate: float, to
         sequencer.stored(append.expected + 1)
 
     await paced(emit, frames, rate)
-    await asyncio.wait_for(got.wait(), 30)
+    await arrivals.complete()
     await subscription.unsubscribe()
 
 

@@ -1,0 +1,289 @@
+"""What an operator asks of a running system: the queue, who holds what, what was set aside, a log as it grows.
+
+Everything here only looks. It makes no stream and changes none, so it may run with any settings that reach NATS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from nats.aio.msg import Msg
+
+from baton_proto import codec, subjects
+from baton_proto.messages import DeadWork, Holdings, LogEntry, WorkRef
+from baton_proto.sequencer import Assembler, Gap
+from baton_proto.subjects import LogAddress
+
+from .bus import Bus, Stored, Unconfirmed
+from .log import StoredEntry, read_entries
+
+MAX_READ = 10_000
+"""Most messages read from one stream at once."""
+FOLLOW_QUEUE = 4_096
+NOT_FOUND = frozenset({10037, 10059})
+
+
+class Message(NamedTuple):
+    """A message as a stream keeps it, with when it was stored (Unix ms)."""
+
+    subject: str
+    data: bytes
+    stream_seq: int
+    stored_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageQueue:
+    """What the work queue says of one stage. `waiting` was never delivered; `delivered` was, and is not settled."""
+
+    stage: str
+    waiting: int
+    delivered: int
+    last_delivered: int
+    ack_wait_s: float
+
+
+async def stage_queues(bus: Bus) -> list[StageQueue]:
+    """The queue of each stage that has, or ever had, a worker.
+
+    Raises:
+        Unconfirmed
+    """
+    found: list[StageQueue] = []
+    while True:
+        request = json.dumps({"offset": len(found)}).encode()
+        answer = await _api(bus, f"CONSUMER.LIST.{subjects.WORK_STREAM}", request)
+        found += [_stage_queue(one) for one in answer.get("consumers") or []]
+        if not answer.get("consumers") or len(found) >= int(answer.get("total", 0)):
+            return sorted(found, key=lambda queue: queue.stage)
+
+
+def _stage_queue(info: dict[str, Any]) -> StageQueue:
+    subject: str = info["config"].get("filter_subject", "")
+    return StageQueue(
+        stage=subject.removeprefix(f"{subjects.PREFIX}.work."),
+        waiting=int(info.get("num_pending", 0)),
+        delivered=int(info.get("num_ack_pending", 0)),
+        last_delivered=int(info.get("delivered", {}).get("stream_seq", 0)),
+        ack_wait_s=int(info["config"].get("ack_wait", 0)) / 1e9,
+    )
+
+
+async def stages_in_queue(bus: Bus) -> list[str]:
+    """The stages of which something lies in the work queue, also those that no worker has ever served.
+
+    Raises:
+        Unconfirmed
+    """
+    request = json.dumps({"subjects_filter": ">"}).encode()
+    answer = await _api(bus, f"STREAM.INFO.{subjects.WORK_STREAM}", request)
+    prefix = f"{subjects.PREFIX}.work."
+    return sorted(subject.removeprefix(prefix) for subject in answer.get("state", {}).get("subjects") or {})
+
+
+async def read_stream(
+    bus: Bus, stream: str, subject: str = ">", *, first: int = 1, last: int | None = None, limit: int = MAX_READ
+) -> list[Message]:
+    """The messages of a subject from stream sequence `first` to `last`, in order, `limit` at most, from the stream's
+    leader. One request for each: these streams are small, and are looked at by people.
+
+    Raises:
+        Unconfirmed
+    """
+    found: list[Message] = []
+    while len(found) < limit and (last is None or first <= last):
+        one = await _next_message(bus, stream, subject, first)
+        if one is None or (last is not None and one.stream_seq > last):
+            break
+        found.append(one)
+        first = one.stream_seq + 1
+    return found
+
+
+async def still_there(bus: Bus, stream: str, stream_seq: int) -> bool:
+    """Whether a stream still has the message of this sequence.
+
+    Raises:
+        Unconfirmed
+    """
+    answer = await _api(bus, f"STREAM.MSG.GET.{stream}", json.dumps({"seq": stream_seq}).encode(), missing=NOT_FOUND)
+    return "error" not in answer
+
+
+async def delete_message(bus: Bus, stream: str, stream_seq: int) -> None:
+    """Remove one message and overwrite it; one that is not there is no error.
+
+    Raises:
+        Unconfirmed
+    """
+    await _api(
+        bus, f"STREAM.MSG.DELETE.{stream}", json.dumps({"seq": stream_seq}).encode(), missing={10043, *NOT_FOUND}
+    )
+
+
+async def log_shards(bus: Bus) -> int:
+    """Over how many streams the logs of this NATS are spread.
+
+    Raises:
+        Unconfirmed
+    """
+    prefix = subjects.log_stream(0).removesuffix("0")
+    request = json.dumps({"subject": f"{subjects.PREFIX}.log.>"}).encode()
+    answer = await _api(bus, "STREAM.NAMES", request)
+    return sum(name.startswith(prefix) for name in answer.get("streams") or [])
+
+
+async def _next_message(bus: Bus, stream: str, subject: str, first: int) -> Message | None:
+    request = json.dumps({"seq": first, "next_by_subj": subject}).encode()
+    answer = await _api(bus, f"STREAM.MSG.GET.{stream}", request, missing=NOT_FOUND)
+    if "error" in answer:
+        return None
+    message = answer["message"]
+    stored = datetime.fromisoformat(message["time"])
+    data = b64decode(message.get("data", ""))
+    return Message(message["subject"], data, int(message["seq"]), round(stored.timestamp() * 1000))
+
+
+async def _api(bus: Bus, name: str, request: bytes, missing: frozenset[int] | set[int] = frozenset()) -> dict[str, Any]:
+    """One request to JetStream; an error that is not among `missing` is an exception."""
+    try:
+        answer: dict[str, Any] = msgspec.json.decode(await bus.request(f"$JS.API.{name}", request))
+    except msgspec.DecodeError as error:
+        raise Unconfirmed(f"{name}: {error}") from None
+    if (problem := answer.get("error")) is not None and problem.get("err_code") not in missing:
+        raise Unconfirmed(f"{name}: {problem.get('description', 'unknown answer from JetStream')}")
+    return answer
+
+
+# --- who holds what ---------------------------------------------------------------------------------------------------
+
+
+async def gather_holdings(bus: Bus, seconds: float = 1.0) -> list[Holdings]:
+    """What each worker says that it holds, of those that answer within `seconds`.
+
+    Raises:
+        Unconfirmed: there is no connection.
+    """
+    found: dict[str, Holdings] = {}
+
+    async def on_answer(message: Msg) -> None:
+        with contextlib.suppress(codec.WireError):
+            holdings = codec.decode(message.data, Holdings)
+            found[f"{holdings.stage} {holdings.worker}"] = holdings
+
+    inbox = bus.client.new_inbox()
+    subscription = await bus.subscribe(inbox, on_answer)
+    try:
+        await bus.publish(subjects.INVENTORY, b"", reply=inbox)
+        await asyncio.sleep(seconds)
+    finally:
+        with contextlib.suppress(Exception):
+            await subscription.unsubscribe()
+    return [found[name] for name in sorted(found)]
+
+
+class Queued(NamedTuple):
+    """A reference in the work queue."""
+
+    ref: WorkRef
+    stream_seq: int
+    stored_ms: int
+
+
+async def queued_refs(bus: Bus, stage: str, last: int | None = None, limit: int = 1_000) -> list[Queued]:
+    """The references of a stage in the work queue, oldest first, up to stream sequence `last`.
+
+    Raises:
+        Unconfirmed
+    """
+    found = []
+    for one in await read_stream(bus, subjects.WORK_STREAM, subjects.work_subject(stage), last=last, limit=limit):
+        with contextlib.suppress(codec.WireError):
+            found.append(Queued(codec.decode(one.data, WorkRef), one.stream_seq, one.stored_ms))
+    return found
+
+
+class Dead(NamedTuple):
+    """An item that was set aside, with all messages that tell of it: two workers may have done it at once."""
+
+    work: DeadWork
+    stream_seqs: tuple[int, ...]
+
+
+async def dead_items(bus: Bus) -> list[Dead]:
+    """The items that were set aside, the latest last.
+
+    Raises:
+        Unconfirmed
+    """
+    found: dict[str, Dead] = {}
+    for one in await read_stream(bus, subjects.DEAD_STREAM):
+        with contextlib.suppress(codec.WireError):
+            work = codec.decode(one.data, DeadWork)
+            earlier = found.pop(work.ref.key, None)
+            found[work.ref.key] = Dead(work, (*(earlier.stream_seqs if earlier else ()), one.stream_seq))
+    return list(found.values())
+
+
+# --- a log as it grows ------------------------------------------------------------------------------------------------
+
+
+async def follow_entries(bus: Bus, at: LogAddress, silence_s: float = 3.0) -> AsyncIterator[StoredEntry | None]:
+    """The entries of a log from its start, in order and each once, as they are stored, to its terminal frame.
+
+    Gives None about once a second in which nothing came. Ends without a terminal frame where the log is, or becomes,
+    gone. What the live path loses is read again, at the latest after `silence_s` seconds without an entry.
+
+    Raises:
+        Unconfirmed: nobody answered.
+        codec.WireError: an entry is unreadable.
+    """
+    arrived: asyncio.Queue[Stored] = asyncio.Queue(FOLLOW_QUEUE)
+
+    def on_live(stored: Stored) -> None:
+        with contextlib.suppress(asyncio.QueueFull):  # a gap, which is read again
+            arrived.put_nowait(stored)
+
+    stop = await bus.follow(at, on_live)
+    assembler, last, silent = Assembler(), 0, 0.0
+    try:
+        batch = await read_entries(bus, at)
+        while True:
+            if not batch and silent >= silence_s:
+                silent = 0.0
+                if await bus.tail(at) is None:
+                    return
+                batch = await read_entries(bus, at, last)
+            elif not batch and last == 0:
+                return
+            for stored in batch:
+                last = max(last, stored.stream_seq)
+                if list(assembler.feed(stored.entry)):
+                    yield stored
+            if assembler.ended:
+                return
+            batch = []
+            try:
+                async with asyncio.timeout(1.0):
+                    live = await arrived.get()
+            except TimeoutError:
+                silent += 1.0
+                yield None
+                continue
+            silent = 0.0
+            entry = codec.decode(live.data, LogEntry)
+            batch = [StoredEntry(entry, live.stream_seq)]
+            if entry.frames[0].seq > assembler.next_seq:
+                batch = await read_entries(bus, at, last)
+    except Gap as gap:
+        raise codec.WireError(f"the log {at.key} has a hole: {gap}") from None
+    finally:
+        await stop()

@@ -126,6 +126,11 @@ def returned_subject(key: str) -> str:
     return f"{PREFIX}.returned.{checked_key(key)}"
 
 
+def kept_answer(key: str) -> str:
+    """The subject behind `key` in the key-value bucket of answers."""
+    return f"$KV.{ANSWERS_BUCKET}.{checked_key(key)}"
+
+
 def running_subject(owner: str) -> str:
     """Where the running requests of an owner have their places: the first 32 hex digits of SHA-256 over `owner`."""
     return f"{PREFIX}.running.{hashlib.sha256(owner.encode()).hexdigest()[:32]}"

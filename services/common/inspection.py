@@ -118,17 +118,6 @@ async def still_there(bus: Bus, stream: str, stream_seq: int) -> bool:
     return "error" not in answer
 
 
-async def delete_message(bus: Bus, stream: str, stream_seq: int) -> None:
-    """Remove one message and overwrite it; one that is not there is no error.
-
-    Raises:
-        Unconfirmed
-    """
-    await _api(
-        bus, f"STREAM.MSG.DELETE.{stream}", json.dumps({"seq": stream_seq}).encode(), missing={10043, *NOT_FOUND}
-    )
-
-
 async def log_shards(bus: Bus) -> int:
     """Over how many streams the logs of this NATS are spread.
 

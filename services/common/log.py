@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from baton_proto import codec, subjects
-from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Done, Error, Handoff, LogEntry, LogFrame, WorkItem, WorkRef
-from baton_proto.sequencer import Append, Replaced, Sequencer
+from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Handoff, LogEntry, LogFrame, WorkItem, WorkRef
+from baton_proto.sequencer import Append, Sequencer
 from baton_proto.subjects import LogAddress
 
 from . import metrics
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 HIGH_WATER = 1024
 LOW_WATER = 256
-END_TRIES = 8
 
 
 class LogWriter:
@@ -149,6 +148,7 @@ class LogWriter:
 class Position:
     """Where a log stands: its frames (or only the last entry's) and the stream sequence of its last message."""
 
+    request_id: str
     frames: list[LogFrame]
     last: int
 
@@ -169,7 +169,7 @@ async def read_tail(bus: Bus, at: LogAddress) -> Position | None:
         codec.WireError: the entry is unreadable.
     """
     stored = await bus.tail(at)
-    return None if stored is None else Position(list(codec.decode(stored.data, LogEntry).frames), stored.stream_seq)
+    return None if stored is None else _position([StoredEntry(codec.decode(stored.data, LogEntry), stored.stream_seq)])
 
 
 async def read_log(bus: Bus, at: LogAddress, tries: int = 10) -> Position | None:
@@ -180,9 +180,12 @@ async def read_log(bus: Bus, at: LogAddress, tries: int = 10) -> Position | None
         codec.WireError: an entry is unreadable.
     """
     entries = await read_entries(bus, at, tries=tries)
-    if not entries:
-        return None
-    return Position([frame for one in entries for frame in one.entry.frames], entries[-1].stream_seq)
+    return _position(entries) if entries else None
+
+
+def _position(entries: list[StoredEntry]) -> Position:
+    frames = [frame for one in entries for frame in one.entry.frames]
+    return Position(entries[0].entry.request_id, frames, entries[-1].stream_seq)
 
 
 class StoredEntry(NamedTuple):
@@ -209,34 +212,6 @@ async def read_entries(bus: Bus, at: LogAddress, after: int = 0, tries: int = 10
             return [StoredEntry(codec.decode(one.data, LogEntry), one.stream_seq) for one in stored]
         await asyncio.sleep(0.02 * (attempt + 1))
     raise Unconfirmed("no replica has the whole log yet")
-
-
-async def end_log(
-    bus: Bus, at: LogAddress, request_id: str, frame: Done | Error, *, only_after: int | None = None
-) -> bool:
-    """End a log that nobody continues. Harmless where somebody else ends it first.
-
-    Args:
-        only_after: end it only if this is still the `seq` of its last frame.
-
-    Returns whether this call has ended it.
-
-    Raises:
-        Unconfirmed: NATS is away.
-    """
-    for _ in range(END_TRIES):
-        tail = await read_tail(bus, at)
-        if tail is None or tail.ended or (only_after is not None and tail.final.seq != only_after):
-            return False
-        sequencer = Sequencer(request_id, bus.name, next_seq=tail.final.seq + 1, last=tail.last)
-        try:
-            async with LogWriter(bus, at, sequencer) as writer:
-                await writer.write(frame)
-                await writer.flush()
-        except Replaced:
-            continue  # a holder was quicker by one entry
-        return True
-    return False
 
 
 async def make_handoff(bus: Bus, item: WorkItem, seq: int) -> Handoff:

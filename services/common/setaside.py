@@ -25,8 +25,9 @@ from baton_proto.sequencer import Replaced
 
 from .bus import Bus, Full, Unconfirmed
 from .clock import now_ms
-from .inspection import Dead, dead_items, delete_message
-from .log import end_log, open_handoff, push_ref, read_log, start_log
+from .endings import end_log
+from .inspection import Dead, dead_items, still_there
+from .log import open_handoff, push_ref, read_log, start_log
 
 MIN_PREFIX = 6
 DEADLINE_BOUNDS_MS = (1_000, 600_000)
@@ -89,7 +90,10 @@ async def discard(bus: Bus, dead: Dead) -> None:
         Unconfirmed
     """
     for stream_seq in dead.stream_seqs:
-        await delete_message(bus, subjects.DEAD_STREAM, stream_seq)
+        if not await bus.delete_stored(subjects.DEAD_STREAM, stream_seq) and await still_there(
+            bus, subjects.DEAD_STREAM, stream_seq
+        ):
+            raise Unconfirmed(f"message {stream_seq} of {subjects.DEAD_STREAM} could not be deleted")
     if dead.work.handoff is not None and dead.work.handoff.object is not None:
         await bus.delete_object(dead.work.handoff.object)
 

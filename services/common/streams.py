@@ -37,7 +37,7 @@ DEAD_MAX_AGE_S = 7 * 24 * 3600
 
 
 def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
-    """All streams that are not buckets, as they should be."""
+    """All streams that are not buckets made by the client library, as they should be."""
     common: dict[str, Any] = {"storage": StorageType(settings.log_storage), "num_replicas": settings.replicas}
     configs = [
         StreamConfig(
@@ -52,7 +52,7 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
         ),
         StreamConfig(
             name=subjects.CANCEL_STREAM,
-            subjects=[f"{subjects.PREFIX}.cancel.*"],
+            subjects=[f"{subjects.PREFIX}.cancel.*", f"{subjects.PREFIX}.returned.*"],
             max_msgs_per_subject=1,
             max_age=CANCEL_MAX_AGE_S,
             max_bytes=64 * 1024 * 1024,
@@ -66,7 +66,24 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             **common,
         ),
     ]
+    configs.append(_answers_config(settings, common))
     return configs + [_log_config(shard, settings, common) for shard in range(settings.shards)]
+
+
+def _answers_config(settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
+    """A key-value bucket, but where it is full the oldest answers go: the client libraries would refuse new ones."""
+    return StreamConfig(
+        name=f"KV_{subjects.ANSWERS_BUCKET}",
+        subjects=[f"$KV.{subjects.ANSWERS_BUCKET}.>"],
+        max_msgs_per_subject=1,
+        discard=DiscardPolicy.OLD,
+        max_age=settings.answers_max_age_s,
+        max_bytes=settings.answers_max_bytes,
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        **common,
+    )
 
 
 def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
@@ -112,7 +129,7 @@ async def _ensure_once(bus: Bus) -> None:
                 config=ObjectStoreConfig(storage=StorageType(settings.log_storage), replicas=settings.replicas),
             )
         )
-    for bucket in (subjects.CONVERSATIONS_BUCKET, subjects.ANSWERS_BUCKET, subjects.CACHE_BUCKET):
+    for bucket in (subjects.CONVERSATIONS_BUCKET, subjects.CACHE_BUCKET):
         if f"KV_{bucket}" not in existing:
             await _tolerant(js.create_key_value(_bucket_config(bucket, settings)))
 

@@ -11,6 +11,7 @@ from baton_proto.messages import LogFrame, WorkItem, WorkRef
 
 from .bus import Bus
 from .clock import now_ms
+from .endings import record_end
 from .log import open_handoff, publish_again, read_log, read_tail
 
 
@@ -28,19 +29,21 @@ class Taken:
 async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     """Where to start on a work reference; None when it is not (or no longer) its log's latest hand-off.
 
-    A log that ends in a newer hand-off has it published again: whoever wrote it may have died before doing so.
+    A log that ends in a newer hand-off has it published again, and one that has ended is recorded again: whoever wrote
+    that may have died before doing so.
 
     Raises:
         Unconfirmed, codec.WireError
     """
     at = bus.address(ref.key)
     position = await read_tail(bus, at)
-    if position is None or position.ended:
-        return None
-    if position.final.seq != ref.seq:
+    if position is not None and not position.ended and position.final.seq != ref.seq:
         position = await read_log(bus, at)
-        if position is None or position.ended:
-            return None
+    if position is None:
+        return None
+    if position.ended:
+        await record_end(bus, at)
+        return None
     latest = next((frame for frame in reversed(position.frames) if frame.handoff is not None), None)
     if latest is None or latest.handoff is None:
         return None

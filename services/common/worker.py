@@ -25,9 +25,9 @@ from . import metrics
 from .bus import Bus, Full, Unconfirmed
 from .clock import now_ms
 from .config import WorkerSettings
+from .endings import end_log
 from .holding import hold
 from .job import Handler
-from .log import end_log
 from .logs import request_context
 from .presence import announce
 from .queue import Lease, Puller

@@ -25,8 +25,9 @@ from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
+from services.common.endings import end_log
 from services.common.errors import ServiceError, no_worker
-from services.common.log import Position, end_log, publish_again, push_ref, read_tail, start_log
+from services.common.log import Position, publish_again, push_ref, read_tail, start_log
 from services.common.presence import Presence
 
 from .auth import Identity

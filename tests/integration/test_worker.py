@@ -21,10 +21,11 @@ from baton_proto.messages import (
     Usage,
 )
 from services.common.clock import now_ms
+from services.common.endings import end_log
 from services.common.errors import ServiceError
 from services.common.job import Job
-from services.common.log import end_log, make_handoff, push_ref
-from tests.rig import Rig, rig
+from services.common.log import make_handoff, push_ref
+from tests.rig import Rig, run_rig
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 
@@ -48,14 +49,6 @@ def text(frames: list[object]) -> str:
     return "".join(frame.content for frame in frames if isinstance(frame, AnswerChunk))
 
 
-def run(nats: Nats, scenario: object, **settings: object) -> None:
-    async def main() -> None:
-        async with rig(nats.url, **settings) as one:
-            await scenario(one)  # type: ignore[operator]
-
-    asyncio.run(main())
-
-
 def test_a_request_travels_from_stage_to_stage_in_one_log(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         async with one.worker(retrieve), one.worker(generate, "generate"):
@@ -65,13 +58,9 @@ def test_a_request_travels_from_stage_to_stage_in_one_log(nats: Nats) -> None:
                 frames = await one.ended(item)
                 assert [frame.__struct_config__.tag for frame in frames[:3]] == ["accepted", "status", "sources"]
                 assert text(frames) == "0 1 2 3 4 "
-            await eventually(lambda: _empty(one), "the queue is empty")
+            await one.settled()
 
-    run(nats, scenario)
-
-
-async def _empty(one: Rig) -> bool:
-    return await one.queued() == 0
+    run_rig(nats, scenario)
 
 
 def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> None:
@@ -93,7 +82,7 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
         async with one.worker(generate, "generate"):
             assert text(await one.ended(item)) == "0 1 2 3 4 "
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 async def _length(one: Rig, item: object, count: int) -> bool:
@@ -131,9 +120,9 @@ def test_a_replaced_holder_stops_and_settles_nothing(nats: Nats) -> None:
             assert text(frames) == ""
             # Not acknowledged by the replaced one; dropped when it is delivered again.
             assert await one.queued() == 1
-            await eventually(lambda: _empty(one), "the second delivery is dropped")
+            await one.settled()
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_a_hand_off_whose_writer_died_before_publishing_it_is_published_by_the_next_one(nats: Nats) -> None:
@@ -149,7 +138,7 @@ def test_a_hand_off_whose_writer_died_before_publishing_it_is_published_by_the_n
             assert [frame.__struct_config__.tag for frame in frames[:2]] == ["accepted", "sources"]
             assert text(frames) == "0 1 2 3 4 "
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_work_that_is_not_its_logs_latest_hand_off_is_dropped(nats: Nats) -> None:
@@ -169,10 +158,10 @@ def test_work_that_is_not_its_logs_latest_hand_off_is_dropped(nats: Nats) -> Non
             await one.bus.push_work("retrieve", b"\xc1 not msgpack", "broken")
             ghost = msgspec.structs.replace(ref, key="0" * 32)
             await one.bus.push_work("retrieve", codec.encode(ghost), "ghost")
-            await eventually(lambda: _empty(one), "all of it is dropped")
+            await one.settled()
             assert calls == 1
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats: Nats) -> None:
@@ -192,7 +181,7 @@ def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats:
         dead = codec.decode(kept.data, DeadWork)
         assert (dead.request_id, dead.deliveries) == (item.request_id, 2)
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 async def _give_up_forever(_: Job) -> None:
@@ -208,7 +197,7 @@ def test_a_drained_worker_gives_back_what_it_cannot_finish_at_once(nats: Nats) -
         async with one.worker(generate, "generate"):
             assert text(await one.ended(item, within_s=5.0)) == "0 1 2 3 4 "
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
@@ -228,7 +217,7 @@ def test_a_cancel_ends_the_log_whoever_holds_the_baton(nats: Nats, when: str) ->
         assert frames[-1].finish_reason == "cancelled"
         assert await one.queued() == 0
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 async def _deadline_passed(_: Job) -> None:
@@ -267,7 +256,7 @@ def test_what_goes_wrong_in_a_handler_ends_the_log_with_an_error(nats: Nats, han
         assert last.code == code
         assert "secret" not in last.message
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_a_hand_off_too_large_for_a_message_goes_through_the_object_store(nats: Nats) -> None:
@@ -299,7 +288,7 @@ def test_a_hand_off_too_large_for_a_message_goes_through_the_object_store(nats: 
             await eventually(forgotten, "the object is deleted once its item is dealt with")
         assert seen == [100_000] * 20
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_work_is_refused_when_the_queue_is_full(nats: Nats) -> None:
@@ -312,7 +301,7 @@ def test_work_is_refused_when_the_queue_is_full(nats: Nats) -> None:
         with pytest.raises(Full):
             await push_ref(one.bus, ref)
 
-    run(nats, scenario, work_max_items=3)
+    run_rig(nats, scenario, work_max_items=3)
 
 
 def test_a_worker_serves_no_more_at_once_than_it_has_slots(nats: Nats) -> None:
@@ -338,7 +327,7 @@ def test_a_worker_serves_no_more_at_once_than_it_has_slots(nats: Nats) -> None:
                 await one.ended(item)
         assert most == 4
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_everybody_may_make_the_streams_at_once_and_again(nats: Nats) -> None:

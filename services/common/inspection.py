@@ -12,7 +12,7 @@ from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from nats.aio.msg import Msg
@@ -61,9 +61,19 @@ async def stage_queues(bus: Bus) -> list[StageQueue]:
     while True:
         request = json.dumps({"offset": len(found)}).encode()
         answer = await _api(bus, f"CONSUMER.LIST.{subjects.WORK_STREAM}", request)
-        found += [_stage_queue(one) for one in answer.get("consumers") or []]
-        if not answer.get("consumers") or len(found) >= int(answer.get("total", 0)):
-            return sorted(found, key=lambda queue: queue.stage)
+        consumers = answer.get("consumers") or []
+        found += map(_stage_queue, consumers)
+        if not consumers or len(found) >= int(answer.get("total", 0)):
+            return sorted((queue for queue in found if _is_stage(queue.stage)), key=lambda queue: queue.stage)
+
+
+def _is_stage(name: str) -> bool:
+    """Whether it is a stage of ours: somebody may have made other consumers and streams to look at things."""
+    try:
+        subjects.checked_stage(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _stage_queue(info: dict[str, Any]) -> StageQueue:
@@ -77,8 +87,8 @@ def _stage_queue(info: dict[str, Any]) -> StageQueue:
     )
 
 
-async def stages_in_queue(bus: Bus) -> list[str]:
-    """The stages of which something lies in the work queue, also those that no worker has ever served.
+async def queue_lengths(bus: Bus) -> dict[str, int]:
+    """How many items of each stage lie in the work queue, also of stages that no worker has ever served.
 
     Raises:
         Unconfirmed
@@ -86,7 +96,9 @@ async def stages_in_queue(bus: Bus) -> list[str]:
     request = json.dumps({"subjects_filter": ">"}).encode()
     answer = await _api(bus, f"STREAM.INFO.{subjects.WORK_STREAM}", request)
     prefix = f"{subjects.PREFIX}.work."
-    return sorted(subject.removeprefix(prefix) for subject in answer.get("state", {}).get("subjects") or {})
+    counts: dict[str, int] = answer.get("state", {}).get("subjects") or {}
+    stages = {subject.removeprefix(prefix): count for subject, count in sorted(counts.items())}
+    return {stage: count for stage, count in stages.items() if _is_stage(stage)}
 
 
 async def read_stream(
@@ -276,3 +288,37 @@ async def follow_entries(bus: Bus, at: LogAddress, silence_s: float = 3.0) -> As
         raise codec.WireError(f"the log {at.key} has a hole: {gap}") from None
     finally:
         await stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where the work item of a request is. `state` is `held` (a worker says so), `delivered` (somebody took it, but
+    nobody says that he holds it), `waiting` (nobody has taken it yet), or `nowhere` (it is not in the queue)."""
+
+    state: Literal["held", "delivered", "waiting", "nowhere"]
+    worker: str | None = None
+    since_ms: int | None = None
+    deliveries: int | None = None
+    ahead: int | None = None
+    """Items of the stage that lie before it, as far as they were looked through."""
+
+
+async def find_item(bus: Bus, key: str, stage: str, seq: int) -> Whereabouts:
+    """Where the item is that frame `seq` of the log `key` handed to `stage`.
+
+    Raises:
+        Unconfirmed
+    """
+    last_delivered = {queue.stage: queue.last_delivered for queue in await stage_queues(bus)}
+    queued = await queued_refs(bus, stage)
+    for holdings in await gather_holdings(bus):
+        for item in holdings.items:
+            if item.key == key and item.seq == seq:
+                return Whereabouts("held", holdings.worker, item.since_ms, item.deliveries)
+    for ahead, one in enumerate(queued):
+        if one.ref.key == key and one.ref.seq == seq:
+            state: Literal["delivered", "waiting"] = (
+                "delivered" if one.stream_seq <= last_delivered.get(stage, 0) else "waiting"
+            )
+            return Whereabouts(state, since_ms=one.stored_ms, ahead=ahead)
+    return Whereabouts("nowhere")

@@ -164,7 +164,7 @@ def test_a_running_request_counts_to_now_and_an_ended_one_to_its_end() -> None:
         "4 in the queue before it"
     )
     log.add(DONE)
-    assert "0.010 s in all, 2 frames by 2 writers" in summary_lines(log.placed(), None, BEGAN_MS + 90_000)[1]
+    assert "0.010 s in all, 2 frames by 1 writer" in summary_lines(log.placed(), None, BEGAN_MS + 90_000)[1]
 
 
 def test_each_state_is_told_by_its_own_words() -> None:

@@ -9,17 +9,17 @@ import os
 import pty
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from tests.commands import environment
+from tests.scripted_gateway import HELLO, gateway, send
 from tests.servers.processes import ROOT, free_port
 
 pytestmark = pytest.mark.anyio
 
-HELLO = {"type": "hello", "protocol": "baton.v1", "auth": "off"}
 SOURCES = [
     {"n": 1, "id": "a", "document_id": "d1", "title": "Leave", "url": "/documents/d1", "snippet": "…", "score": 2.0},
     {"n": 2, "id": "b", "document_id": "d2", "title": "Travel", "url": "/documents/d2", "snippet": "…", "score": 1.0}
@@ -36,11 +36,6 @@ STORY: list[dict[str, Any]] = [
     {"type": "done", "finish_reason": "stop", "cited": [1], "citations": []}
     | {"timings": {"ttft_ms": 210, "retrieval_ms": 40}, "usage": {"completion_tokens": 9}},
 ]
-Script = Callable[[ServerConnection], Awaitable[None]]
-
-
-async def send(connection: ServerConnection, frame: dict[str, Any], request_id: str, seq: int) -> None:
-    await connection.send(json.dumps({**frame, "request_id": request_id, "seq": seq}, ensure_ascii=False))
 
 
 async def tell_story(connection: ServerConnection) -> None:
@@ -48,20 +43,6 @@ async def tell_story(connection: ServerConnection) -> None:
     query = json.loads(await connection.recv())
     for seq, frame in enumerate(STORY):
         await send(connection, frame, query["request_id"], seq)
-
-
-@contextlib.asynccontextmanager
-async def gateway(script: Script) -> AsyncIterator[str]:
-    async def handle(connection: ServerConnection) -> None:
-        await script(connection)
-        await connection.wait_closed()
-
-    async with serve(handle, "127.0.0.1", 0) as server:
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}", "PYTHONIOENCODING": "utf-8"}
 
 
 async def baton(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -140,7 +121,7 @@ async def test_an_error_frame_is_told_and_exits_with_1() -> None:
     async def script(connection: ServerConnection) -> None:
         query = json.loads(await connection.recv())
         error = {"type": "error", "code": "no_worker", "message": "No retriever is running.", "retryable": True}
-        await send(connection, {**error, "retry_after_ms": 2000}, query["request_id"], 1)
+        await send(connection, {**error, "retry_after_ms": 2000}, query["request_id"], 0)
 
     async with gateway(script) as url:
         status, out, err = await baton("--url", url, "q")
@@ -209,9 +190,10 @@ async def test_a_gateway_that_does_not_come_back_ends_the_attempts() -> None:
 
     async with serve(script, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
-        status, _, err = await baton("--url", url, "q")
+        status, _, err = await baton("--give-up-after", "1", "--url", url, "q")
     assert status == 3
     assert "did not come back" in err
+    assert "its request id is ask-" in err
 
 
 async def test_ctrl_c_cancels_and_shows_what_there_is() -> None:

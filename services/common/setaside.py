@@ -19,15 +19,18 @@ from baton_proto.messages import (
     Source,
     Sources,
     Timings,
+    ToolCalled,
+    ToolResult,
     WorkItem,
+    WorkRef,
 )
-from baton_proto.sequencer import Replaced
+from baton_proto.sequencer import Replaced, Sequencer
 
 from .bus import Bus, Full, Unconfirmed
 from .clock import now_ms
 from .endings import end_log
 from .inspection import Dead, dead_items, still_there
-from .log import open_handoff, push_ref, read_log, start_log
+from .log import LogWriter, open_handoff, push_ref, read_log, read_tail, start_log
 
 MIN_PREFIX = 6
 DEADLINE_BOUNDS_MS = (1_000, 600_000)
@@ -67,9 +70,12 @@ async def retry(bus: Bus, dead: Dead) -> WorkItem:
         NotThat: the item itself is not kept any more, or the queue takes no more.
         Unconfirmed
     """
-    item = _anew(await _item(bus, dead), bus)
+    old = await _item(bus, dead)
+    begun = await _begun_calls(bus, dead, old)
+    item = _anew(old, bus)
     try:
         ref = await start_log(bus, item, *_frames(item))
+        await _append(bus, item, ref, begun)
     except (Full, Replaced) as error:
         raise NotThat(f"a new request cannot be made now: {error}") from None
     try:
@@ -120,6 +126,31 @@ async def _handoff_in_log(bus: Bus, dead: Dead) -> Handoff | None:
         return None
     frames = position.frames if position else []
     return next((frame.handoff for frame in frames if frame.seq == dead.work.ref.seq), None)
+
+
+async def _begun_calls(bus: Bus, dead: Dead, item: WorkItem) -> list[LogFrame]:
+    """What earlier holders have written about the item's tool calls. The next one must see it: a call that may have run
+    is not repeated unless its tool allows that. Where the log has expired, any of them may have run."""
+    try:
+        position = await read_log(bus, bus.address(dead.work.ref.key))
+    except codec.WireError:
+        position = None
+    if position is None:
+        return [ToolCalled(call_id=call.call_id, name=call.name, arguments=call.arguments) for call in item.calls]
+    later = [frame for frame in position.frames if frame.seq > dead.work.ref.seq]
+    return [frame for frame in later if isinstance(frame, ToolCalled | ToolResult)]
+
+
+async def _append(bus: Bus, item: WorkItem, ref: WorkRef, frames: list[LogFrame]) -> None:
+    """Append frames behind the hand-off, as the holder did who wrote them first."""
+    tail = await read_tail(bus, bus.address(item.key))
+    if not frames or tail is None:
+        return
+    sequencer = Sequencer(item.request_id, bus.name, next_seq=ref.seq + 1, last=tail.last)
+    async with LogWriter(bus, bus.address(item.key), sequencer) as writer:
+        for frame in frames:
+            await writer.write(frame)
+        await writer.flush()
 
 
 def _anew(item: WorkItem, bus: Bus) -> WorkItem:

@@ -20,9 +20,13 @@ from baton_proto.messages import (
     Done,
     HeldItem,
     Holdings,
+    LogFrame,
     Passage,
     Sources,
+    Status,
     Timings,
+    ToolCall,
+    ToolCalled,
     ToolTurn,
     Usage,
     WorkItem,
@@ -220,6 +224,36 @@ async def test_retry_makes_a_new_request_that_goes_on_where_the_old_one_failed(n
     assert frames[1].sources[0].snippet == "Twenty days."
     assert frames[2].content == "Let me look. "
     assert left == []
+
+
+CALLS = [ToolCall(call_id=call_id, name="book", arguments={"day": 1}) for call_id in ("c1", "c2")]
+
+
+@pytest.mark.parametrize("log_is_there", [True, False])
+async def test_the_next_holder_is_told_which_tool_calls_may_have_run(nats: Nats, log_is_there: bool) -> None:
+    written: list[LogFrame] = []
+
+    async def handler(job: Job) -> None:
+        written.extend(job.written)
+        await job.finish(Done(finish_reason="stop", cited=[], citations=[], usage=Usage(), timings=job.item.timings))
+
+    async with rig(nats.url) as one:
+        item = one.item(stage="tools.default", calls=CALLS)
+        await set_aside(one, item)
+        if log_is_there:
+            await one.start(item, push=False)
+            tail = await one.bus.tail(one.bus.address(item.key))
+            assert tail is not None
+            begun = ToolCalled(call_id="c1", name="book", arguments={"day": 1})
+            await one.append(item, Status(stage="tool", content=""), begun, next_seq=1, last=tail.stream_seq)
+        status, out, _ = await baton("work", "retry", item.key, "--json", **settings(nats))
+        assert status == 0
+        key = json.loads(out)["key"]
+        async with one.worker(handler, "tools.default"):
+            await one.ended(one.item(key=key, shard=one.bus.address(key).shard))
+    called = [frame.call_id for frame in written if isinstance(frame, ToolCalled)]
+    assert called == (["c1"] if log_is_there else ["c1", "c2"])
+    assert len(called) == len(written)
 
 
 async def test_retry_takes_an_item_from_its_own_log_where_the_note_has_none(nats: Nats) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 from nats.errors import Error as NatsError
@@ -31,6 +33,7 @@ from .config import NatsSettings
 log = logging.getLogger(__name__)
 
 _NAME_IN_USE = 10058
+LOOK_EVERY_S = 0.5
 DUPLICATE_WINDOW_S = 120
 CANCEL_MAX_AGE_S = 900
 DEAD_MAX_AGE_S = 7 * 24 * 3600
@@ -114,6 +117,28 @@ async def ensure(bus: Bus) -> None:
             pause = min(pause * 2, 5.0)
         else:
             return
+
+
+@contextlib.asynccontextmanager
+async def kept(bus: Bus) -> AsyncIterator[None]:
+    """Make the streams now, and again whenever the connection was lost: a server that keeps them in memory has
+    forgotten them if it was started anew."""
+    await ensure(bus)
+    watching = asyncio.create_task(_again_after_reconnects(bus), name="streams")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _again_after_reconnects(bus: Bus) -> None:
+    reconnects = bus.reconnects
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if bus.reconnects != reconnects:
+            reconnects = bus.reconnects
+            await ensure(bus)
 
 
 async def _ensure_once(bus: Bus) -> None:

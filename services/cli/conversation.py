@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from baton_proto.messages import MAX_MESSAGE_BYTES
 
-from .answer import Answer
+from .answer import Answer, Outcome
 from .coming_back import NO_RETURN, PATIENCE_S, ComingBack
 from .display import Display
 
@@ -227,30 +227,28 @@ class _Conversation:
             raise _Refused("the gateway wants a token: give one with --token")
         if frame.get("request_id") not in (self._answer.request_id, None):
             return
-        new = False
         if frame.get("type") == "error" and "seq" not in frame:
             new = await self._on_refusal(socket, frame)
-        elif self._is_gap(frame):
-            await self._ask_again(socket)
         else:
-            before = self._answer.next_seq
-            new = bool(self._answer.take(frame))
-            if self._answer.next_seq > before:
+            taken = self._answer.take(frame)
+            frame, new = taken.frame, taken.new
+            if new and "seq" in frame:
                 self._refusals = 0
-                self._coming_back.progress()
-            if frame.get("type") == "resumed":
                 self._resuming = False
+                self._coming_back.progress()
+            elif frame.get("type") == "resumed":
+                self._resuming = False
+            if taken.outcome is Outcome.GAP or self._leaves_out(frame):
+                await self._ask_again(socket)
         try:
             self._display.frame(raw, frame, self._answer, new)
         except BrokenPipeError:
             raise NobodyReads from None
 
-    def _is_gap(self, frame: dict[str, Any]) -> bool:
-        """Whether frames before this one, or before the one that follows a `resumed`, have not been seen."""
-        if frame.get("type") == "resumed":
-            return bool(frame.get("recovered")) and frame["next_seq"] > self._answer.next_seq
-        first = frame.get("from_seq", frame.get("seq"))
-        return isinstance(first, int) and first > self._answer.next_seq
+    def _leaves_out(self, frame: dict[str, Any]) -> bool:
+        """Whether a `resumed` begins behind frames that have not been seen: the answer to an older `resume`."""
+        resumed = frame.get("type") == "resumed" and frame.get("recovered")
+        return bool(resumed) and frame["next_seq"] > self._answer.next_seq
 
     async def _ask_again(self, socket: ClientConnection) -> None:
         """Frames are missing: ask for them, unless that has been done and they are about to come."""
@@ -271,7 +269,7 @@ class _Conversation:
             return False
         self._refusals += 1
         if not frame.get("retryable") or self._refusals > MAX_REFUSALS:
-            return bool(self._answer.take(frame))
+            return self._answer.take(frame).new
         wait_s = min(frame.get("retry_after_ms", REFUSED_WAIT_S * 1000) / 1000, MAX_REFUSED_WAIT_S)
         if self._interrupted.is_set():
             # It is the cancel that was refused.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -18,8 +16,6 @@ from baton_proto.messages import (
     AnswerChunk,
     DeadWork,
     Done,
-    HeldItem,
-    Holdings,
     LogFrame,
     Passage,
     Sources,
@@ -66,25 +62,6 @@ async def set_aside(one: Rig, item: WorkItem, **changes: Any) -> DeadWork:
     return dead
 
 
-@contextlib.asynccontextmanager
-async def says_it_holds(one: Rig, worker: str, *items: WorkItem) -> AsyncIterator[None]:
-    """A worker that answers inventories."""
-    held = [
-        HeldItem(key=item.key, request_id=item.request_id, seq=0, since_ms=item.received_ms, deliveries=2)
-        for item in items
-    ]
-    holdings = Holdings(worker=worker, stage="retrieve", total=len(held), items=held)
-
-    async def answer(message: Any) -> None:
-        await one.bus.publish(message.reply, codec.encode(holdings))
-
-    subscription = await one.bus.subscribe(subjects.INVENTORY, answer)
-    try:
-        yield
-    finally:
-        await subscription.unsubscribe()
-
-
 async def test_waiting_work_is_counted_by_stage_also_where_no_worker_ever_was(nats: Nats) -> None:
     async with rig(nats.url) as one:
         for _ in range(3):
@@ -114,9 +91,8 @@ async def test_held_and_waiting_work_are_told_apart_and_the_holder_is_named(nats
             await one.start(first)
             await asyncio.wait_for(started.wait(), 10)
             await one.start(second)
-            async with says_it_holds(one, "retriever-7", first):
-                found = await work(nats)
-                _, out, _ = await baton("work", **settings(nats))
+            found = await work(nats)
+            _, out, _ = await baton("work", **settings(nats))
             go.set()
             await one.ended(second)
     (stage,) = found["stages"]
@@ -128,7 +104,7 @@ async def test_held_and_waiting_work_are_told_apart_and_the_holder_is_named(nats
         "delivered": 1,
     }
     (running,) = found["running"]
-    assert (running["request_id"], running["worker"], running["deliveries"]) == (first.request_id, "retriever-7", 2)
+    assert (running["request_id"], running["worker"], running["deliveries"]) == (first.request_id, "retriever-7", 1)
     assert found["unanswered"] == []
     assert re.search(rf"{first.key[:12]}\s+{first.request_id}\s+retrieve\s+retriever-7", out)
 
@@ -296,6 +272,35 @@ async def test_discard_forgets_the_item_and_its_object(nats: Nats) -> None:
         assert (status, out) == (0, f"Discarded {gone.request_id} ({gone.key}).\n")
         assert [each.work.ref.key for each in await dead_items(one.bus)] == [kept.key]
         assert not await one.bus.has_object(dead.handoff.object)
+
+
+async def test_work_that_killed_its_workers_is_tried_again_when_they_can_do_it(nats: Nats) -> None:
+    started = asyncio.Event()
+
+    async def hang(_: Job) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def finish_it(job: Job) -> None:
+        await job.finish(Done(finish_reason="stop", cited=[], citations=[], usage=Usage(), timings=Timings()))
+
+    async with rig(nats.url) as one:
+        item = one.item()
+        async with one.worker(hang) as worker:
+            await one.start(item)
+            await asyncio.wait_for(started.wait(), 10)
+            await worker.die()
+        async with one.worker(finish_it, max_deliveries=1):
+            assert (await one.ended(item))[-1].code == "poisoned"
+            (poisoned,) = (await work(nats))["poisoned"]
+            status, out, _ = await baton("work", "retry", poisoned["key"], "--json", **settings(nats))
+            key = json.loads(out)["key"]
+            frames = await one.ended(one.item(key=key, shard=one.bus.address(key).shard))
+        after = await work(nats)
+    assert (poisoned["request_id"], poisoned["deliveries"], poisoned["retryable"]) == (item.request_id, 1, True)
+    assert status == 0
+    assert [type(frame) for frame in frames] == [Accepted, Done]
+    assert after["poisoned"] == []
 
 
 async def test_a_key_that_is_wrong_short_or_ambiguous_changes_nothing(nats: Nats) -> None:

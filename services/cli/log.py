@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from baton_proto.messages import KEY_PATTERN, REQUEST_ID_PATTERN, TERMINAL
+from services.common.clock import now_ms
 
 from .direct import FAILED, OK, USAGE, run_direct
 
@@ -95,21 +96,31 @@ async def _show_log(bus: Bus, at: LogAddress, arguments: argparse.Namespace) -> 
 
 async def _read(bus: Bus, at: LogAddress, screen: _Screen, *, follow: bool) -> None:
     from services.common.inspection import follow_entries
-    from services.common.log import read_entries
 
     if not follow:
-        for entry in await read_entries(bus, at):
-            screen.entry(entry)
-        screen.flush()
+        await _read_on(bus, at, screen)
         return
     shown = time.monotonic()
     async for one in follow_entries(bus, at):
+        screen.read_ms = now_ms()
         if one is not None:
             screen.entry(one)
         if one is None or time.monotonic() - shown >= FLUSH_S:
             screen.flush()
             shown = time.monotonic()
     screen.flush()
+
+
+async def _read_on(bus: Bus, at: LogAddress, screen: _Screen) -> bool:
+    """Show what the log has that the screen has not; whether there was anything."""
+    from services.common.log import read_entries
+
+    entries = await read_entries(bus, at, screen.last)
+    screen.read_ms = now_ms()
+    for entry in entries:
+        screen.entry(entry)
+    screen.flush()
+    return bool(entries)
 
 
 class _Screen:
@@ -121,6 +132,7 @@ class _Screen:
         self.at = at
         self.frames: list[Placed] = []
         self.last = 0
+        self.read_ms = 0
         self.json: bool = arguments.json
         self._content: bool = arguments.content
         self._lines = LogLines(content=arguments.content, fold=not arguments.all)
@@ -161,7 +173,6 @@ class _Screen:
 async def _whereabouts(bus: Bus, at: LogAddress, screen: _Screen) -> Whereabouts | None:
     """Where the work item is; None when the log has ended. A request that goes on while we look is read on."""
     from services.common.inspection import find_item
-    from services.common.log import read_entries
 
     from .log_lines import latest_handoff
 
@@ -171,21 +182,16 @@ async def _whereabouts(bus: Bus, at: LogAddress, screen: _Screen) -> Whereabouts
         if screen.ended or handed is None or handed.frame.handoff is None:
             return None
         where = await find_item(bus, at.key, handed.frame.handoff.stage, handed.frame.seq)
-        if where.state != "nowhere" or not (newer := await read_entries(bus, at, screen.last)):
+        if where.state != "nowhere" or not await _read_on(bus, at, screen):
             return where
-        for entry in newer:
-            screen.entry(entry)
-        screen.flush()
     return where
 
 
 async def _summarize(bus: Bus, at: LogAddress, screen: _Screen) -> None:
-    from services.common.clock import now_ms
-
     from .log_lines import longest_pause, state, summary_lines
 
     where, frames = await _whereabouts(bus, at, screen), screen.frames
-    now = now_ms()
+    now = screen.read_ms
     if not screen.json:
         print("", *summary_lines(frames, where, now), sep="\n")
         return

@@ -109,7 +109,7 @@ async def test_an_answer_goes_on_in_its_sentence_after_its_gateway_was_killed(pa
     await undisturbed.until("done")
     turn = await ask.ask("公司年假政策有哪些?")
     await expect(turn.answer).not_to_be_empty()
-    demo.workers["gateway"][0].kill()
+    demo.processes["gateway"][-1].kill()
     await expect(ask.connection).to_have_attribute("data-state", "reconnecting")
     await expect(turn.steps.last).to_contain_text("Waiting for the connection")
     assert await turn.element.get_attribute("data-phase") == "running"

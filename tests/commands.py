@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import pty
 import sys
 
 from tests.servers.processes import ROOT
@@ -38,3 +40,31 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
 
 async def baton(*arguments: str, **settings: str) -> tuple[int, str, str]:
     return await finish(await start_baton(*arguments, **settings))
+
+
+async def in_terminal(*arguments: str) -> str:
+    """All that it writes to a terminal of 100 columns, control sequences included; it must exit with 0."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.cli", *arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env=environment(TERM="xterm", COLUMNS="100", NO_COLOR=""),
+    )
+    os.close(theirs)
+    reading = asyncio.create_task(asyncio.to_thread(_read_all, ours))
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await process.wait() == 0
+    screen = await reading
+    os.close(ours)
+    return screen
+
+
+def _read_all(descriptor: int) -> str:
+    data = b""
+    with contextlib.suppress(OSError):  # EIO: the other end has closed
+        while part := os.read(descriptor, 65_536):
+            data += part
+    return data.decode()

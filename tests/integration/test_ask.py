@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import pty
 import re
 import signal
 import sys
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.commands import environment
+from tests.commands import environment, in_terminal
 from tests.scripted_gateway import HELLO, gateway, send
 from tests.servers.processes import ROOT, free_port
 
@@ -200,7 +198,7 @@ async def test_what_a_gateway_has_left_out_is_asked_for_and_joined_chunks_are_no
 
     async with gateway(script) as url:
         status, out, _ = await baton("--url", url, "q")
-        screen = await _in_terminal("--url", url, "q")
+        screen = await in_terminal("ask", "--url", url, "q")
     assert status == 0
     assert [message["type"] for message in asked] == ["resume", "resume"]
     assert asked[0]["after_seq"] == 1
@@ -275,7 +273,7 @@ async def test_in_a_terminal_steps_come_with_times_and_nothing_steers_the_termin
             await send(connection, frame, query["request_id"], seq)
 
     async with gateway(script) as url:
-        screen = await _in_terminal("--url", url, "q")
+        screen = await in_terminal("ask", "--url", url, "q")
     assert re.search(r" \d+\.\d\d s  $", screen.split("Searching the documents")[0])
     assert "You get 20 days" in screen
     assert "of leave." in screen
@@ -284,29 +282,3 @@ async def test_in_a_terminal_steps_come_with_times_and_nothing_steers_the_termin
     assert "\x1b]0;" not in screen
     assert "\x1b[2J" not in screen
     assert "\x1b[36m[1]" in screen  # the citation, though it came in two halves
-
-
-async def _in_terminal(*arguments: str) -> str:
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.cli", "ask", *arguments),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=ROOT,
-        env={**environment(), "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": ""},
-    )
-    os.close(theirs)
-    reading = asyncio.create_task(asyncio.to_thread(_read_all, ours))
-    assert await asyncio.wait_for(process.wait(), 30) == 0
-    screen = await reading
-    os.close(ours)
-    return screen
-
-
-def _read_all(descriptor: int) -> str:
-    data = b""
-    with contextlib.suppress(OSError):  # EIO: the other end has closed
-        while part := os.read(descriptor, 65_536):
-            data += part
-    return data.decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from services.common.config import NatsSettings, WorkerSettings
 from services.common.job import Handler
 from services.common.log import LogWriter, make_handoff, push_ref, read_log
 from services.common.worker import Worker
+from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 
 
@@ -86,6 +87,15 @@ class Rig:
         state = await self.bus.stream_state(subjects.WORK_STREAM)
         return int(state["messages"])
 
+    async def settled(self, within_s: float = 15.0) -> bool:
+        """Wait until the queue is empty."""
+
+        async def empty() -> bool:
+            return await self.queued() == 0
+
+        await eventually(empty, "the queue is empty", within_s)
+        return True
+
     @contextlib.asynccontextmanager
     async def worker(
         self, handler: Handler, stage: str = "retrieve", *, name: str = "", drain_s: float = 5.0, **settings: Any
@@ -123,6 +133,15 @@ class RunningWorker:
 @contextlib.asynccontextmanager
 async def rig(url: str, **changes: Any) -> AsyncIterator[Rig]:
     settings = NatsSettings(url=url, shards=4, **changes)
-    async with connect(settings, "rig") as bus:
-        await streams.ensure(bus)
+    async with connect(settings, "rig") as bus, streams.kept(bus):
         yield Rig(bus, settings)
+
+
+def run_rig(nats: Nats, scenario: Callable[[Rig], Awaitable[None]], **settings: Any) -> None:
+    """Run a scenario on a rig of its own."""
+
+    async def main() -> None:
+        async with rig(nats.url, **settings) as one:
+            await scenario(one)
+
+    asyncio.run(main())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from baton_proto.messages import AnswerChunk, AnswerReset, LogFrame, Status
+from services.common.clock import from_rfc3339
 from services.common.job import Job
 
 _MAX_CHUNK_CHARS = 64 * 1024
@@ -82,7 +82,7 @@ class AnswerLog:
 def generating_ms(frames: Sequence[LogFrame]) -> int:
     """How long an earlier holder was at its text: from its `generating` status, or its first chunk, to its last one."""
     at = [
-        _instant_ms(frame)
+        from_rfc3339(frame.timestamp)
         for frame in frames
         if frame.timestamp and (isinstance(frame, AnswerChunk) or _says_generating(frame))
     ]
@@ -93,7 +93,7 @@ def first_chunk_ms(frames: Sequence[LogFrame]) -> int | None:
     """When the first of the stored chunks was written, in milliseconds since the epoch."""
     for frame in frames:
         if isinstance(frame, AnswerChunk) and frame.timestamp:
-            return _instant_ms(frame)
+            return from_rfc3339(frame.timestamp)
     return None
 
 
@@ -103,7 +103,3 @@ def has_status(frames: Sequence[LogFrame]) -> bool:
 
 def _says_generating(frame: LogFrame) -> bool:
     return isinstance(frame, Status) and frame.stage == "generating"
-
-
-def _instant_ms(frame: LogFrame) -> int:
-    return int(datetime.fromisoformat(frame.timestamp).timestamp() * 1000)

@@ -86,6 +86,8 @@ def test_a_cancel_closes_the_connection_to_the_model_within_a_tenth_of_a_second(
             closed = llm.closed()
     took = sorted((closed[number] - at) * 1000 for number, at in sent.items())
     p50, p99 = took[len(took) // 2], took[round(len(took) * 0.99) - 1]
-    print(f"cancel to closed connection, {len(took)} cancels: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {took[-1]:.1f} ms")
+    print(
+        f"cancel to closed connection, {len(took)} cancels: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {took[-1]:.1f} ms"
+    )
     assert took[0] > 0
     assert p99 < LIMIT_MS

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from baton_proto import subjects
-from baton_proto.messages import Done, Error, LogFrame, WorkItem, WorkRef
+from baton_proto import codec, subjects
+from baton_proto.messages import CancelOrder, Done, Error, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Closed, Replaced, Sequencer
 
-from . import tracing
+from . import metrics, tracing
 from .bus import Bus, Full, Unconfirmed
 from .clock import now_ms
 from .endings import end_log, record_end
@@ -41,8 +41,19 @@ class _LeaseLost(Exception):
     """The work item may belong to somebody else by now."""
 
 
+@dataclass(slots=True)
+class _CancelOrder:
+    """Whether there is one, and since when, in milliseconds since the epoch."""
+
+    given: asyncio.Event
+    requested_ms: int = 0
+
+
 class _Cancelled(Exception):
     """The user does not want the answer any more."""
+
+    def __init__(self, order: _CancelOrder) -> None:
+        self.order = order
 
 
 class _GivenBack(Exception):
@@ -139,9 +150,11 @@ async def _run(job: HeldJob, handler: Handler, lease: Lease, giving_back: asynci
         await _supervised(job, handler, lease, giving_back)
         if not job.writer.closed:
             raise RuntimeError("the handler returned without finishing or handing over")
-    except _Cancelled:
+    except _Cancelled as reason:
         cancelled = Done(finish_reason="cancelled", cited=[], citations=[], usage=item.usage, timings=item.timings)
         await _close(job, cancelled)
+        if job.handed_over is None:
+            metrics.CANCEL_SECONDS.observe(max(0, now_ms() - reason.order.requested_ms) / 1000)
         return "cancelled"
     except _DeadlinePassed:
         await _close(job, DEADLINE)
@@ -164,10 +177,10 @@ async def _supervised(job: HeldJob, handler: Handler, lease: Lease, giving_back:
     left_s = (job.item.deadline_ms - now_ms()) / 1000
     if left_s <= 0:
         raise _DeadlinePassed
-    async with _cancel_orders(job.bus, job.item.key) as cancelled:
+    async with _cancel_orders(job.bus, job.item.key) as order:
         handling: asyncio.Task[None] = asyncio.create_task(handler(job))
         watching: dict[asyncio.Task[Any], Exception] = {
-            asyncio.create_task(cancelled.wait()): _Cancelled(),
+            asyncio.create_task(order.given.wait()): _Cancelled(order),
             asyncio.create_task(lease.lost.wait()): _LeaseLost("the lease was not renewed in time"),
             asyncio.create_task(giving_back.wait()): _GivenBack(),
         }
@@ -198,19 +211,29 @@ async def _close(job: HeldJob, frame: Done | Error) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when the request is cancelled, also when that happened before we looked."""
-    cancelled = asyncio.Event()
+async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[_CancelOrder]:
+    """The order to cancel the request, also when it was given before we looked."""
+    order = _CancelOrder(asyncio.Event())
     subject = subjects.cancel_subject(key)
 
-    async def on_order(_: Msg) -> None:
-        cancelled.set()
+    def take(data: bytes) -> None:
+        if order.given.is_set():
+            return
+        try:
+            order.requested_ms = codec.decode(data, CancelOrder).requested_ms
+        except codec.WireError as error:
+            log.warning("an unreadable order to cancel is obeyed: %s", error)
+            order.requested_ms = now_ms()
+        order.given.set()
+
+    async def on_order(message: Msg) -> None:
+        take(message.data)
 
     subscription = await bus.subscribe(subject, on_order)
     try:
-        if await bus.last(subjects.CANCEL_STREAM, subject) is not None:
-            cancelled.set()
-        yield cancelled
+        if (stored := await bus.last(subjects.CANCEL_STREAM, subject)) is not None:
+            take(stored.data)
+        yield order
     finally:
         with contextlib.suppress(Exception):
             await subscription.unsubscribe()

@@ -141,7 +141,7 @@ class ChatServer:
         if field is not None:
             raise _FieldRefused(field)
         log.warning("the language model's server answered HTTP %d: %s", response.status_code, self._without_key(text))
-        if continuing and response.status_code in (400, 422):
+        if continuing and response.status_code in (400, 422, 500, 501):
             raise ContinuationRefused  # it does not say why; the same question without the answer's beginning may do
         after = llm_errors.retry_after_ms(response.headers.get("retry-after"), time.time())
         raise llm_errors.http_failure(response.status_code, text, after)

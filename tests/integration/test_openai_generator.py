@@ -359,6 +359,20 @@ def test_closing_the_iterator_closes_the_connection_at_once() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("script", [[HANG], [head(), HANG], [head(), delta("On"), HANG]])
+def test_a_cancelled_task_closes_the_connection_whatever_it_waits_for(script: list[Any]) -> None:
+    async def scenario() -> None:
+        async with scripted_llm(script) as llm, opened(llm.url) as generator:
+            task = asyncio.create_task(events_of(generator, Prompt("q", "en")))
+            await eventually(lambda: llm.requests, "the server is asked")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await eventually(lambda: llm.hung_up == 1, "the server sees its client go", within_s=2.0)
+
+    asyncio.run(scenario())
+
+
 def test_the_key_is_sent_and_nothing_else_of_the_settings() -> None:
     _, llm = run_script(PLAIN)
     assert llm.headers[0]["authorization"] == "Bearer sk-secret"
@@ -416,8 +430,9 @@ def test_a_server_that_refuses_to_continue_is_asked_from_the_start_and_not_again
     assert len(warnings) == (0 if way == "off" else 1)
 
 
-def test_a_refusal_that_does_not_say_why_is_not_remembered() -> None:
-    bad = [head("400 Bad Request", "application/json"), b"{}"]
+@pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error"])
+def test_a_refusal_that_does_not_say_why_is_not_remembered(status: str) -> None:
+    bad = [head(status, "application/json"), b"{}"]
     going_on = [head(), delta(" on."), delta(finish="stop"), DONE]
 
     async def scenario() -> None:

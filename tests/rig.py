@@ -14,7 +14,7 @@ from baton_proto import subjects
 from baton_proto.messages import Accepted, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Sequencer
 from services.common import streams
-from services.common.bus import Bus, connect
+from services.common.bus import Bus, Unconfirmed, connect
 from services.common.clock import now_ms
 from services.common.config import NatsSettings, WorkerSettings
 from services.common.job import Handler
@@ -74,7 +74,10 @@ class Rig:
         """The frames of the item's log once it has its terminal frame; checks that `seq` counts from 0."""
 
         async def terminal() -> bool:
-            frames = await self.frames(item)
+            try:
+                frames = await self.frames(item)
+            except Unconfirmed:  # NATS is away
+                return False
             return bool(frames) and frames[-1].__struct_config__.tag in ("done", "error")
 
         await eventually(terminal, f"the log of {item.request_id} has ended", within_s)
@@ -85,13 +88,16 @@ class Rig:
     async def queued(self) -> int:
         """Work items that nobody has acknowledged yet."""
         state = await self.bus.stream_state(subjects.WORK_STREAM)
-        return int(state["messages"])
+        return int(state.get("messages", -1))
 
     async def settled(self, within_s: float = 15.0) -> bool:
         """Wait until the queue is empty."""
 
         async def empty() -> bool:
-            return await self.queued() == 0
+            try:
+                return await self.queued() == 0
+            except Unconfirmed:  # NATS is away
+                return False
 
         await eventually(empty, "the queue is empty", within_s)
         return True

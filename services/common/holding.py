@@ -41,19 +41,11 @@ class _LeaseLost(Exception):
     """The work item may belong to somebody else by now."""
 
 
-@dataclass(slots=True)
-class _CancelOrder:
-    """Whether there is one, and since when, in milliseconds since the epoch."""
-
-    given: asyncio.Event
-    requested_ms: int = 0
-
-
 class _Cancelled(Exception):
-    """The user does not want the answer any more."""
+    """The user does not want the answer any more, since `requested_ms` (Unix epoch)."""
 
-    def __init__(self, order: _CancelOrder) -> None:
-        self.order = order
+    def __init__(self, requested_ms: int) -> None:
+        self.requested_ms = requested_ms
 
 
 class _GivenBack(Exception):
@@ -154,7 +146,7 @@ async def _run(job: HeldJob, handler: Handler, lease: Lease, giving_back: asynci
         cancelled = Done(finish_reason="cancelled", cited=[], citations=[], usage=item.usage, timings=item.timings)
         await _close(job, cancelled)
         if job.handed_over is None:
-            metrics.CANCEL_SECONDS.observe(max(0, now_ms() - reason.order.requested_ms) / 1000)
+            metrics.CANCEL_SECONDS.observe(max(0, now_ms() - reason.requested_ms) / 1000)
         return "cancelled"
     except _DeadlinePassed:
         await _close(job, DEADLINE)
@@ -178,27 +170,38 @@ async def _supervised(job: HeldJob, handler: Handler, lease: Lease, giving_back:
     if left_s <= 0:
         raise _DeadlinePassed
     async with _cancel_orders(job.bus, job.item.key) as order:
+        if order.done():
+            raise _Cancelled(order.result())
         handling: asyncio.Task[None] = asyncio.create_task(handler(job))
+
+        def stop(_: asyncio.Future[int]) -> None:
+            """At once, not when this coroutine has its turn: while tokens arrive fast, each turn is milliseconds."""
+            handling.cancel()
+
+        order.add_done_callback(stop)
         watching: dict[asyncio.Task[Any], Exception] = {
-            asyncio.create_task(order.given.wait()): _Cancelled(order),
             asyncio.create_task(lease.lost.wait()): _LeaseLost("the lease was not renewed in time"),
             asyncio.create_task(giving_back.wait()): _GivenBack(),
         }
-        everything: set[asyncio.Future[Any]] = {handling, job.writer.failed, *watching}
+        everything: set[asyncio.Future[Any]] = {handling, job.writer.failed, order, *watching}
         try:
             done, _ = await asyncio.wait(everything, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             for ended in (handling, job.writer.failed):
-                if ended in done:
+                if ended in done and not (ended.cancelled() and order.done()):
                     ended.result()
                     return
+            if order.done():
+                raise _Cancelled(order.result())
             for task, reason in watching.items():
                 if task in done:
                     raise reason
             raise _DeadlinePassed
         finally:
+            order.remove_done_callback(stop)
             for task in watching:
                 task.cancel()
-            handling.cancel()
+            if not order.done():  # else it is cancelled already, and once more would disturb it in cleaning up
+                handling.cancel()
             await asyncio.wait([handling], timeout=5)
 
 
@@ -211,20 +214,19 @@ async def _close(job: HeldJob, frame: Done | Error) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[_CancelOrder]:
-    """The order to cancel the request, also when it was given before we looked."""
-    order = _CancelOrder(asyncio.Event())
+async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[asyncio.Future[int]]:
+    """Done when the request is cancelled, also when that happened before we looked: since when (Unix epoch, ms)."""
+    order: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     subject = subjects.cancel_subject(key)
 
     def take(data: bytes) -> None:
-        if order.given.is_set():
+        if order.done():
             return
         try:
-            order.requested_ms = codec.decode(data, CancelOrder).requested_ms
+            order.set_result(codec.decode(data, CancelOrder).requested_ms)
         except codec.WireError as error:
             log.warning("an unreadable order to cancel is obeyed: %s", error)
-            order.requested_ms = now_ms()
-        order.given.set()
+            order.set_result(now_ms())
 
     async def on_order(message: Msg) -> None:
         take(message.data)
@@ -235,5 +237,6 @@ async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[_CancelOrder]:
             take(stored.data)
         yield order
     finally:
+        order.cancel()
         with contextlib.suppress(Exception):
             await subscription.unsubscribe()

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from baton_proto import subjects
-from baton_proto.messages import AnswerChunk, Sources, ToolCall
+from baton_proto import codec, subjects
+from baton_proto.messages import AnswerChunk, CancelOrder, Done, Sources, ToolCall
+from services.common.clock import now_ms
 from services.common.config import ToolsSettings
 from services.common.job import Job
 from services.tools.service import tools_handler
@@ -120,6 +121,56 @@ def test_a_question_that_nobody_has_taken_yet_is_never_begun(gateways: Gateways)
 
 async def _none_queued(one: Rig) -> bool:
     return await one.queued() == 0
+
+
+def test_a_holder_that_finds_the_order_does_not_begin(gateways: Gateways) -> None:
+    async def scenario(one: Rig) -> None:
+        holder, item = Holder(), one.item()
+        order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
+        await one.bus.store(subjects.cancel_subject(item.key), order)
+        async with one.worker(holder):
+            await one.start(item)
+            frames = await one.ended(item)
+        assert isinstance(frames[-1], Done)
+        assert (frames[-1].finish_reason, holder.took) == ("cancelled", [])
+
+    run(gateways, scenario)
+
+
+def test_a_cancelled_holder_cleans_up_undisturbed_before_the_log_ends(gateways: Gateways) -> None:
+    async def scenario(one: Rig) -> None:
+        begun, seen, item = asyncio.Event(), [], one.item()
+
+        async def tidy(job: Job) -> None:
+            try:
+                begun.set()
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+                seen.extend(await one.frames(item))
+
+        async with one.worker(tidy):
+            await one.start(item)
+            await begun.wait()
+            order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
+            await one.bus.store(subjects.cancel_subject(item.key), order)
+            frames = await one.ended(item)
+        assert isinstance(frames[-1], Done)
+        assert seen == frames[:-1]
+
+    run(gateways, scenario)
+
+
+def test_an_order_that_cannot_be_read_cancels_all_the_same(gateways: Gateways) -> None:
+    async def scenario(one: Rig) -> None:
+        item = one.item()
+        async with one.worker(Holder()) as worker:
+            await one.start(item)
+            await eventually(lambda: worker.worker.running == 1, "it runs")
+            await one.bus.store(subjects.cancel_subject(item.key), b"stop!")
+            assert isinstance((await one.ended(item))[-1], Done)
+
+    run(gateways, scenario)
 
 
 def test_a_cancel_stops_a_search_and_how_long_it_took_is_counted(gateways: Gateways) -> None:

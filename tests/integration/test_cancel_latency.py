@@ -22,7 +22,7 @@ from tests.servers.processes import running, wait_until
 from tests.system import Frame, assert_contiguous
 
 CANCELS = 200
-AT_A_TIME = 8
+AT_A_TIME = 4
 EVERY_S = 0.004
 LIMIT_MS = 100.0
 

@@ -11,19 +11,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-
-from baton_proto.messages import MAX_MESSAGE_BYTES
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from .answer import Answer, Outcome
 from .coming_back import NO_RETURN, PATIENCE_S, ComingBack
+from .connecting import open_socket, reason_of
 from .display import Display
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
-CONNECT_S = 10.0
 CANCEL_S = 5.0
 """How long a stopped question waits for its end, or for a connection on which to say so."""
 CANCEL_RETRY_S = 0.25
@@ -143,7 +140,7 @@ class _Conversation:
             opened: float | None = None
             code: int | None = None
             try:
-                async with _connection(url, self._token) as socket:
+                async with open_socket(url, self._token) as socket:
                     opened = time.monotonic()
                     connected_once = True
                     await self._talk(socket)
@@ -151,7 +148,7 @@ class _Conversation:
             except InvalidURI as error:
                 raise CannotConnect(str(error)) from None
             except (ConnectionClosed, OSError, InvalidHandshake, TimeoutError) as error:
-                reason = _reason(error)
+                reason = reason_of(error)
                 code = error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd else None
             if code in NO_RETURN:
                 raise _Refused(f"{NO_RETURN[code]} (the connection was closed with {reason})")
@@ -289,30 +286,3 @@ class _Conversation:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._interrupted.wait()
-
-
-def _connection(url: str, token: str) -> connect:
-    local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-    return connect(
-        url,
-        additional_headers={"Authorization": f"Bearer {token}"} if token else None,
-        open_timeout=CONNECT_S,
-        close_timeout=1.0,
-        max_size=MAX_MESSAGE_BYTES,
-        compression=None,
-        proxy=None if local else True,
-        user_agent_header="baton-ask",
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, InvalidStatus):
-        return f"HTTP {error.response.status_code}"
-    if isinstance(error, ConnectionClosed):
-        close = error.rcvd
-        return f"{close.code} {close.reason}".strip() if close else "it broke off"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_S:g} s"
-    if isinstance(error, OSError):
-        return (error.strerror or str(error)).lower()
-    return str(error)

@@ -95,7 +95,7 @@ async def _show_log(bus: Bus, at: LogAddress, arguments: argparse.Namespace) -> 
 
 
 async def _read(bus: Bus, at: LogAddress, screen: _Screen, *, follow: bool) -> None:
-    from services.common.inspection import follow_entries
+    from services.common.following import follow_entries
 
     if not follow:
         await _read_on(bus, at, screen)
@@ -174,7 +174,7 @@ async def _whereabouts(bus: Bus, at: LogAddress, screen: _Screen) -> Whereabouts
     """Where the work item is; None when the log has ended. A request that goes on while we look is read on."""
     from services.common.inspection import find_item
 
-    from .log_lines import latest_handoff
+    from .log_summary import latest_handoff
 
     where = None
     for _ in range(LOOKS):
@@ -188,7 +188,7 @@ async def _whereabouts(bus: Bus, at: LogAddress, screen: _Screen) -> Whereabouts
 
 
 async def _summarize(bus: Bus, at: LogAddress, screen: _Screen) -> None:
-    from .log_lines import longest_pause, state, summary_lines
+    from .log_summary import longest_pause, state, summary_lines
 
     where, frames = await _whereabouts(bus, at, screen), screen.frames
     now = screen.read_ms
@@ -214,7 +214,7 @@ async def _show_kept(bus: Bus, keys: list[str], arguments: argparse.Namespace) -
 
     from services.common.endings import stored_answer
 
-    from .log_lines import kept_lines
+    from .log_summary import kept_lines
 
     for key in keys:
         if (kept := await stored_answer(bus, key)) is None:

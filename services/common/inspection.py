@@ -1,4 +1,4 @@
-"""What an operator asks of a running system: the queue, who holds what, what was set aside, a log as it grows.
+"""What an operator asks of a running system: the queue, who holds what, what was set aside.
 
 Everything here only looks. It makes no stream and changes none, so it may run with any settings that reach NATS.
 """
@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 from base64 import b64decode
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -18,16 +17,12 @@ import msgspec
 from nats.aio.msg import Msg
 
 from baton_proto import codec, subjects
-from baton_proto.messages import DeadWork, Holdings, LogEntry, WorkRef
-from baton_proto.sequencer import Assembler, Gap
-from baton_proto.subjects import LogAddress
+from baton_proto.messages import DeadWork, Holdings, WorkRef
 
-from .bus import Bus, Stored, Unconfirmed
-from .log import StoredEntry, read_entries
+from .bus import Bus, Unconfirmed
 
 MAX_READ = 10_000
 """Most messages read from one stream at once."""
-FOLLOW_QUEUE = 4_096
 NOT_FOUND = frozenset({10037, 10059})
 
 
@@ -232,62 +227,6 @@ async def dead_items(bus: Bus) -> list[Dead]:
             earlier = found.pop(work.ref.key, None)
             found[work.ref.key] = Dead(work, (*(earlier.stream_seqs if earlier else ()), one.stream_seq))
     return list(found.values())
-
-
-# --- a log as it grows ------------------------------------------------------------------------------------------------
-
-
-async def follow_entries(bus: Bus, at: LogAddress, silence_s: float = 3.0) -> AsyncIterator[StoredEntry | None]:
-    """The entries of a log from its start, in order and each once, as they are stored, to its terminal frame.
-
-    Gives None about once a second in which nothing came. Ends without a terminal frame where the log is, or becomes,
-    gone. What the live path loses is read again, at the latest after `silence_s` seconds without an entry.
-
-    Raises:
-        Unconfirmed: nobody answered.
-        codec.WireError: an entry is unreadable.
-    """
-    arrived: asyncio.Queue[Stored] = asyncio.Queue(FOLLOW_QUEUE)
-
-    def on_live(stored: Stored) -> None:
-        with contextlib.suppress(asyncio.QueueFull):  # a gap, which is read again
-            arrived.put_nowait(stored)
-
-    stop = await bus.follow(at, on_live)
-    assembler, last, silent = Assembler(), 0, 0.0
-    try:
-        batch = await read_entries(bus, at)
-        while True:
-            if not batch and silent >= silence_s:
-                silent = 0.0
-                if await bus.tail(at) is None:
-                    return
-                batch = await read_entries(bus, at, last)
-            elif not batch and last == 0:
-                return
-            for stored in batch:
-                last = max(last, stored.stream_seq)
-                if list(assembler.feed(stored.entry)):
-                    yield stored
-            if assembler.ended:
-                return
-            batch = []
-            try:
-                async with asyncio.timeout(1.0):
-                    live = await arrived.get()
-            except TimeoutError:
-                silent += 1.0
-                yield None
-                continue
-            silent = 0.0
-            entry = codec.decode(live.data, LogEntry)
-            batch = [StoredEntry(entry, live.stream_seq)]
-            if entry.frames[0].seq > assembler.next_seq:
-                batch = await read_entries(bus, at, last)
-    except Gap as gap:
-        raise codec.WireError(f"the log {at.key} has a hole: {gap}") from None
-    finally:
-        await stop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from baton_proto.messages import (
     Usage,
 )
 from services.cli.log import candidate_keys
-from services.cli.log_lines import LogLines, describe, frame_map, longest_pause, placed, seconds, state, summary_lines
+from services.cli.log_lines import LogLines, describe, frame_map, placed, seconds
+from services.cli.log_summary import longest_pause, state, summary_lines
 from services.common.inspection import Whereabouts
 from services.common.log import StoredEntry
 

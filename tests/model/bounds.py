@@ -7,9 +7,22 @@ from dataclasses import dataclass
 from .state import Frame, Reader, State
 
 WORKER_FAULTS = frozenset(
-    {"crash", "freeze", "deaf", "hang", "drain", "append lost", "answer lost", "append late", "publish late", "ack lost"}
+    {
+        "crash",
+        "freeze",
+        "deaf",
+        "hang",
+        "drain",
+        "append lost",
+        "answer lost",
+        "append late",
+        "publish late",
+        "ack lost",
+    }
 )
 READER_FAULTS = frozenset({"live lost", "gateway crash"})
+LATE = frozenset({"crash", "freeze", "append late"})
+ORDERS = frozenset({"cancel", "deadline"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +62,13 @@ class Bounds:
 BOUNDS = {
     bounds.name: bounds
     for bounds in (
-        Bounds("workers", 2, 1, 2, WORKER_FAULTS | {"gateway crash", "cancel", "deadline"}),
-        Bounds("readers", 2, 2, 2, READER_FAULTS | {"freeze", "crash", "append late", "cancel", "deadline"}, lag=True),
+        Bounds("workers", 2, 1, 2, WORKER_FAULTS | ORDERS | {"gateway crash"}),
+        Bounds("readers", 1, 2, 1, READER_FAULTS | LATE | ORDERS, lag=True),
+        Bounds("reader", 1, 1, 2, READER_FAULTS | LATE | ORDERS, lag=True),
+        Bounds("resent", 2, 1, 1, frozenset({"gateway crash", "crash"})),
         Bounds("upgrade", 2, 1, 2, frozenset({"crash", "freeze", "drain", "append late"}), texts=("ab", "xy")),
-        Bounds("forgetful", 2, 1, 2, frozenset({"window", "gateway crash", "crash", "freeze"}), counts_deliveries=False),
+        Bounds(
+            "forgetful", 2, 1, 2, frozenset({"window", "gateway crash", "crash", "freeze"}), counts_deliveries=False
+        ),
     )
 }

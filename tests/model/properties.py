@@ -15,19 +15,17 @@ PROPERTIES = {
     "lost": "the item that the log waits for is gone from the queue, and nobody can publish it again",
     "deliveries": "a fault has cost the request more than one delivery; with enough of them it ends as poisoned",
     "stuck": "nothing more goes wrong, and yet the log does not end or a reader does not see its end",
+    "left": "the request has ended, and its item stays in the queue for ever",
 }
 
 
-def broken(before: State, state: State, bounds: Bounds) -> str | None:
-    """The property that does not hold in `state`, which came after `before`."""
+def broken(state: State, bounds: Bounds) -> str | None:
+    """The property that does not hold in `state`; `changed` is about two states, so the search itself sees to it."""
     kinds = state.kinds
-    if state.log is not before.log:
-        if state.log[: len(before.log)] != before.log:
-            return "changed"
-        if [frame.seq for frame in state.log] != list(range(len(state.log))):
-            return "numbers"
-        if not proper(kinds, bounds.texts):
-            return "text"
+    if any(frame.seq != number for number, frame in enumerate(state.log)):
+        return "numbers"
+    if not proper(kinds, bounds.texts):
+        return "text"
     if any(kinds[: len(reader.shown)] != reader.shown for reader in state.readers):
         return "shown"
     if lost(state):
@@ -62,8 +60,10 @@ def lost(state: State) -> bool:
     return latest != state.log[-1].seq or bool(state.known & 1 << latest)
 
 
-def reached(state: State) -> bool:
-    """Whether all is well at the end of a run: ended, seen by all, and no item left behind by a living worker."""
+def at_rest(state: State) -> str | None:
+    """What is wrong with a state after which nothing is certain to happen any more."""
     if not state.ended or any(reader.shown != state.kinds for reader in state.readers):
-        return False
-    return not state.queue or state.idle == 0
+        return "stuck"
+    # A worker that hangs keeps its item, and where no worker is left nobody takes any.
+    tidy = not state.queue or state.idle == 0 or any(worker.hung for worker in state.workers)
+    return None if tidy else "left"

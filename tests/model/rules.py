@@ -65,7 +65,7 @@ CLAUSES = {
     for clause in (
         Clause("1a", "fence", "the log refuses an append that does not name its last message", "numbers"),
         Clause("1b", "one_in_flight", "one append in flight", "numbers"),
-        Clause("2", "relay_stored", "gateways relay what is stored", "shown", "readers"),
+        Clause("2", "relay_stored", "gateways relay what is stored", "shown", "reader"),
         Clause("3a", "read_tail", "no good answer: read the tail", "text"),
         Clause("3b", "leave_item", "who was replaced does not acknowledge", "lost"),
         Clause("3c", "stop_renewing", "who was replaced does not renew", "stuck"),
@@ -73,11 +73,11 @@ CLAUSES = {
         Clause("4b", "acknowledge_last", "the own item is acknowledged last", "stuck"),
         Clause("4c", "publish_again", "whoever finds a hand-off at the end publishes it again", "stuck"),
         Clause("4d", "drop_outdated", "an item that is not the latest hand-off is dropped", "text"),
-        Clause("4e", "message_ids", "an item is published with its message id", "deliveries"),
+        Clause("4e", "message_ids", "an item is published with its message id", "deliveries", "resent"),
         Clause("5a", "stop_without_lease", "a holder whose renewals are not answered stops", "deliveries"),
         Clause("5b", "go_on_from_log", "a replacement reads the log and goes on", "text"),
         Clause("6a", "anybody_ends", "anybody may end a log that nobody continues", "stuck"),
-        Clause("6b", "end_by_append", "ended by the same append", "shown", "readers"),
+        Clause("6b", "end_by_append", "ended by the same append", "shown", "reader"),
         Clause("7a", "keep_frames", "what is stored stays", "changed"),
         Clause("7b", "reset_other_text", "only answer_reset starts the text again", "text", "upgrade"),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from . import gateway, worker
 from .bounds import Bounds
-from .properties import PROPERTIES, broken, reached
+from .properties import PROPERTIES, at_rest, broken
 from .rules import Rules
 from .state import Late, State, Step
 
@@ -32,15 +32,10 @@ class Found:
 
 @dataclass(slots=True)
 class Search:
-    """All states that can be reached, each with how it was reached first.
-
-    Args:
-        only: look for this property alone; by default for all of them.
-    """
+    """All states that can be reached, each with how it was reached first."""
 
     rules: Rules
     bounds: Bounds
-    only: str | None = None
     states: list[State] = field(default_factory=list)
     came: list[tuple[int, str]] = field(default_factory=list)
     certain: list[list[int]] = field(default_factory=list)
@@ -49,27 +44,34 @@ class Search:
         """The shortest run that breaks something, or None if there is none within the bounds."""
         index = {self.bounds.start(): 0}
         self.states, self.came, self.certain = list(index), [(-1, "a request is accepted")], []
+        by_the_rules = self.rules == Rules()
         for at, state in enumerate(self.states):
             following: list[int] = []
             for step in _steps(state, self.rules, self.bounds):
-                then = _without_dead_letters(step.then, self.rules)
-                known = index.get(then)
-                if known is None:
-                    known = index[then] = len(self.states)
+                then = _without_dead_letters(step.then) if by_the_rules and step.then.late else step.then
+                known = index.setdefault(then, len(self.states))
+                if known == len(self.states):
                     self.states.append(then)
                     self.came.append((at, step.what))
-                if (breaks := broken(state, then, self.bounds)) and self.only in (None, breaks):
+                    breaks = broken(then, self.bounds)
+                else:
+                    breaks = None
+                if then.log is not state.log and then.log[: len(state.log)] != state.log:
+                    breaks = "changed"
+                if breaks is not None:
                     return self._found(breaks, known, (at, step.what))
                 if step.certain and known != at:
                     following.append(known)
             self.certain.append(following)
-        return self._stuck() if self.only in (None, "stuck") else None
+        return self._stuck()
 
     def _stuck(self) -> Found | None:
         """A state in which nothing is certain to happen any more though all is not well, or a circle of such steps."""
-        for at, following in enumerate(self.certain):
-            if not following and not reached(self.states[at]):
-                return self._found("stuck", at, self.came[at])
+        resting = {at: at_rest(self.states[at]) for at, following in enumerate(self.certain) if not following}
+        for wrong in ("stuck", "left"):
+            for at, what in resting.items():
+                if what == wrong:
+                    return self._found(wrong, at, self.came[at])
         circle = _on_a_circle(self.certain)
         return None if circle is None else self._found("stuck", circle, self.came[circle])
 
@@ -87,10 +89,8 @@ def _steps(state: State, rules: Rules, bounds: Bounds) -> Iterator[Step]:
     yield from gateway.steps(state, rules, bounds)
 
 
-def _without_dead_letters(state: State, rules: Rules) -> State:
-    """Without the late messages that can never change anything again: only fewer states to look at."""
-    if not state.late or rules != Rules():
-        return state
+def _without_dead_letters(state: State) -> State:
+    """Without the late messages that, by the rules, can never change anything again: fewer states to look at."""
     queue = {(copy.ref, copy.n) for copy in state.queue}
 
     def alive(message: Late) -> bool:

@@ -65,7 +65,9 @@ def _read(state: State, worker: Worker, rules: Rules, bounds: Bounds) -> Iterato
     latest = max(frame.seq for frame in state.log if frame.kind in HANDOFFS)
     if latest != worker.ref and rules.drop_outdated:
         if rules.publish_again and state.log[-1].seq == latest:
-            yield Step(f"{name} finds a later hand-off", state.having(worker, phase="publishing", target=latest))
+            yield Step(
+                f"{name} finds another hand-off at the end", state.having(worker, phase="publishing", target=latest)
+            )
         else:
             yield Step(f"{name} finds that its item is not the latest", state.having(worker, phase="acking"))
         return
@@ -102,7 +104,7 @@ def _progress(state: State, worker: Worker, rules: Rules, bounds: Bounds) -> Ite
         case "asked":
             yield _answered(state, worker, rules, bounds)
             if not rules.one_in_flight and len(worker.plan) > 1:
-                after = Worker._replace(worker, seq=worker.seq + 1, plan=worker.plan[1:])
+                after = worker._replace(seq=worker.seq + 1, plan=worker.plan[1:])
                 sent = state.sending_late(_append(after))
                 if sent.late.count(_append(after)) == 1:
                     yield Step(f"{worker.name} also sends {after.plan[0]!r}", sent, certain=False)
@@ -175,7 +177,7 @@ def _published(state: State, worker: Worker, rules: Rules) -> Step:
     what = f"{worker.name} publishes the item of frame {worker.target}"
     if not rules.frame_first and worker.plan[:1] and worker.plan[0] in HANDOFFS:
         return Step(what, after.having(worker, phase="asked"))
-    if not rules.acknowledge_last:
+    if not rules.acknowledge_last and all((copy.ref, copy.n) != (worker.ref, worker.n) for copy in state.queue):
         return Step(what, after.without(worker, idle=1))
     return Step(what, after.having(worker, phase="acking"))
 
@@ -250,9 +252,7 @@ def _bad_answers(state: State, worker: Worker, rules: Rules, bounds: Bounds) -> 
         yield Step(f"the acknowledgement of {name} is late", late, certain=False)
 
 
-def _in_the_air(
-    state: State, worker: Worker, rules: Rules, bounds: Bounds
-) -> Iterator[tuple[str, int, State, Worker]]:
+def _in_the_air(state: State, worker: Worker, rules: Rules, bounds: Bounds) -> Iterator[tuple[str, int, State, Worker]]:
     """How a worker may be interrupted: before its message is sent, after it has arrived, or with it still on the way."""
     if worker.phase == "asked":
         message = _append(worker)

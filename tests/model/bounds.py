@@ -63,10 +63,10 @@ BOUNDS = {
     bounds.name: bounds
     for bounds in (
         Bounds("workers", 2, 1, 2, WORKER_FAULTS | ORDERS | {"gateway crash"}),
-        Bounds("readers", 1, 2, 1, READER_FAULTS | LATE | ORDERS, lag=True),
+        Bounds("readers", 1, 2, 1, READER_FAULTS | {"crash", "cancel"}, lag=True),
         Bounds("reader", 1, 1, 2, READER_FAULTS | LATE | ORDERS, lag=True),
         Bounds("resent", 2, 1, 1, frozenset({"gateway crash", "crash"})),
-        Bounds("upgrade", 2, 1, 2, frozenset({"crash", "freeze", "drain", "append late"}), texts=("ab", "xy")),
+        Bounds("upgrade", 2, 1, 2, frozenset({"freeze", "drain", "append late"}), texts=("ab", "xy")),
         Bounds(
             "forgetful", 2, 1, 2, frozenset({"window", "gateway crash", "crash", "freeze"}), counts_deliveries=False
         ),

@@ -1,4 +1,4 @@
-"""Breadth first through every state within the bounds: shortest counterexamples, and completeness where there is none."""
+"""Breadth first through every state within the bounds: the shortest counterexample, or the certainty of none."""
 
 from __future__ import annotations
 

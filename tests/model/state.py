@@ -1,8 +1,8 @@
 """What there is at one moment. Everything is a value, so that states can be compared and kept in a set.
 
-A frame is one letter: `A` accepted (hands over to the retriever), `S` sources (hands over to the generator), `a b` or `x y`
-the answer's text in two versions of the generator, `R` answer_reset, `D` done, `C` done/cancelled by a worker, `X` ended
-by a gateway. Each append carries one frame, so a log of n frames has the stream sequence n.
+A frame is one letter: `A` accepted (hands over to the retriever), `S` sources (hands over to the generator), `a b` or
+`x y` the answer's text in two versions of the generator, `R` answer_reset, `D` done, `C` cancelled by a worker, `X`
+ended by a gateway. Each append carries one frame, so the last message of a log of n frames has the stream sequence n.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Copy(NamedTuple):
 class Worker(NamedTuple):
     """A worker that has taken an item. `plan` are the frames that it is still to write; idle ones are only counted.
 
-    phase: `taken` (has not read the log), `holding`, `asked` (an append is in flight), `unsure` (without a good answer),
+    phase: `taken` (has not read the log), `holding`, `asked` (an append is in flight), `unsure` (no good answer),
     `publishing` (the hand-off `target`), `acking`, `renewing` (replaced, and yet it renews).
     """
 
@@ -64,8 +64,8 @@ class Worker(NamedTuple):
 class Reader(NamedTuple):
     """A client and the gateway that it is connected to.
 
-    phase: `publishing` (the gateway that accepted has yet to publish the first item), `watching`, `ending` (its append of
-    a terminal frame is in flight), `away` (the gateway has crashed, the client will come back to another one).
+    phase: `publishing` (the gateway that accepted has yet to publish the first item), `watching`, `ending` (its append
+    of a terminal frame is in flight), `away` (the gateway has crashed, the client will come back to another one).
     """
 
     phase: str = "watching"

@@ -44,20 +44,24 @@ async def in_queue(bus: Bus) -> int:
 
 async def test_a_refused_append_is_seen_on_the_subject_written_to_and_never_on_the_live_one(bus: Bus) -> None:
     at = subjects.address(KEY, 1)
-    plain, live = [], []
+    plain, live, both = [], [], asyncio.Event()
+
+    def heard(data: bytes, where: list[bytes]) -> None:
+        where.append(data)
+        if b"second" in plain and b"second" in live:
+            both.set()
 
     async def on_plain(message: Msg) -> None:
-        plain.append(message.data)
+        heard(message.data, plain)
 
     await bus.subscribe(subjects.log_subject(at), on_plain)
-    await bus.follow(at, lambda stored: live.append(stored.data))
+    await bus.follow(at, lambda stored: heard(stored.data, live))
     last = await bus.append(at, b"first", 0)
     with pytest.raises(Refused):
         await bus.append(at, b"of one that was replaced", 0)
     await bus.append(at, b"second", last)
     async with asyncio.timeout(5):
-        while len(plain) < 3 or len(live) < 2:
-            await asyncio.sleep(0.01)
+        await both.wait()
     assert plain == [b"first", b"of one that was replaced", b"second"]
     assert live == [b"first", b"second"]
 

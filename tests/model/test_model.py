@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from .bounds import BOUNDS, Bounds
 from .real import after_bad_answer, feed
 from .rules import CLAUSES, Clause, Rules
-from .search import Search
+from .search import Found, Search
+
+
+@cache
+def with_all_rules(bounds: Bounds) -> tuple[Search, Found | None]:
+    search = Search(Rules(), bounds)
+    return search, search.run()
 
 
 @pytest.mark.parametrize("bounds", BOUNDS.values(), ids=lambda bounds: bounds.name)
 def test_with_all_rules_every_run_keeps_every_property_and_ends(bounds: Bounds) -> None:
-    search = Search(Rules(), bounds)
-    found = search.run()
+    _, found = with_all_rules(bounds)
     assert found is None, f"\n{found}"
 
 
@@ -35,8 +42,7 @@ def test_every_rule_has_a_switch() -> None:
 )
 def test_the_search_sees_every_way_in_which_a_request_can_go(name: str, some: set[str]) -> None:
     """A search that reaches nothing finds nothing."""
-    search = Search(Rules(), BOUNDS[name])
-    search.run()
+    search, _ = with_all_rules(BOUNDS[name])
     assert some <= {state.kinds for state in search.states if state.ended}
     assert max(copy.deliveries for state in search.states for copy in state.queue) > 2
 

@@ -253,7 +253,7 @@ def _bad_answers(state: State, worker: Worker, rules: Rules, bounds: Bounds) -> 
 
 
 def _in_the_air(state: State, worker: Worker, rules: Rules, bounds: Bounds) -> Iterator[tuple[str, int, State, Worker]]:
-    """How a worker may be interrupted: before its message is sent, after it has arrived, or with it still on the way."""
+    """How a worker may be interrupted: before its message is sent, after it has arrived, or with it on the way."""
     if worker.phase == "asked":
         message = _append(worker)
         then = worker._replace(phase="unsure")

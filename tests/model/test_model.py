@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -29,6 +30,14 @@ def test_without_a_clause_something_breaks(clause: Clause) -> None:
     found = Search(clause.off, BOUNDS[clause.bounds]).run()
     assert found is not None, f"nothing breaks without {clause.name}: {clause.says}"
     assert found.breaks == clause.breaks, f"\n{found}"
+
+
+def test_a_forgotten_message_id_may_cost_many_deliveries() -> None:
+    """A limit that we know (see the ADR). Where this finds nothing any more, count deliveries in `forgetful` too."""
+    longer = {"texts": ("abcd",), "kinds": frozenset({"window", "gateway crash"}), "counts_deliveries": True}
+    found = Search(Rules(), replace(BOUNDS["forgetful"], **longer)).run()
+    assert found is not None
+    assert found.breaks == "deliveries"
 
 
 def test_every_rule_has_a_switch() -> None:

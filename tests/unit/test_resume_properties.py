@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-from hypothesis import event, given, settings
+from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
 from baton_proto import codec, subjects
@@ -250,7 +250,8 @@ async def happen(what: tuple[Any, ...], bus: MemoryBus, clients: list[Client]) -
             await settle()
 
 
-@settings(max_examples=200)
+# Not shrunk: that takes longer than a test may, and sixty happenings can be read.
+@settings(max_examples=200, phases=[Phase.generate])
 @given(any_log(), st.lists(HAPPENING, min_size=25, max_size=60), st.sampled_from([0, 0, 300]))
 def test_what_a_client_puts_together_is_the_log_whatever_happens_on_the_way(
     log: list[Stored], happenings: list[tuple[Any, ...]], join_above: int

@@ -51,6 +51,15 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             **common,
         ),
         StreamConfig(
+            name=subjects.WAITING_STREAM,
+            subjects=[f"{subjects.PREFIX}.waiting.*"],
+            discard=DiscardPolicy.NEW,
+            max_msgs=settings.work_max_items,
+            max_age=settings.log_max_age_s,
+            duplicate_window=DUPLICATE_WINDOW_S,
+            **common,
+        ),
+        StreamConfig(
             name=subjects.CANCEL_STREAM,
             subjects=[f"{subjects.PREFIX}.cancel.*", f"{subjects.PREFIX}.returned.*"],
             max_msgs_per_subject=1,
@@ -86,6 +95,19 @@ def _answers_config(settings: NatsSettings, common: dict[str, Any]) -> StreamCon
     )
 
 
+def _places_config(per_user: int, settings: NatsSettings) -> StreamConfig:
+    return StreamConfig(
+        name=subjects.RUNNING_STREAM,
+        subjects=[f"{subjects.PREFIX}.running.*"],
+        discard=DiscardPolicy.NEW,
+        discard_new_per_subject=True,
+        max_msgs_per_subject=per_user,
+        allow_msg_ttl=True,
+        storage=StorageType(settings.log_storage),
+        num_replicas=settings.replicas,
+    )
+
+
 def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
     return StreamConfig(
         name=subjects.log_stream(shard),
@@ -102,18 +124,36 @@ def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> S
     )
 
 
-async def ensure(bus: Bus) -> None:
-    """Make or change all streams and buckets. Safe to run by many processes at once; repeated until it works."""
+async def ensure(bus: Bus, places_per_user: int | None = None) -> None:
+    """Make or change all streams and buckets. Safe to run by many processes at once; repeated until it works.
+
+    Args:
+        places_per_user: requests of one user that may run at once; only gateways know.
+    """
     pause = 0.2
     while True:
         try:
             await _ensure_once(bus)
+            if places_per_user is not None:
+                await _ensure_places(bus, places_per_user)
         except (TimeoutError, NatsError, OSError) as error:
             log.warning("JetStream is not ready (%s); trying again", error or type(error).__name__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, 5.0)
         else:
             return
+
+
+async def _ensure_places(bus: Bus, per_user: int) -> None:
+    """Make or change the stream of running requests' places. Only gateways do: the limit is a setting of theirs, and a
+    worker that does not know it must not set it back."""
+    js = bus.client.jetstream(timeout=5)
+    config = _places_config(per_user, bus.settings)
+    try:
+        existing = (await js.stream_info(subjects.RUNNING_STREAM)).config
+    except NotFoundError:
+        existing = None
+    await _ensure_stream(js, config, existing)
 
 
 async def _ensure_once(bus: Bus) -> None:

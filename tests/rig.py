@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from baton_proto import subjects
-from baton_proto.messages import Accepted, LogFrame, WorkItem, WorkRef
+from baton_proto.messages import Accepted, Announcement, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Sequencer
 from services.common import streams
 from services.common.bus import Bus, connect
@@ -19,6 +19,7 @@ from services.common.clock import now_ms
 from services.common.config import NatsSettings, WorkerSettings
 from services.common.job import Handler
 from services.common.log import LogWriter, make_handoff, push_ref, read_log
+from services.common.presence import announce
 from services.common.worker import Worker
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
@@ -130,12 +131,21 @@ class RunningWorker:
             await self.bus.client.close()
 
 
+_GENERATOR = Announcement(worker="rig", stage="generate", slots=1000, running=0)
+"""Many a test has its answers written by the first stage. A gateway accepts no query while nobody could generate."""
+
+
 @contextlib.asynccontextmanager
 async def rig(url: str, **changes: Any) -> AsyncIterator[Rig]:
     settings = NatsSettings(url=url, shards=4, **changes)
     async with connect(settings, "rig") as bus:
         await streams.ensure(bus)
-        yield Rig(bus, settings)
+        standing_in = asyncio.create_task(announce(bus, lambda: _GENERATOR))
+        try:
+            yield Rig(bus, settings)
+        finally:
+            standing_in.cancel()
+            await asyncio.gather(standing_in, return_exceptions=True)
 
 
 def run_rig(nats: Nats, scenario: Callable[[Rig], Awaitable[None]], **settings: Any) -> None:

@@ -95,15 +95,16 @@ class GatewaySettings:
     requests_per_user: int = setting(
         "BATON_REQUESTS_PER_USER",
         50,
-        "Requests of one user that run at once, over all gateways. Needs authentication: without it there are no users.",
+        "Requests of one user that run at once, over all gateways. Without authentication there are no users, "
+        "and no such limit.",
         minimum=1,
         maximum=100_000,
     )
     direct_requests: int = setting(
         "BATON_DIRECT_REQUESTS",
         8,
-        "Running requests of one user (of one connection without authentication) on a gateway that go to the workers at "
-        "once. Further ones wait for their user's turn while workers are busy.",
+        "Running requests of one user (without authentication: of one connection) on a gateway that go to the workers "
+        "at once. Further ones wait for their user's turn while workers are busy.",
         minimum=1,
         maximum=100_000,
     )

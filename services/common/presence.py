@@ -66,6 +66,13 @@ class Presence:
         """How many workers of each stage are alive."""
         return dict(Counter(one.stage for one in self._current()))
 
+    def slots(self) -> dict[str, int]:
+        """How many items the live workers of each stage hold at most, all together."""
+        slots: Counter[str] = Counter()
+        for one in self._current():
+            slots[one.stage] += one.slots
+        return dict(slots)
+
     def tools(self) -> dict[str, list[ToolSpec]]:
         """The tools that live workers serve, by stage; of two tools of one name in a stage the first counts."""
         found: dict[str, dict[str, ToolSpec]] = {}

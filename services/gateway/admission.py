@@ -53,8 +53,9 @@ class Load:
             self.per_second = rate if self.per_second == 0 else (self.per_second + rate) / 2
         self._seen = (now, work.removed)
 
-    def added(self) -> None:
-        self.queued += 1
+    def change(self, by: int) -> None:
+        """What this gateway adds, or adds not after all, until the next observation."""
+        self.queued += by
 
     def full(self, share: float) -> bool:
         """Whether the queues are filled up to this share of their limit."""
@@ -108,8 +109,12 @@ class Admission:
         direct = self._running(who.lane) <= self._settings.direct_requests
         if self.load.full(DIRECT_SHARE if direct else WAITING_SHARE):
             raise self.overloaded()
-        place = await self._take_place(item) if who.known else None
-        self.load.added()
+        self.load.change(+1)
+        try:
+            place = await self._take_place(item) if who.known else None
+        except BaseException:
+            self.load.change(-1)
+            raise
         return msgspec.structs.replace(item, place=place, lane=None if direct else who.lane)
 
     async def free(self, item: WorkItem) -> None:

@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 STAGES = (subjects.RETRIEVE, subjects.GENERATE)
 """Every answer needs these; tools are offered only while there are workers for them."""
-DIRECT_SHARE = 0.9
-WAITING_SHARE = 0.7
-"""How full the queue may be for a query that goes to the workers at once, and for one of a user who has many. What is
-left is for the hand-offs of answers that have begun."""
+FEW_SHARE = 0.9
+MANY_SHARE = 0.7
+"""How full the queues may be for a query of a user who has few that run, and of one who has many. What is left is for
+the hand-offs of answers that have begun."""
 PLACE_MARGIN_S = 1
 RETRY_MS = (1_000, 30_000)
 
@@ -36,13 +36,14 @@ class Load:
     """How much lies in the queues, and how fast it leaves them.
 
     `observe` is told the state of the work stream and of the waiting one about once a second; between two observations
-    what this gateway has added is counted.
+    what this gateway has added is counted. `room` is how many more the workers would take at once while nobody waits.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._seen: tuple[float, int] | None = None
         self.queued = 0
+        self.room = 0
         self.per_second = 0.0
 
     def observe(self, work: StreamState, waiting: StreamState, now: float) -> None:
@@ -106,9 +107,11 @@ class Admission:
         for stage in STAGES:
             if self._presence.settled and not self._presence.live(stage):
                 raise no_worker(stage)
-        direct = self._running(who.lane) <= self._settings.direct_requests
-        if self.load.full(DIRECT_SHARE if direct else WAITING_SHARE):
+        few = self._running(who.lane) <= self._settings.direct_requests
+        if self.load.full(FEW_SHARE if few else MANY_SHARE):
             raise self.overloaded()
+        direct = few or self.load.room > 0
+        self.load.room = max(0, self.load.room - 1) if direct else 0
         self.load.change(+1)
         try:
             place = await self._take_place(item) if who.known else None

@@ -113,22 +113,26 @@ class Feeder:
         metrics.WAITING.set(line.messages)
         self._waits = line.messages > 0
         if self._waits:
+            self._load.room = 0
             await self._sweep()
+        else:
+            self._load.room = await self._room()
 
     async def _room(self) -> int:
         """How many may go: as many as keep each stage's queue no longer than its workers have slots.
 
-        So a request that comes now waits for about one other to end, and a slot that becomes free finds work. A stage
-        without live workers holds up nobody; those who need it are told.
+        So a request that comes now waits for about one other to end, and a slot that becomes free finds work. A later
+        stage without live workers holds up nobody; those who need it are told.
         """
         slots = self._presence.slots()
+        if subjects.RETRIEVE not in slots:
+            return 0
         queued = await waiting.undelivered(self._bus, slots)
-        return min((slots[stage] - queued[stage] for stage in slots), default=0)
+        return min(slots[stage] - queued[stage] for stage in slots)
 
     async def _serve(self, lane: str, count: int) -> bool:
         found = await waiting.first(self._bus, lane, count)
-        moved = [await self._move(one) for one in found]
-        return any(moved)
+        return any(await asyncio.gather(*map(self._move, found)))
 
     async def _move(self, one: Waiting) -> bool:
         """Send a reference on, unless its request has ended or its time is up; whether it went to the workers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -14,7 +15,7 @@ from baton_proto import subjects
 from baton_proto.messages import Accepted, Announcement, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Sequencer
 from services.common import streams
-from services.common.bus import Bus, connect
+from services.common.bus import Bus, Unconfirmed, connect
 from services.common.clock import now_ms
 from services.common.config import NatsSettings, WorkerSettings
 from services.common.job import Handler
@@ -75,7 +76,10 @@ class Rig:
         """The frames of the item's log once it has its terminal frame; checks that `seq` counts from 0."""
 
         async def terminal() -> bool:
-            frames = await self.frames(item)
+            try:
+                frames = await self.frames(item)
+            except Unconfirmed:  # NATS is away
+                return False
             return bool(frames) and frames[-1].__struct_config__.tag in ("done", "error")
 
         await eventually(terminal, f"the log of {item.request_id} has ended", within_s)
@@ -86,23 +90,34 @@ class Rig:
     async def queued(self) -> int:
         """Work items that nobody has acknowledged yet."""
         state = await self.bus.stream_state(subjects.WORK_STREAM)
-        return int(state["messages"])
+        return int(state.get("messages", -1))
 
     async def settled(self, within_s: float = 15.0) -> bool:
         """Wait until the queue is empty."""
 
         async def empty() -> bool:
-            return await self.queued() == 0
+            try:
+                return await self.queued() == 0
+            except Unconfirmed:  # NATS is away
+                return False
 
         await eventually(empty, "the queue is empty", within_s)
         return True
 
     @contextlib.asynccontextmanager
     async def worker(
-        self, handler: Handler, stage: str = "retrieve", *, name: str = "", drain_s: float = 5.0, **settings: Any
+        self,
+        handler: Handler,
+        stage: str = "retrieve",
+        *,
+        name: str = "",
+        url: str = "",
+        drain_s: float = 5.0,
+        **settings: Any,
     ) -> AsyncIterator[RunningWorker]:
-        """A worker with a connection of its own."""
-        async with connect(self.settings, name or f"worker-{secrets.token_hex(3)}") as bus:
+        """A worker with a connection of its own, to `url` if it is given."""
+        nats = dataclasses.replace(self.settings, url=url or self.settings.url)
+        async with connect(nats, name or f"worker-{secrets.token_hex(3)}") as bus:
             worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 2.0, **settings}))
             running = RunningWorker(bus, worker, drain_s)
             try:
@@ -138,8 +153,7 @@ _GENERATOR = Announcement(worker="rig", stage="generate", slots=1000, running=0)
 @contextlib.asynccontextmanager
 async def rig(url: str, **changes: Any) -> AsyncIterator[Rig]:
     settings = NatsSettings(url=url, shards=4, **changes)
-    async with connect(settings, "rig") as bus:
-        await streams.ensure(bus)
+    async with connect(settings, "rig") as bus, streams.kept(bus):
         standing_in = asyncio.create_task(announce(bus, lambda: _GENERATOR))
         try:
             yield Rig(bus, settings)

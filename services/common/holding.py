@@ -24,7 +24,7 @@ from .errors import ServiceError
 from .job import Handler
 from .log import LogWriter, make_handoff, push_ref
 from .queue import Lease
-from .taking import Taken, arrived
+from .taking import Taken, arrived, note_return
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,15 @@ class HeldJob:
         await self.writer.flush()
 
 
-async def hold(bus: Bus, stage: str, handler: Handler, taken: Taken, lease: Lease, giving_back: asyncio.Event) -> str:
+async def hold(
+    bus: Bus,
+    stage: str,
+    handler: Handler,
+    ref: WorkRef,
+    taken: Taken,
+    lease: Lease,
+    giving_back: asyncio.Event,
+) -> str:
     """Run the handler as the holder of the baton, and settle the work item; returns the outcome for the metrics.
 
     Args:
@@ -105,6 +113,9 @@ async def hold(bus: Bus, stage: str, handler: Handler, taken: Taken, lease: Leas
             log.warning("replaced: %s", error)
             return "replaced"
         except _GivenBack:
+            if lease.held:
+                with contextlib.suppress(Full):
+                    await note_return(bus, ref)
             await lease.give_back()
             return "given_back"
         except Full:
@@ -114,10 +125,10 @@ async def hold(bus: Bus, stage: str, handler: Handler, taken: Taken, lease: Leas
     if job.handed_over is None:
         await record_end(bus, bus.address(item.key))
     await lease.acknowledge()
-    if taken.object is not None:
+    if taken.handoff.object is not None:
         # The log has a later hand-off or its end, so nobody will open this one again.
         with contextlib.suppress(Unconfirmed):
-            await bus.delete_object(taken.object)
+            await bus.delete_object(taken.handoff.object)
     return outcome
 
 

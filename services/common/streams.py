@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 from nats.errors import Error as NatsError
@@ -27,10 +29,12 @@ from baton_proto import subjects
 
 from .bus import Bus
 from .config import NatsSettings
+from .settings import SettingsError
 
 log = logging.getLogger(__name__)
 
 _NAME_IN_USE = 10058
+LOOK_EVERY_S = 0.5
 DUPLICATE_WINDOW_S = 120
 CANCEL_MAX_AGE_S = 900
 DEAD_MAX_AGE_S = 7 * 24 * 3600
@@ -129,6 +133,9 @@ async def ensure(bus: Bus, places_per_user: int | None = None) -> None:
 
     Args:
         places_per_user: requests of one user that may run at once; only gateways know.
+
+    Raises:
+        SettingsError: a setting that cannot be changed any more.
     """
     pause = 0.2
     while True:
@@ -154,6 +161,28 @@ async def _ensure_places(bus: Bus, per_user: int) -> None:
     except NotFoundError:
         existing = None
     await _ensure_stream(js, config, existing)
+
+
+@contextlib.asynccontextmanager
+async def kept(bus: Bus, places_per_user: int | None = None) -> AsyncIterator[None]:
+    """Make the streams now, and again whenever the connection was lost: a server that keeps them in memory has
+    forgotten them if it was started anew."""
+    await ensure(bus, places_per_user)
+    watching = asyncio.create_task(_again_after_reconnects(bus, places_per_user), name="streams")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _again_after_reconnects(bus: Bus, places_per_user: int | None) -> None:
+    reconnects = bus.reconnects
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if bus.reconnects != reconnects:
+            reconnects = bus.reconnects
+            await ensure(bus, places_per_user)
 
 
 async def _ensure_once(bus: Bus) -> None:
@@ -188,8 +217,22 @@ def _bucket_config(bucket: str, settings: NatsSettings) -> KeyValueConfig:
 async def _ensure_stream(js: JetStreamContext, config: StreamConfig, existing: StreamConfig | None) -> None:
     if existing is None:
         await _tolerant(js.add_stream(config))
+    elif existing.storage != config.storage:
+        raise SettingsError([_storage_is_fixed(config, existing)])
     elif _differs(config, existing):
         await js.update_stream(config)
+
+
+def _storage_is_fixed(wanted: StreamConfig, existing: StreamConfig) -> str:
+    return (
+        f"BATON_LOG_STORAGE={_plain(wanted.storage)}: the stream {wanted.name} is there already with "
+        f"{_plain(existing.storage)} storage, and NATS cannot change that. Set BATON_LOG_STORAGE to what it is, or, while "
+        "no request runs that anybody needs, delete the streams BATON_* and KV_baton_* and start again."
+    )
+
+
+def _plain(storage: StorageType | None) -> str:
+    return StorageType(storage or StorageType.FILE).value
 
 
 def _differs(wanted: StreamConfig, existing: StreamConfig) -> bool:

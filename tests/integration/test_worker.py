@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 
 from baton_proto import codec, subjects
 from baton_proto.messages import (
@@ -14,18 +15,21 @@ from baton_proto.messages import (
     DeadWork,
     Done,
     Error,
+    Holdings,
     Passage,
     Sources,
     Status,
     Timings,
     Usage,
+    WorkItem,
 )
 from services.common.clock import now_ms
 from services.common.endings import end_log
 from services.common.errors import ServiceError
 from services.common.job import Job
-from services.common.log import make_handoff, push_ref
+from services.common.log import make_handoff, open_handoff, push_ref
 from tests.rig import Rig, run_rig
+from tests.servers.cable import cable
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 
@@ -85,8 +89,46 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
     run_rig(nats, scenario)
 
 
-async def _length(one: Rig, item: object, count: int) -> bool:
-    return len(await one.frames(item)) == count  # type: ignore[arg-type]
+async def _length(one: Rig, item: WorkItem, count: int) -> bool:
+    return len(await one.frames(item)) >= count
+
+
+def test_a_holder_that_the_network_has_cut_off_is_replaced_and_what_it_sends_later_changes_nothing(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        stopped = asyncio.Event()
+
+        async def write_until_stopped(job: Job) -> None:
+            try:
+                while not stopped.is_set():
+                    await job.write(AnswerChunk(content="on "))
+                    await asyncio.sleep(0.02)
+                await job.finish(done())
+            finally:
+                stopped.set()
+
+        async def go_on(job: Job) -> None:
+            await job.write(AnswerChunk(content="end"))
+            await job.finish(done())
+
+        item = one.item(stage="generate")
+        async with cable(nats.port) as network:
+            url = f"nats://127.0.0.1:{network.port}"
+            async with one.worker(write_until_stopped, "generate", url=url, name="cut"):
+                await one.start(item)
+                await eventually(lambda: _length(one, item, 10), "it has begun")
+                network.plugged.clear()
+                async with one.worker(go_on, "generate"):
+                    frames = await one.ended(item)
+                    assert text(frames) == "on " * (len(frames) - 3) + "end"
+                    await asyncio.wait_for(stopped.wait(), 10)
+                # It is back: its append that was on its way is refused, and it takes new work.
+                network.plugged.set()
+                again = one.item(stage="generate")
+                await one.start(again)
+                await one.ended(again)
+                assert await one.frames(item) == frames
+
+    run_rig(nats, scenario)
 
 
 def test_a_replaced_holder_stops_and_settles_nothing(nats: Nats) -> None:
@@ -168,10 +210,10 @@ def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats:
     async def scenario(one: Rig) -> None:
         item = one.item()
         await one.start(item)
-        async with one.worker(_give_up_forever, max_deliveries=2, drain_s=0.0) as first:
-            await eventually(lambda: first.worker.running == 1, "the first has it")
-        async with one.worker(_give_up_forever, max_deliveries=2, drain_s=0.0) as second:
-            await eventually(lambda: second.worker.running == 1, "the second has it")
+        for _ in range(2):
+            async with one.worker(_give_up_forever, max_deliveries=2) as victim:
+                await eventually(lambda: victim.worker.running == 1, "it has the item")
+                await victim.die()
         async with one.worker(retrieve, max_deliveries=2):
             frames = await one.ended(item)
         assert isinstance(frames[-1], Error)
@@ -180,6 +222,21 @@ def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats:
         assert kept is not None
         dead = codec.decode(kept.data, DeadWork)
         assert (dead.request_id, dead.deliveries) == (item.request_id, 2)
+        assert dead.handoff is not None
+        assert (await open_handoff(one.bus, dead.handoff)).query == item.query
+
+    run_rig(nats, scenario)
+
+
+def test_deliveries_that_were_given_back_in_a_drain_do_not_count_towards_poisoned(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        item = one.item(stage="generate")
+        await one.start(item)
+        for _ in range(4):
+            async with one.worker(_give_up_forever, "generate", max_deliveries=2, drain_s=0.0) as leaving:
+                await eventually(lambda: leaving.worker.running == 1, "it has the item")
+        async with one.worker(generate, "generate", max_deliveries=2):
+            assert text(await one.ended(item)) == "0 1 2 3 4 "
 
     run_rig(nats, scenario)
 
@@ -346,3 +403,51 @@ def test_everybody_may_make_the_streams_at_once_and_again(nats: Nats) -> None:
         assert await one_of_many({"work_max_items": 77}) == 77
 
     asyncio.run(main())
+
+
+def test_every_worker_tells_what_it_holds(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        heard: list[Holdings] = []
+
+        async def on_holdings(message: Msg) -> None:
+            heard.append(codec.decode(message.data, Holdings))
+
+        item = one.item(stage="generate")
+        async with one.worker(_give_up_forever, "generate", drain_s=0.0) as busy, one.worker(retrieve):
+            await one.start(item)
+            await eventually(lambda: busy.worker.running == 1, "it has the item")
+            await one.bus.subscribe("heard", on_holdings)
+
+            async def both() -> bool:
+                heard.clear()
+                await one.bus.publish(subjects.INVENTORY, b"", "heard")
+                await eventually(lambda: len(heard) == 2, "both have answered")
+                return any(holdings.total for holdings in heard)
+
+            await eventually(both, "the item is told of")
+            holdings = {one.stage: one for one in heard}
+            assert holdings["retrieve"].items == []
+            (held,) = holdings["generate"].items
+            assert (held.key, held.request_id, held.seq, held.deliveries) == (item.key, item.request_id, 0, 1)
+            assert holdings["generate"].worker == busy.bus.name
+
+    run_rig(nats, scenario)
+
+
+def test_an_item_past_its_deadline_ends_its_log_and_no_handler_sees_it(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        seen: list[Job] = []
+
+        async def see(job: Job) -> None:
+            seen.append(job)
+            await job.finish(done())
+
+        item = one.item(stage="generate", deadline_ms=now_ms() - 1)
+        await one.start(item)
+        async with one.worker(see, "generate"):
+            last = (await one.ended(item))[-1]
+        assert isinstance(last, Error)
+        assert last.code == "deadline"
+        assert seen == []
+
+    run_rig(nats, scenario)

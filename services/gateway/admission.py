@@ -44,6 +44,7 @@ class Load:
         self._seen: tuple[float, int] | None = None
         self.queued = 0
         self.room = 0
+        self.passed = 0
         self.per_second = 0.0
 
     def observe(self, work: StreamState, waiting: StreamState, now: float) -> None:
@@ -57,6 +58,12 @@ class Load:
     def change(self, by: int) -> None:
         """What this gateway adds, or adds not after all, until the next observation."""
         self.queued += by
+
+    def let_through(self) -> bool:
+        """Whether there is room for one more; if so it is taken."""
+        self.passed += 1
+        self.room -= 1
+        return self.room >= 0
 
     def full(self, share: float) -> bool:
         """Whether the queues are filled up to this share of their limit."""
@@ -110,8 +117,7 @@ class Admission:
         few = self._running(who.lane) <= self._settings.direct_requests
         if self.load.full(FEW_SHARE if few else MANY_SHARE):
             raise self.overloaded()
-        direct = few or self.load.room > 0
-        self.load.room = max(0, self.load.room - 1) if direct else 0
+        direct = self.load.let_through() or few
         self.load.change(+1)
         try:
             place = await self._take_place(item) if who.known else None

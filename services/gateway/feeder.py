@@ -116,7 +116,8 @@ class Feeder:
             self._load.room = 0
             await self._sweep()
         else:
-            self._load.room = await self._room()
+            passed = self._load.passed
+            self._load.room = await self._room() - (self._load.passed - passed)
 
     async def _room(self) -> int:
         """How many may go: as many as keep each stage's queue no longer than its workers have slots.

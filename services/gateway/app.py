@@ -71,12 +71,16 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The clock that time-outs, absent workers and silent logs are measured by."""
-        ticking = asyncio.create_task(self._tick(), name="tick")
+        background = [
+            asyncio.create_task(self._tick(), name="tick"),
+            asyncio.create_task(self.requests.feeder.run(), name="feed"),
+        ]
         try:
             yield
         finally:
-            ticking.cancel()
-            await asyncio.gather(ticking, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await self.requests.close()
 
     async def drain(self, drain_s: float) -> None:

@@ -19,6 +19,7 @@ from baton_proto.messages import (
     Resume,
     Sampling,
     WorkItem,
+    WorkRef,
 )
 from baton_proto.sequencer import Replaced
 from services.common import metrics, tracing
@@ -26,11 +27,13 @@ from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
 from services.common.endings import end_log
-from services.common.errors import ServiceError, no_worker
-from services.common.log import Position, publish_again, push_ref, read_tail, start_log
+from services.common.errors import ServiceError
+from services.common.log import Position, publish_again, queue_ref, read_tail, start_log
 from services.common.presence import Presence
 
+from .admission import Admission
 from .auth import Identity
+from .feeder import Feeder
 from .follower import Follower
 from .observer import Observer
 
@@ -53,6 +56,8 @@ class Requests:
         self._settings = settings
         self._followers: set[Follower] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._admission = Admission(bus, presence, settings)
+        self.feeder = Feeder(bus, presence, self._admission.load)
 
     async def accept(self, query: Query, request_id: str, who: Identity, show: Show) -> Follower:
         """Make a query a request and follow it; a request id that is known already is attached to from its start.
@@ -62,17 +67,18 @@ class Requests:
         """
         observer = Observer()
         at = self._bus.address(subjects.request_key(who.owner, request_id))
-        await self._require_worker(subjects.RETRIEVE, at)
         item = self._work_item(query, who, request_id, at)
         accepted = Accepted(conversation_id=item.conversation_id or "")
 
         follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
         follower.deadline_ms = item.deadline_ms
+        self._admission.enter(who.lane, follower)
         try:
             with _bus_troubles():
                 async with asyncio.timeout(ACCEPT_TIMEOUT_S):
                     await follower.listen()
-                    if not await self._create(accepted, item):
+                    if not await self._create(accepted, item, who):
+                        self._admission.leave(who.lane, follower)
                         follower.attach()
                         await publish_again(self._bus, at, await self._existing(at, request_id))
         except BaseException:
@@ -152,6 +158,7 @@ class Requests:
             if follower.ended:
                 self._followers.discard(follower)
                 self._spawn(follower.close())
+        self._admission.forget_ended()
         metrics.RUNNING.set(len(self._followers))
 
     async def close(self) -> None:
@@ -180,14 +187,6 @@ class Requests:
             log.warning("an abandoned request could not be cancelled: %s", error)
         follower.cancel()
 
-    async def _require_worker(self, stage: str, at: subjects.LogAddress) -> None:
-        """Refuse a new query that nobody would take; one that is known already needs no worker to be shown."""
-        if not self._presence.settled or self._presence.live(stage):
-            return
-        with _bus_troubles():
-            if await read_tail(self._bus, at) is None:
-                raise no_worker(stage)
-
     def _work_item(self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress) -> WorkItem:
         now = now_ms()
         with tracing.span("baton.request") as traceparent:
@@ -211,24 +210,42 @@ class Requests:
                 traceparent=traceparent,
             )
 
-    async def _create(self, accepted: Accepted, item: WorkItem) -> bool:
-        """Create the log and queue the work. False: the log is there already.
+    async def _create(self, accepted: Accepted, item: WorkItem, who: Identity) -> bool:
+        """Create the log and queue the work. False: the log is there already; then nothing is asked of admission.
 
         Raises:
             ServiceError, Unconfirmed
         """
         at = subjects.LogAddress(item.shard, item.key)
         try:
+            item = await self._admission.admit(item, who)
+        except ServiceError:
+            if await read_tail(self._bus, at) is None:
+                raise
+            return False
+        ref: WorkRef | None = None
+        try:
             ref = await start_log(self._bus, item, accepted)
         except Replaced:
             return False
         except Full:
-            raise _overloaded() from None
-        try:
-            await push_ref(self._bus, ref)
-        except (Full, Unconfirmed):
-            await end_log(self._bus, at, item.request_id, _overloaded().frame())
+            raise self._admission.overloaded() from None
+        finally:
+            if ref is None:
+                self._spawn(self._admission.free(item))
+        await self._queue(item, ref)
         return True
+
+    async def _queue(self, item: WorkItem, ref: WorkRef) -> None:
+        """To the workers, or where it waits for its user's turn. The log is there: if there is no room after all, it
+        says so itself, on whichever replica it is read."""
+        try:
+            await queue_ref(self._bus, ref, item.lane)
+        except (Full, Unconfirmed):
+            at = subjects.LogAddress(item.shard, item.key)
+            await end_log(self._bus, at, item.request_id, self._admission.overloaded().frame())
+        if item.lane is not None:
+            self.feeder.wake()
 
 
 @contextlib.contextmanager
@@ -240,8 +257,3 @@ def _bus_troubles() -> Iterator[None]:
         log.warning("the bus: %s", error or type(error).__name__)
         message = "The message bus does not answer; try again."
         raise ServiceError("overloaded", message, retryable=True, retry_after_ms=2_000) from None
-
-
-def _overloaded() -> ServiceError:
-    message = "Too much work is waiting; try again later."
-    return ServiceError("overloaded", message, retryable=True, retry_after_ms=3_000)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -48,6 +49,7 @@ MESSAGES_PER_SECOND = 200.0
 MESSAGE_BURST = 1_000.0
 
 LEAVING = "this replica is going away"
+HANDLE_S = 10.0
 FLUSH_S = 1.5
 CLOSE_S = 1.0
 
@@ -69,15 +71,18 @@ class _Shown:
     def __init__(self, request_id: str, outbox: Outbox) -> None:
         self._request_id = request_id
         self._outbox = outbox
-        self.room = outbox.room
+        self._stopped = False
 
     def __call__(self, frame: LogFrame) -> None:
         metrics.FRAMES.inc()
         self._outbox.put(codec.client_map(self._request_id, frame))
 
-    @property
-    def crowded(self) -> bool:
-        return self._outbox.crowded
+    def in_turn(self, frame: LogFrame) -> Awaitable[None] | None:
+        metrics.FRAMES.inc()
+        return self._outbox.put_in_turn(codec.client_map(self._request_id, frame), lambda: not self._stopped)
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 class Connection:
@@ -135,8 +140,7 @@ class Connection:
             for task in (sending, receiving, overrun):
                 task.cancel()
             await asyncio.gather(sending, receiving, overrun, return_exceptions=True)
-            for task in list(self._handling):
-                task.cancel()
+            await self._handled()
             self._outbox.close()
             for follower in self._running.values():
                 # A connection that we have closed ourselves says nothing about what its client wants.
@@ -200,6 +204,13 @@ class Connection:
             with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await self._socket.close(close.code, close.reason)
+
+    async def _handled(self) -> None:
+        """Wait for what is being handled: a query that is cut off might leave a log that nobody watches."""
+        if self._handling:
+            await asyncio.wait(self._handling, timeout=HANDLE_S)
+        for task in list(self._handling):
+            task.cancel()
 
     # --- in -----------------------------------------------------------------------------------------------------------
 

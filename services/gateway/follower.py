@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
 from typing import Any
 
 from baton_proto import codec
@@ -33,12 +32,13 @@ CANCEL_GRACE_S = 1.0
 class _Nobody:
     """Where frames go that have no client (any more)."""
 
-    crowded = False
-
     def __call__(self, frame: LogFrame) -> None:
         pass
 
-    async def room(self) -> None:
+    def in_turn(self, frame: LogFrame) -> None:
+        pass
+
+    def stop(self) -> None:
         pass
 
 
@@ -68,12 +68,11 @@ class Follower:
         self._presence = presence
         self.at = at
         self.request_id = request_id
-        self.show = show
         self._observer = observer
         self.deadline_ms: int | None = None
         self.on_disconnect: str | None = None
         self._reader = LogReader(
-            bus, at, next_seq, give=self._give, learn=self._learn, room=self._room, broken=self._broken
+            bus, at, next_seq, show=show, shown=self._shown, learn=self._learn, broken=self._broken
         )
         self._must_read = False
         self._released = False
@@ -88,6 +87,11 @@ class Follower:
         return self.over.is_set()
 
     @property
+    def watched(self) -> bool:
+        """Whether a client sees it."""
+        return self._reader.show is not NOBODY
+
+    @property
     def observed(self) -> bool:
         """Whether it measures its request."""
         return self._observer is not None
@@ -95,6 +99,11 @@ class Follower:
     @property
     def next_seq(self) -> int:
         return self._reader.next_seq
+
+    def hide(self) -> None:
+        """Its client does not want it any more, or has left; the log is followed all the same."""
+        self._reader.show.stop()
+        self._reader.show = NOBODY
 
     async def listen(self) -> None:
         """Subscribe to the live path. Raises Unconfirmed without a connection."""
@@ -161,9 +170,6 @@ class Follower:
 
     # --- what the log tells -------------------------------------------------------------------------------------------
 
-    def _room(self) -> Awaitable[None] | None:
-        return self.show.room() if self.show.crowded else None
-
     def _learn(self, entry: LogEntry) -> None:
         # Only an entry's last frame may hand over. That of `accepted` counts too: it waits for its first worker.
         handoff = entry.frames[-1].handoff
@@ -177,10 +183,9 @@ class Follower:
         if isinstance(choice := item.get("on_disconnect"), str):
             self.on_disconnect = choice
 
-    def _give(self, frame: LogFrame) -> None:
+    def _shown(self, frame: LogFrame) -> None:
         if self._observer is not None:
             self._observer.see(frame)
-        self.show(frame)
         if isinstance(frame, Done | Error):
             self.over.set()
 
@@ -195,7 +200,7 @@ class Follower:
     def _give_up(self, error: Error) -> None:
         """Tell the client what no frame of the log will tell it."""
         if not self.ended:
-            self.show(error)
+            self._reader.show(error)
             self.over.set()
 
 

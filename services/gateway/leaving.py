@@ -13,7 +13,7 @@ from baton_proto import subjects
 from services.common import metrics
 from services.common.bus import Bus, Unconfirmed
 
-from .follower import NOBODY, Follower
+from .follower import Follower
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Leaving:
     def left(self, follower: Follower, *, wished: bool) -> None:
         """Its client has left; the request is still followed, to its end or until it is cancelled."""
         self.forget(follower)
-        follower.show = NOBODY
+        follower.hide()
         if not follower.ended:
             self._left[follower] = _Left(time.monotonic(), wished)
             self._consider(follower)

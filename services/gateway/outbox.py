@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from baton_proto import codec
 JOIN_ABOVE_BYTES = 64 * 1024
 """Chunks are joined only while more than this waits: a client that keeps up sees every frame by itself."""
 REPLAY_BYTES = JOIN_ABOVE_BYTES // 2
-"""What is read from a log waits while more than this does: a replay alone neither joins chunks nor overruns."""
+"""A message that may wait for its turn does while more than this waits: so it neither joins chunks nor overruns."""
 STALLED_S = 30.0
-"""A client that takes nothing for so long while a replay waits for it is too slow."""
+"""A client that takes nothing for so long while a message waits for its turn is too slow."""
 MAX_LAST_BYTES = 64 * 1024
 """A terminal frame up to this size is taken beyond the limit; there is one for each request."""
 
@@ -28,6 +29,8 @@ class _Waiting:
     data: bytes = b""
     chunk: dict[str, Any] | None = None
     text: io.StringIO | None = None
+    request_id: str = ""
+    last: bool = False
 
     def join(self, message: dict[str, Any]) -> int:
         """Append a later chunk; returns how much this one grew."""
@@ -75,27 +78,62 @@ class Outbox:
 
     def put(self, message: dict[str, Any]) -> None:
         """Queue a message as a map (see `codec.client_map`)."""
-        if self.overrun.is_set() or self._closed:
-            return
-        chunk = message["type"] == "answer_chunk"
-        data = b"" if chunk else codec.client_bytes(message, binary=self._binary)
-        # About what a chunk holds: exact sizes would cost an encoding for each.
-        size = 128 + len(message["content"]) if chunk else len(data)
-        if self._waiting and self.bytes + size > self._limit and not _may_exceed(message, size):
+        one = self._made(message)
+        if self._waiting and self.bytes + one.size > self._limit and not (one.last and one.size <= MAX_LAST_BYTES):
             self.overrun.set()
-            return
-        request_id = message.get("request_id", "")
-        growing = self._growing.get(request_id)
-        if chunk and growing is not None and self.bytes > JOIN_ABOVE_BYTES:
-            self.bytes += growing.join(message)
         else:
-            one = _Waiting(size, data, message if chunk else None)
+            self._add(one)
+
+    def put_in_turn(self, message: dict[str, Any], wanted: Callable[[], bool]) -> Awaitable[None] | None:
+        """Queue a message as soon as there is room: None when it has been, otherwise what to await.
+
+        Args:
+            wanted: asked after a wait; then it may not be wanted any more.
+        """
+        one = self._made(message)
+        if not self._has_room(one):
+            return self._add_later(one, wanted)
+        self._add(one)
+        return None
+
+    async def _add_later(self, one: _Waiting, wanted: Callable[[], bool]) -> None:
+        while not self._has_room(one) and not self._closed and not self.overrun.is_set():
+            self._room.clear()
+            taken = self._taken
+            try:
+                async with asyncio.timeout(STALLED_S):
+                    await self._room.wait()
+            except TimeoutError:
+                if self._taken == taken:
+                    self.overrun.set()
+        if wanted():
+            self._add(one)
+
+    def _has_room(self, one: _Waiting) -> bool:
+        return not self._waiting or (self.bytes <= self._room_below and self.bytes + one.size <= self._limit)
+
+    def _made(self, message: dict[str, Any]) -> _Waiting:
+        request_id = message.get("request_id", "")
+        if message["type"] == "answer_chunk":
+            # About what it holds: exact sizes would cost an encoding for each.
+            return _Waiting(128 + len(message["content"]), chunk=message, request_id=request_id)
+        data = codec.client_bytes(message, binary=self._binary)
+        last = "seq" in message and message["type"] in ("done", "error")
+        return _Waiting(len(data), data, request_id=request_id, last=last)
+
+    def _add(self, one: _Waiting) -> None:
+        if self._closed or self.overrun.is_set():
+            return
+        growing = self._growing.get(one.request_id)
+        if one.chunk is not None and growing is not None and self.bytes > JOIN_ABOVE_BYTES:
+            self.bytes += growing.join(one.chunk)
+        else:
             self._waiting.append(one)
-            self.bytes += size
-            if chunk:
-                self._growing[request_id] = one
+            self.bytes += one.size
+            if one.chunk is not None:
+                self._growing[one.request_id] = one
             else:
-                self._growing.pop(request_id, None)
+                self._growing.pop(one.request_id, None)
         self._drained.clear()
         self._ready.set()
 
@@ -112,28 +150,11 @@ class Outbox:
         one = self._waiting.popleft()
         self.bytes -= one.size
         self._taken += 1
-        if one.chunk is not None and self._growing.get(one.chunk["request_id"]) is one:
-            del self._growing[one.chunk["request_id"]]
-        if not self.crowded:
+        if self._growing.get(one.request_id) is one:
+            del self._growing[one.request_id]
+        if self.bytes <= self._room_below:
             self._room.set()
         return one.encoded(binary=self._binary)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether what can wait, because it lies in a log, should."""
-        return self.bytes > self._room_below
-
-    async def room(self) -> None:
-        """Wait while it is crowded. A client that takes nothing at all for `STALLED_S` is an overrun."""
-        while self.crowded and not self._closed and not self.overrun.is_set():
-            self._room.clear()
-            taken = self._taken
-            try:
-                async with asyncio.timeout(STALLED_S):
-                    await self._room.wait()
-            except TimeoutError:
-                if self._taken == taken:
-                    self.overrun.set()
 
     def close(self) -> None:
         """Nothing more is sent: forget what waits, and let nobody wait for room."""
@@ -146,8 +167,3 @@ class Outbox:
     @property
     def empty(self) -> bool:
         return not self._waiting
-
-
-def _may_exceed(message: dict[str, Any], size: int) -> bool:
-    """Whether this is a request's last frame: it would be a pity to lose the connection over it."""
-    return "seq" in message and message["type"] in ("done", "error") and size <= MAX_LAST_BYTES

@@ -31,14 +31,16 @@ class Lost(Exception):
 
 
 class Show(Protocol):
-    """Whoever sees a request's frames. Being called must not wait; `room` is awaited before what is not urgent."""
+    """Whoever sees a request's frames."""
 
-    def __call__(self, frame: LogFrame) -> None: ...
+    def __call__(self, frame: LogFrame) -> None:
+        """Show it now."""
 
-    @property
-    def crowded(self) -> bool: ...
+    def in_turn(self, frame: LogFrame) -> Awaitable[None] | None:
+        """Show it when there is room for what is not urgent: None when that was now, otherwise what to await."""
 
-    async def room(self) -> None: ...
+    def stop(self) -> None:
+        """Show nothing more, nor what still waits for its turn."""
 
 
 class LogReader:
@@ -48,7 +50,8 @@ class LogReader:
     is read there. So a long log costs no more memory than a short one, however slow its client is.
 
     Args:
-        give: called with each frame, in order, from `next_seq` on.
+        show: how each frame from `next_seq` on is shown, in order.
+        shown: called after each of them.
         learn: called with each entry that is read, also those from before `next_seq`.
         broken: called when an entry is unreadable (WireError) or the log is gone (Lost); nothing follows.
     """
@@ -59,20 +62,21 @@ class LogReader:
         at: LogAddress,
         next_seq: int,
         *,
-        give: Callable[[LogFrame], None],
+        show: Show,
+        shown: Callable[[LogFrame], None],
         learn: Callable[[LogEntry], None],
-        room: Callable[[], Awaitable[None] | None],
         broken: Callable[[Exception], None],
     ) -> None:
         self._bus = bus
         self._at = at
         self._assembler = Assembler(next_seq)
-        self._give = give
+        self.show = show
+        self._shown = shown
         self._learn = learn
-        self._room = room
         self._broken = broken
         self._over = False
         self._stream_seq = 0
+        self._append_id = ""
         self._following: int | None = None  # `seq` with which the log's next message begins; None = not known yet
         self._holding = True
         self._held: deque[Stored] = deque()
@@ -124,7 +128,11 @@ class LogReader:
             return
         if self._holding:
             self._hold(stored)
-        elif stored.stream_seq > self._stream_seq:  # otherwise it has been read already
+            if self._reading is not None and self._reading.done():
+                self.read()  # the last attempt has failed
+        elif stored.stream_seq <= self._stream_seq:
+            self.read()  # it has been read already, as a rule; or the stream was lost and counts anew
+        else:
             try:
                 entry = codec.decode(stored.data, LogEntry)
             except codec.WireError as error:
@@ -137,7 +145,8 @@ class LogReader:
                 return
             self._learn(entry)
             for frame in self._assembler.feed(entry):
-                self._pass(frame)
+                self.show(frame)
+                self._passed(frame)
             self._moved(stored, entry)
 
     def _hold(self, stored: Stored) -> None:
@@ -153,37 +162,44 @@ class LogReader:
         try:
             while self._again and not self._over:
                 self._again = False
-                await self._read_on()
+                try:
+                    await self._read_on()
+                except Unconfirmed as error:
+                    log.info("the log could not be read now: %s", error)
+                    await self._check_loss()
+                    return  # the next live entry, or silence, tries again
                 await self._read_held()
-        except Unconfirmed as error:
-            log.info("the log could not be read now: %s", error)  # the next silence tries again
-            await self._confirm_loss()
-        except (Lost, Gap, codec.WireError) as error:
-            self._fail(Lost(str(error)) if isinstance(error, Gap) else error)
-        finally:
-            self._holding = False
+        except Unconfirmed:
+            return
+        except (Lost, codec.WireError) as error:
+            self._fail(error)
+        except Gap as error:
+            self._fail(Lost(f"{error}, and the log has them no more"))
 
     async def _read_on(self) -> None:
         """What follows the last message that was read, which must still be there: a log may be lost and begun anew."""
         last = self._stream_seq
-        for attempt in range(LAG_TRIES + 1):
-            batch, more = await self._bus.replay_batch(self._at, max(0, last - 1), BATCH_MESSAGES, BATCH_BYTES)
+        batch, more = await self._next_batch(max(0, last - 1))
+        for attempt in range(LAG_TRIES):
             if batch:
                 break
-            # A replica that lags behind, or a log that is gone.
-            if attempt == LAG_TRIES or not await self._is_there():
-                await self._confirm_loss()
-                return
-            await asyncio.sleep(0.02 * (attempt + 1))
-        if last and batch[0].stream_seq != last:
+            await self._check_loss()
+            await asyncio.sleep(0.02 * (attempt + 1))  # it is there: the replica that has answered lags behind
+            batch, more = await self._next_batch(max(0, last - 1))
+        if not batch:
+            raise Unconfirmed("no replica has it yet")
+        if last and not self._is_last(batch[0]):
             raise Lost("the messages that were read are not there any more")
         while not self._over:
             for stored in batch:
                 await self._take(stored)
             if not more:
                 break
-            batch, more = await self._bus.replay_batch(self._at, self._stream_seq, BATCH_MESSAGES, BATCH_BYTES)
+            batch, more = await self._next_batch(self._stream_seq)
         self.heard = time.monotonic()
+
+    async def _next_batch(self, after: int) -> tuple[list[Stored], bool]:
+        return await self._bus.replay_batch(self._at, after, BATCH_MESSAGES, BATCH_BYTES)
 
     async def _read_held(self) -> None:
         """What came live meanwhile. When nothing is held the next entry goes straight through."""
@@ -208,36 +224,45 @@ class LogReader:
             raise Gap(self.next_seq, first)
         self._learn(entry)
         for frame in self._assembler.feed(entry):
-            if (waiting := self._room()) is not None:
+            if (waiting := self.show.in_turn(frame)) is not None:
                 await waiting
             if self._over:
                 return
-            self._pass(frame)
+            self._passed(frame)
         self._moved(stored, entry)
+
+    def _is_last(self, stored: Stored) -> bool:
+        """Whether this is the message that was read last. The number alone could be that of a log begun anew."""
+        if stored.stream_seq != self._stream_seq:
+            return False
+        return codec.decode(stored.data, LogEntry).append_id == self._append_id
 
     async def _is_there(self) -> bool:
         """Whether the log's leader still has what we know of. Raises Unconfirmed."""
         tail = await self._bus.tail(self._at)
         return tail is not None and tail.stream_seq >= max(1, self._stream_seq)
 
-    async def _confirm_loss(self) -> None:
-        """Give the log up if it is gone. Looked at twice: a stream that is just being restored is not lost."""
-        try:
+    async def _check_loss(self) -> None:
+        """Looks twice: a stream that is just being restored is not lost.
+
+        Raises:
+            Lost: the log is gone.
+            Unconfirmed: nobody knows.
+        """
+        if not await self._is_there():
+            await asyncio.sleep(LOSS_CONFIRM_S)
             if not await self._is_there():
-                await asyncio.sleep(LOSS_CONFIRM_S)
-                if not await self._is_there():
-                    self._fail(Lost("the log is gone"))
-        except Unconfirmed:
-            return
+                raise Lost("the log is gone")
 
     def _moved(self, stored: Stored, entry: LogEntry) -> None:
         self._stream_seq = stored.stream_seq
+        self._append_id = entry.append_id
         self._following = entry.frames[-1].seq + 1
         self.heard = time.monotonic()
 
-    def _pass(self, frame: LogFrame) -> None:
+    def _passed(self, frame: LogFrame) -> None:
         self._over = self._over or isinstance(frame, TERMINAL)
-        self._give(frame)
+        self._shown(frame)
 
     def _fail(self, error: Exception) -> None:
         if not self._over:

@@ -182,10 +182,9 @@ class Requests:
     def replace(self, earlier: Follower) -> None:
         """The client follows this request by a newer follower."""
         self._leaving.forget(earlier)
-        earlier.show = NOBODY
-        if earlier.observed:
-            return
-        earlier.over.set()  # nobody needs it any more: `tick` closes it
+        earlier.hide()
+        if not earlier.observed:
+            earlier.over.set()  # nobody needs it any more: `tick` closes it
 
     def tick(self) -> None:
         """Once a second: let each request do what time demands, forget those that have ended."""
@@ -207,7 +206,7 @@ class Requests:
 
     def _follow(self, follower: Follower) -> None:
         self._followers.add(follower)
-        if follower.show is not NOBODY:
+        if follower.watched:
             self._leaving.joined(follower)
         metrics.RUNNING.set(len(self._followers))
 

@@ -385,3 +385,47 @@ def test_a_cancel_from_anywhere_at_any_time_ends_a_request_once(two: Two) -> Non
                 assert (await until(second, "done"))[-1] == ends[0]
 
     asyncio.run(main())
+
+
+# --- drain ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_question_to_a_gateway_that_drains_is_not_lost_and_what_runs_goes_on_elsewhere(
+    tmp_path: Path, two: Two
+) -> None:
+    leave = asyncio.Event()
+
+    async def answering(job: Job) -> None:
+        await job.write(AnswerChunk(content="beginning "))
+        if job.item.request_id == "running":
+            await leave.wait()
+        await job.write(AnswerChunk(content="end"))
+        await job.finish(done())
+
+    async def main(port: int, process: Process) -> None:
+        async with two.rig() as one, one.worker(answering):
+            socket = await begin(port, "running")
+            process.popen.terminate()
+
+            async def drains() -> bool:
+                async with connected(port) as newcomer:
+                    return await closed_with(newcomer) == 1012
+
+            await eventually(drains, "the gateway drains")
+            await tell(socket, "query", "asked-late")
+            with pytest.raises(websockets.ConnectionClosed) as closed:  # at once, and without an answer
+                await until(socket, "nothing")
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+            async with connected(two.ports[0]) as back:
+                await tell(back, "query", "asked-late")
+                frames = await until(back, "done", "error")
+                assert [frame["seq"] for frame in frames if "seq" in frame] == [0, 1, 2, 3]
+                await tell(back, "resume", "running", after_seq=1)
+                leave.set()
+                frames = await until(back, "done", "error")
+                assert [frame["seq"] for frame in frames[1:]] == [2, 3]
+            assert await asyncio.to_thread(process.popen.wait, 10) == 0
+
+    with gateway(tmp_path, two.nats, BATON_DRAIN_S="30") as (port, process):
+        asyncio.run(main(port, process))

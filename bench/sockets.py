@@ -1,4 +1,4 @@
-"""A cheap WebSocket client for benchmarks: it costs a fraction of a full one, so that the gateway is what is measured."""
+"""A cheap WebSocket client for benchmarks: it costs a fraction of a full one, so the gateway is measured."""
 
 from __future__ import annotations
 

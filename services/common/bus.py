@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -31,6 +30,7 @@ from baton_proto.subjects import LogAddress
 from . import metrics
 from .config import NatsSettings
 from .inbox import Inbox
+from .lean_client import LeanClient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -430,20 +430,22 @@ async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
 
 async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
     while True:
+        client = LeanClient()
         try:
-            return await nats.connect(
+            await client.connect(
                 servers=[url.strip() for url in settings.url.split(",")],
                 name=name,
                 connect_timeout=2,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it only waits for so long
                 ping_interval=5,
                 max_outstanding_pings=2,
                 error_cb=events.error,
                 disconnected_cb=events.disconnected,
                 reconnected_cb=events.reconnected,
             )
+            return client
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await events.error(error)
         await asyncio.sleep(random.uniform(0.5, 1.5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -124,9 +125,19 @@ class Socket(asyncio.Protocol):
             self.opened.exception()
 
 
-async def connect(port: int, receive: Callable[[Socket, Frame, float], None]) -> Socket:
-    """An open connection to a gateway on this machine. Raises OSError."""
+async def connect(port: int, receive: Callable[[Socket, Frame, float], None], buffer_bytes: int = 32_768) -> Socket:
+    """An open connection to a gateway on this machine, with segments as small as on a real network. Raises OSError.
+
+    Args:
+        buffer_bytes: what the kernel holds here for a client that does not read.
+    """
     loop = asyncio.get_running_loop()
-    _, socket = await loop.create_connection(lambda: Socket(receive), "127.0.0.1", port)
-    await socket.opened
-    return socket
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    # On loopback segments of 64 KiB let the sender's kernel hold megabytes for one slow client.
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_400)
+    plain.setblocking(False)
+    await loop.sock_connect(plain, ("127.0.0.1", port))
+    _, connection = await loop.create_connection(lambda: Socket(receive), sock=plain)
+    await connection.opened
+    return connection

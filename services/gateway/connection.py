@@ -52,6 +52,8 @@ LEAVING = "this replica is going away"
 HANDLE_S = 10.0
 FLUSH_S = 1.5
 CLOSE_S = 1.0
+CLOSE_SLOW_S = 10.0
+"""How long a close waits behind what a slow client has yet to read; after that it sees a broken connection instead."""
 
 GOING_AWAY, UNAUTHORIZED, BAD_ORIGIN, IDLE, TOO_SLOW, TOO_MANY = 1012, 4001, 4003, 4008, 4009, 4029
 
@@ -194,7 +196,9 @@ class Connection:
         if close is None:
             return
         metrics.CLOSED.labels(str(close.code)).inc()
-        if close.code != TOO_SLOW:
+        if close.code == TOO_SLOW:
+            self._outbox.close()
+        else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     if self._handling:
@@ -202,7 +206,7 @@ class Connection:
                     await self._outbox.drained()
         if self._socket.application_state is not WebSocketState.DISCONNECTED:
             with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
+                async with asyncio.timeout(CLOSE_SLOW_S if close.code == TOO_SLOW else CLOSE_S):
                     await self._socket.close(close.code, close.reason)
 
     async def _handled(self) -> None:

@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 
 _NAME_IN_USE = 10058
 LOOK_EVERY_S = 0.5
-DUPLICATE_WINDOW_S = 120
+DUPLICATE_WINDOW_S = 660
+"""Longer than the longest deadline: a reference that is published once more when the queue has forgotten its message id
+finds a log that has ended. Otherwise the item would be in the queue twice."""
 CANCEL_MAX_AGE_S = 900
 DEAD_MAX_AGE_S = 7 * 24 * 3600
 
@@ -51,7 +53,7 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             discard=DiscardPolicy.NEW,
             max_msgs=settings.work_max_items,
             max_age=settings.log_max_age_s,
-            duplicate_window=DUPLICATE_WINDOW_S,
+            duplicate_window=min(DUPLICATE_WINDOW_S, settings.log_max_age_s),
             **common,
         ),
         StreamConfig(

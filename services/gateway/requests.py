@@ -135,13 +135,11 @@ class Requests:
         at = self._bus.address(subjects.request_key(who.owner, request_id))
         metrics.CANCELS.inc()
         with _bus_troubles():
-            tail = await self._tail_soon(at)
-            if tail is None:
-                await self._stored(at, request_id)
-            if tail is None or tail.ended:
+            follower = next((one for one in self._followers if one.at == at and not one.ended), None)
+            # One that is followed here exists and runs; that saves a look at the log while somebody waits.
+            if follower is None and await self._has_ended(at, request_id):
                 return
             await self._order_cancel(at)
-            follower = next((one for one in self._followers if one.at == at and not one.ended), None)
             if follower is None:
                 # Nobody follows it here; someone must still see to it that the log ends.
                 follower = Follower(self._bus, self._presence, at, request_id, NOBODY)
@@ -158,15 +156,17 @@ class Requests:
             raise _not_found(request_id)
         return tail
 
-    async def _tail_soon(self, at: subjects.LogAddress) -> Position | None:
-        """The tail of a log that may be about to be created."""
-        tail = await read_tail(self._bus, at)
-        for pause in LOOK_AGAIN_S:
-            if tail is not None:
-                break
-            await asyncio.sleep(pause)
+    async def _has_ended(self, at: subjects.LogAddress, request_id: str) -> bool:
+        """Whether a request has ended, perhaps so long ago that its log has expired; its log may be about to be
+        created. Raises ServiceError `not_found`, Unconfirmed."""
+        for pause in (*LOOK_AGAIN_S, None):
             tail = await read_tail(self._bus, at)
-        return tail
+            if tail is not None:
+                return tail.ended
+            if pause is not None:
+                await asyncio.sleep(pause)
+        await self._stored(at, request_id)
+        return True
 
     async def _stored(self, at: subjects.LogAddress, request_id: str) -> StoredAnswer:
         """What is kept of a request without a log."""

@@ -77,6 +77,7 @@ class LogReader:
         self._over = False
         self._stream_seq = 0
         self._append_id = ""
+        self._lacks = -1
         self._following: int | None = None  # `seq` with which the log's next message begins; None = not known yet
         self._holding = True
         self._held: deque[Stored] = deque()
@@ -168,13 +169,24 @@ class LogReader:
                     log.info("the log could not be read now: %s", error)
                     await self._check_loss()
                     return  # the next live entry, or silence, tries again
+                except Gap as error:
+                    self._seen_twice(error)
+                    continue
                 await self._read_held()
         except Unconfirmed:
             return
         except (Lost, codec.WireError) as error:
             self._fail(error)
-        except Gap as error:
-            self._fail(Lost(f"{error}, and the log has them no more"))
+
+    def _seen_twice(self, gap: Gap) -> None:
+        """The log itself lacks frames. Look once more: the answer to one question may have lost a message on its way.
+
+        Raises:
+            Lost: they are missing again.
+        """
+        if self._lacks == gap.first:
+            raise Lost(f"{gap}, and the log has them no more")
+        self._lacks, self._again = gap.first, True
 
     async def _read_on(self) -> None:
         """What follows the last message that was read, which must still be there: a log may be lost and begun anew."""

@@ -254,6 +254,30 @@ def test_a_log_that_is_lost_is_said_to_be_lost(monkeypatch: pytest.MonkeyPatch, 
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_message_that_a_replay_lacks_is_looked_for_once_more_before_the_log_is_lost(times: int) -> None:
+    async def scenario() -> None:
+        log = MemoryLog()
+        for _ in range(5):
+            log.append(AnswerChunk(content="x"))
+        whole, lacking = log.stored, log.stored[:2] + log.stored[3:]
+        answers = [lacking] * times
+        replay = log.replay_batch
+
+        async def replay_batch(*args: Any) -> tuple[list[Stored], bool]:
+            log.stored = answers.pop() if answers else whole
+            return await replay(*args)
+
+        log.replay_batch = replay_batch  # type: ignore[method-assign]
+        client = Client(log)
+        await client.connect()
+        await eventually(lambda: client.broken or len(client.outbox._waiting) == 5, "it has all, or gives up", 5)
+        assert bool(client.broken) == (times == 2)
+        await client.disconnect()
+
+    asyncio.run(scenario())
+
+
 def test_a_stream_that_is_only_away_for_a_moment_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "LOSS_CONFIRM_S", 0.02)
 

@@ -113,7 +113,7 @@ class Follower:
         """The log was there before we listened: it must be read, and somebody else measures it."""
         self._must_read = True
         self._observer = None
-        self.deadline_ms = None
+        self.deadline_ms = self.on_disconnect = None  # the first query's count
 
     def release(self) -> None:
         """Let frames through."""

@@ -84,6 +84,8 @@ class Leaving:
     def _consider(self, follower: Follower) -> None:
         """Whether its time is up; then ask the other gateways."""
         left = self._left[follower]
+        if follower.deadline_ms is None:
+            return  # what its query said has not been read yet
         if follower.on_disconnect == "continue" or follower in self._asking:
             return
         grace_s = 0.0 if follower.on_disconnect == "cancel" and left.wished else self._grace_s

@@ -74,7 +74,7 @@ class Requests:
         accepted = Accepted(conversation_id=item.conversation_id or "")
 
         follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
-        follower.deadline_ms = item.deadline_ms
+        follower.deadline_ms, follower.on_disconnect = item.deadline_ms, item.on_disconnect
         try:
             with _bus_troubles():
                 async with asyncio.timeout(ACCEPT_TIMEOUT_S):

@@ -27,7 +27,7 @@ from baton_proto.messages import (
 )
 from baton_proto.sequencer import Sequencer
 from services.common.clock import now_ms
-from services.common.job import Job
+from services.common.job import Handler, Job
 from services.common.log import LogWriter
 from tests.integration.test_gateway_protocol import closed_with, connected, gateway, receive
 from tests.rig import Rig, rig
@@ -50,6 +50,13 @@ class Two:
     async def rig(self) -> AsyncIterator[Rig]:
         async with rig(self.nats.url) as one:
             yield one
+
+    @contextlib.asynccontextmanager
+    async def worker(self, one: Rig, handler: Handler) -> AsyncIterator[None]:
+        """A worker that both gateways have heard of: they refuse questions while there is none."""
+        async with one.worker(handler):
+            await eventually(lambda: all(map(workers_alive, self.ports)), "the gateways have heard of the worker")
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +130,7 @@ def test_of_an_expired_log_the_stored_answer_is_given_or_it_is_gone(two: Two) ->
         await job.finish(done())
 
     async def main() -> None:
-        async with two.rig() as one, one.worker(answering), connected(two.ports[0]) as socket:
+        async with two.rig() as one, two.worker(one, answering), connected(two.ports[0]) as socket:
             await receive(socket)
             for name in ("kept", "failed"):
                 item = mine(one, name)
@@ -288,7 +295,7 @@ async def begin(port: int, name: str, **fields: Any) -> Any:
 
 def test_what_nobody_follows_is_cancelled_after_the_grace_time_unless_it_was_to_continue(two: Two) -> None:
     async def main() -> None:
-        async with two.rig() as one, one.worker(_hang):
+        async with two.rig() as one, two.worker(one, _hang):
             choices = {"unsaid": {}, "continue": {"on_disconnect": "continue"}, "cancel": {"on_disconnect": "cancel"}}
             loop = asyncio.get_running_loop()
             sockets = {name: await begin(two.ports[0], f"left-{name}", **how) for name, how in choices.items()}
@@ -315,7 +322,7 @@ def test_what_nobody_follows_is_cancelled_after_the_grace_time_unless_it_was_to_
 
 def test_a_request_that_somebody_follows_at_another_gateway_is_not_cancelled(two: Two) -> None:
     async def main() -> None:
-        async with two.rig() as one, one.worker(_hang):
+        async with two.rig() as one, two.worker(one, _hang):
             choices = {"followed-unsaid": {}, "followed-cancel": {"on_disconnect": "cancel"}}
             async with connected(two.ports[1]) as second:
                 for name, how in choices.items():
@@ -336,7 +343,7 @@ def test_a_request_that_somebody_follows_at_another_gateway_is_not_cancelled(two
 
 def test_a_close_by_the_server_is_not_the_clients_wish(tmp_path: Path, two: Two) -> None:
     async def main(port: int, process: Process) -> None:
-        async with two.rig() as one, one.worker(_hang):
+        async with two.rig() as one, two.worker(one, _hang):
             socket = await begin(port, "drained", on_disconnect="cancel")
             process.popen.terminate()
             assert await closed_with(socket) == 1012
@@ -364,8 +371,7 @@ def test_a_cancel_from_anywhere_at_any_time_ends_a_request_once(two: Two) -> Non
         async with two.rig() as one, connected(two.ports[0]) as first, connected(two.ports[1]) as second:
             await receive(first)
             await receive(second)
-            async with one.worker(_hang):
-                await eventually(lambda: all(map(workers_alive, two.ports)), "the gateways have heard of the worker")
+            async with two.worker(one, _hang):
                 # It may even overtake the query on its way through another gateway.
                 await tell(second, "cancel", "early")
                 await tell(first, "query", "early")
@@ -403,7 +409,7 @@ def test_a_question_to_a_gateway_that_drains_is_not_lost_and_what_runs_goes_on_e
         await job.finish(done())
 
     async def main(port: int, process: Process) -> None:
-        async with two.rig() as one, one.worker(answering):
+        async with two.rig() as one, two.worker(one, answering):
             socket = await begin(port, "running")
             process.popen.terminate()
 

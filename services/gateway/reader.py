@@ -23,6 +23,8 @@ BATCH_BYTES = 256 * 1024
 HELD_MESSAGES = 64
 HELD_BYTES = 256 * 1024
 LAG_TRIES = 10
+READ_TRIES = 3
+READ_AGAIN_S = 0.2
 LOSS_CONFIRM_S = 1.0
 
 
@@ -160,6 +162,7 @@ class LogReader:
 
     async def _read(self) -> None:
         """Read to the end, and go over to the live path; once more where it does not join on."""
+        failures = 0
         try:
             while self._again and not self._over:
                 self._again = False
@@ -168,7 +171,12 @@ class LogReader:
                 except Unconfirmed as error:
                     log.info("the log could not be read now: %s", error)
                     await self._check_loss()
-                    return  # the next live entry, or silence, tries again
+                    failures += 1
+                    if failures > READ_TRIES:
+                        return  # the next live entry, or silence, tries again
+                    self._again = True
+                    await asyncio.sleep(READ_AGAIN_S)
+                    continue
                 except Gap as error:
                     self._seen_twice(error)
                     continue

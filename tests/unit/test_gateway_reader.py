@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from baton_proto import codec, subjects
 from baton_proto.messages import AnswerChunk, Done, LogEntry, LogFrame, Status, Timings, Usage
-from services.common.bus import Bus, Stored
+from services.common.bus import Bus, Stored, Unconfirmed
 from services.gateway import reader as reader_module
 from services.gateway.connection import _Shown as Shown
 from services.gateway.outbox import Outbox
@@ -34,6 +34,8 @@ class MemoryLog:
         self.next_seq = 0
         self.lag = 0
         """Messages that the replica which answers replays does not have yet."""
+        self.failing = 0
+        """Questions that will get no answer."""
         self.listeners: set[Callable[[Stored], None]] = set()
 
     def append(self, *frames: LogFrame) -> Stored:
@@ -61,6 +63,9 @@ class MemoryLog:
 
     async def replay_batch(self, _: Any, after: int, messages: int, size: int) -> tuple[list[Stored], bool]:
         await asyncio.sleep(0)
+        if self.failing:
+            self.failing -= 1
+            raise Unconfirmed("no answer")
         there = [one for one in self.stored[: len(self.stored) - self.lag] if one.stream_seq > after]
         self.lag = max(0, self.lag - 1)
         batch: list[Stored] = []
@@ -139,9 +144,17 @@ step = st.one_of(
     st.tuples(st.just("take"), st.integers(1, 20)),
     st.tuples(st.just("rest"), st.integers(1, 30)),
     st.tuples(st.just("lag"), st.integers(1, 5)),
+    st.tuples(st.just("fail"), st.integers(1, 6)),
     st.tuples(st.just("silence"), st.just(0)),
     st.tuples(st.just("reconnect"), st.just(0)),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader_module, "READ_AGAIN_S", 0.0)
+        yield
 
 
 @settings(max_examples=500)
@@ -168,6 +181,8 @@ def test_the_clients_frames_are_the_log_whatever_is_lost_repeated_slow_or_discon
                 await rest(much)
             elif what == "lag":
                 log.lag = min(much, len(log.stored))
+            elif what == "fail":
+                log.failing = much
             elif what == "silence" and client.reader is not None:
                 client.reader.read()
             elif what == "reconnect":

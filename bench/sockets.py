@@ -45,12 +45,14 @@ class Socket(asyncio.Protocol):
         """Its close code; 1006 where there was none."""
 
     def send(self, message: object) -> None:
-        data = msgspec.json.encode(message)
+        self._write(1, msgspec.json.encode(message))
+
+    def _write(self, opcode: int, data: bytes) -> None:
         mask = os.urandom(4)
         masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
         length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack("!H", len(data))
         assert self._transport is not None
-        self._transport.write(b"\x81" + length + mask + masked)
+        self._transport.write(bytes([0x80 | opcode]) + length + mask + masked)
 
     def pause(self) -> None:
         """Read nothing for now: the gateway sees a slow client once the buffers between are full."""
@@ -92,7 +94,9 @@ class Socket(asyncio.Protocol):
             if opcode == 8:
                 self._ended(struct.unpack("!H", body[:2])[0] if len(body) >= 2 else 1005)
                 break
-            if opcode in (1, 2):
+            if opcode == 9:
+                self._write(10, body)  # a ping that is not answered ends the connection
+            elif opcode in (1, 2):
                 self._receive(self, _decoder.decode(body), now)
         del self._buffer[:at]
 

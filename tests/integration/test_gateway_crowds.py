@@ -47,6 +47,10 @@ class Reader:
         self.socket.send({"query": query, "request_id": self.request_id})
         await eventually(lambda: self.next_seq > 0, "it is accepted")
 
+    async def ask_and_stop(self, port: int) -> None:
+        await self.ask(port, "large")
+        self.socket.pause()
+
     async def come_back(self, port: int) -> None:
         """Read on from where the first connection ended, over as many as it takes."""
         while not self.ended:
@@ -73,9 +77,8 @@ def test_slow_readers_cost_bounded_memory_delay_nobody_and_lose_nothing(nats: Na
             await quick.ask(port, "small")
             await eventually(lambda: quick.ended, "the first answer: everything is warm")
             before = rss_bytes(process.pid)
-            for reader in slow:
-                await reader.ask(port, "large")
-                reader.socket.pause()
+            for some in range(0, READERS, 20):
+                await asyncio.gather(*(reader.ask_and_stop(port) for reader in slow[some : some + 20]))
             another = Reader("another")
             started = time.monotonic()
             await another.ask(port, "small")
@@ -87,9 +90,9 @@ def test_slow_readers_cost_bounded_memory_delay_nobody_and_lose_nothing(nats: Na
             for reader in slow:
                 reader.socket.go_on()
             codes = await asyncio.wait_for(asyncio.gather(*(reader.socket.closed for reader in slow)), 60)
-            # Who reads on too late for the close to reach it sees a broken connection.
+            # Who reads on too late for the close to reach it sees a broken connection, or pings that were not answered.
             assert 4009 in codes
-            assert set(codes) <= {4009, 1006}
+            assert set(codes) <= {4009, 1006, 1011}
             await asyncio.gather(*(reader.come_back(port) for reader in slow[:10]))
             assert {reader.next_seq for reader in slow[:10]} == {CHUNKS + 2}
 

@@ -35,8 +35,12 @@ check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: venv-dev ## Measure what the log costs, as a ratio to plain NATS publishing.
+bench: venv-dev ## Measure what the log, resumes and slow readers cost, each as a ratio.
 	@.venv/bin/python -m bench.relay $(ARGS)
+	@printf '\n'
+	@.venv/bin/python -m bench.resumes
+	@printf '\n'
+	@.venv/bin/python -m bench.slow_readers
 
 format: venv-dev ## Format the code and put right what the linter can.
 	@.venv/bin/ruff check --fix --quiet . || true

@@ -112,6 +112,12 @@ class GatewaySettings:
     send_buffer_bytes: int = setting(
         "BATON_SEND_BUFFER_BYTES", 4 * 1024 * 1024, "Bytes that may wait for a slow client before 4009.", minimum=65_536
     )
+    disconnect_grace_s: float = setting(
+        "BATON_DISCONNECT_GRACE_S",
+        60.0,
+        "Seconds a request goes on that nobody follows any more, where its query did not say `on_disconnect`.",
+        minimum=0,
+    )
     no_worker_s: float = setting(
         "BATON_NO_WORKER_S", 4.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
     )

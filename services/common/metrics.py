@@ -44,6 +44,7 @@ CLOSED = Counter("baton_closed_connections_total", "Connections that the gateway
 FRAMES = Counter("baton_frames_total", "Frames relayed to clients.")
 GAPS = Counter("baton_repaired_gaps_total", "Times that missing frames were fetched from the log.")
 CANCELS = Counter("baton_cancels_total", "Cancels that clients asked for.")
+ABANDONED = Counter("baton_abandoned_total", "Requests that were cancelled because nobody followed them any more.")
 
 # --- workers ----------------------------------------------------------------------------------------------------------
 WORK = Counter("baton_work_items_total", "Work items that left a worker.", ["stage", "outcome"])

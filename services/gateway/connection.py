@@ -67,7 +67,7 @@ class Close(Exception):
         self.reason = reason
 
 
-class _Shown:
+class Shown:
     """One request as this connection's client sees it."""
 
     def __init__(self, request_id: str, outbox: Outbox) -> None:
@@ -355,7 +355,7 @@ class Connection:
             if query.request_id and (stored := await self._requests.kept(name, who)) is not None:
                 self._put_stored(name, 0, stored)
                 return
-            follower = await self._requests.accept(query, name, who, _Shown(name, self._outbox))
+            follower = await self._requests.accept(query, name, who, Shown(name, self._outbox))
         finally:
             self._accepting -= 1
         self._replace(name, follower)
@@ -364,7 +364,7 @@ class Connection:
     async def _on_resume(self, message: Resume, who: Identity) -> None:
         self._require_room(message.request_id)
         name = message.request_id
-        found = await self._requests.resume(message, who, _Shown(name, self._outbox))
+        found = await self._requests.resume(message, who, Shown(name, self._outbox))
         if isinstance(found, StoredAnswer):
             self._put_stored(name, message.after_seq + 1, found)
             return

@@ -13,10 +13,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from baton_proto import codec, subjects
-from baton_proto.messages import AnswerChunk, CancelOrder, Done, Sources, ToolCall
+from baton_proto.messages import Announcement, AnswerChunk, CancelOrder, Done, Sources, ToolCall
 from services.common.clock import now_ms
 from services.common.config import ToolsSettings
 from services.common.job import Job
+from services.common.presence import announce
 from services.tools.service import tools_handler
 from tests.integration.test_gateway_protocol import connected, gateway, receive
 from tests.rig import Rig, rig
@@ -41,9 +42,16 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
 
 
 def run(gateways: Gateways, scenario: Callable[[Rig], Awaitable[None]]) -> None:
+    """With a generator that is only there: a gateway that has seen the last one go refuses questions."""
+    present = Announcement(worker="stand-in", stage="generate", slots=1, running=0)
+
     async def main() -> None:
         async with rig(gateways.nats) as one, asyncio.timeout(30):
-            await scenario(one)
+            standing_in = asyncio.create_task(announce(one.bus, lambda: present))
+            try:
+                await scenario(one)
+            finally:
+                standing_in.cancel()
 
     asyncio.run(main())
 
@@ -71,7 +79,7 @@ async def _ask(socket: Any, name: str) -> None:
     port = socket.remote_address[1]
 
     async def knows() -> bool:
-        return bool((await asyncio.to_thread(workers_alive, port)).get("retrieve"))
+        return {"retrieve", "generate"} <= set(await asyncio.to_thread(workers_alive, port))
 
     await eventually(knows, "the gateway hears of the worker")
     await socket.send(json.dumps({"query": "q", "request_id": name}))

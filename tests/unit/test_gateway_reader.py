@@ -16,7 +16,7 @@ from baton_proto import codec, subjects
 from baton_proto.messages import AnswerChunk, Done, LogEntry, LogFrame, Status, Timings, Usage
 from services.common.bus import Bus, Stored, Unconfirmed
 from services.gateway import reader as reader_module
-from services.gateway.connection import _Shown as Shown
+from services.gateway.connection import Shown
 from services.gateway.outbox import Outbox
 from services.gateway.reader import HELD_BYTES, HELD_MESSAGES, LogReader, Lost
 from tests.servers.processes import eventually

@@ -23,7 +23,6 @@ from baton_proto.messages import (
     Done,
     Error,
     Handoff,
-    LogFrame,
     Source,
     Sources,
     Status,
@@ -36,6 +35,7 @@ from services.cli.answer import Answer, Outcome
 from services.common.bus import Stored
 from services.common.presence import Presence
 from services.gateway import outbox
+from services.gateway.connection import Shown
 from services.gateway.follower import Follower
 from services.gateway.outbox import Outbox
 
@@ -113,16 +113,23 @@ class MemoryBus:
 
     log: list[Stored]
     stored: int = 0
+    hear: Callable[[Stored], None] = lambda _: None
+    """How whoever began to follow last is told of a live entry."""
 
-    async def follow(self, _: subjects.LogAddress, __: Callable[[Stored], None]) -> Callable[[], Awaitable[None]]:
+    async def follow(self, _: subjects.LogAddress, hear: Callable[[Stored], None]) -> Callable[[], Awaitable[None]]:
+        self.hear = hear
+
         async def stop() -> None:
             pass
 
         return stop
 
-    async def replay(self, _: subjects.LogAddress, after: int = 0) -> list[Stored]:
+    async def replay_batch(
+        self, _: subjects.LogAddress, after: int, messages: int, size: int
+    ) -> tuple[list[Stored], bool]:
         await asyncio.sleep(0)
-        return [stored for stored in self.log[: self.stored] if stored.stream_seq > after]
+        there = [stored for stored in self.log[: self.stored] if stored.stream_seq > after]
+        return there[:messages], len(there) > messages
 
     async def tail(self, _: subjects.LogAddress) -> Stored | None:
         return self.log[self.stored - 1] if self.stored else None
@@ -144,23 +151,12 @@ class Client:
         """A new connection, from where the client is or from `back` frames before."""
         self.outbox = Outbox(binary=False, limit=10_000_000)
         self.expected = max(0, self.answer.next_seq - back)
-        self.follower = Follower(
-            self.bus,
-            Presence(),
-            AT,
-            REQUEST,
-            self._show,
-            next_seq=self.expected,  # type: ignore[arg-type]
-        )
+        shown = Shown(REQUEST, self.outbox)
+        self.follower = Follower(self.bus, Presence(), AT, REQUEST, shown, next_seq=self.expected)  # type: ignore[arg-type]
         self.follower.attach()
         await self.follower.listen()
+        self.hear = self.bus.hear
         self.follower.release()
-
-    def _show(self, frame: LogFrame) -> None:
-        self.outbox.put(codec.client_map(REQUEST, frame))
-
-    def hear(self, stored: Stored) -> None:
-        self.follower._on_live(stored)
 
     async def receive(self, count: int) -> None:
         for _ in range(count):
@@ -196,7 +192,7 @@ class Client:
     async def finish(self) -> None:
         """Nothing goes wrong any more; the silent log is read again, as it is after some seconds."""
         for _ in range(20):
-            self.follower.read_log()
+            self.follower._reader.read()
             await settle()
             await self.receive(len(self.whole))
             if self.answer.end is not None:
@@ -245,7 +241,7 @@ async def happen(what: tuple[Any, ...], bus: MemoryBus, clients: list[Client]) -
             client = clients[who]
             client.hear(client.late.pop(which % len(client.late)))
         case ("silence", who):
-            clients[who].follower.read_log()
+            clients[who].follower._reader.read()
         case ("time passes",):
             await settle()
 

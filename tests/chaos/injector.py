@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .fleet import Fleet, Member
+from tests.servers.processes import eventually
+
+from .fleet import START_S, Fleet, Member
 from .schedule import SERVICES, Fault
 
 DRAIN_S = 40.0
@@ -58,8 +62,8 @@ class Injector:
 
     async def _until_allowed(self, fault: Fault) -> None:
         """What is away takes longer than planned now and then: never two of one service at once."""
-        while any(one.hurt for one in self._fleet.members.values() if one.service == fault.service):
-            await asyncio.sleep(0.1)
+        same = [one for one in self._fleet.members.values() if one.service == fault.service]
+        await eventually(lambda: not any(one.hurt for one in same), f"{fault.service} is whole again", 2 * START_S)
 
     async def _carry_out(self, fault: Fault) -> None:
         member = self._fleet.members[fault.target]
@@ -83,9 +87,9 @@ class Injector:
         assert member.process is not None
         if fault.kind == "term":
             member.signal(signal.SIGTERM)
-            ends = time.monotonic() + DRAIN_S
-            while member.process.alive and time.monotonic() < ends:
-                await asyncio.sleep(0.05)
+            process = member.process
+            with contextlib.suppress(AssertionError):  # said below
+                await eventually(lambda: not process.alive, f"{fault.target} has ended", DRAIN_S)
             code = member.process.popen.poll()
             if member.service != "nats" and code != 0:
                 what = "did not end" if code is None else f"ended with {code}"
@@ -112,7 +116,7 @@ def all_away(absences: list[Absence], service: str, each: int) -> list[tuple[flo
     """When all processes of a service were away at once."""
     edges = sorted({edge for one in absences for edge in (one.from_s, one.until_s)})
     spans = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         away = {
             one.fault.target
             for one in absences

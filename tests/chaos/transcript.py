@@ -24,7 +24,7 @@ class Transcript:
         self.wrong: list[str] = []
         self._expected = start
         self._passed_over: set[int] = set()
-        self._may_restart = False
+        self._restarts = 0
         self.end: Frame | None = None
 
     @property
@@ -33,20 +33,25 @@ class Transcript:
         have = self._have()
         return next(seq for seq in range(self.start, len(have) + self.start + 1) if seq not in have)
 
+    def connected(self) -> None:
+        """A new connection: what was asked on an earlier one is not answered any more."""
+        self._restarts = 0
+
     def resumed(self, next_seq: int, asked_after: int) -> None:
         """The server has answered a `resume`."""
         if next_seq != asked_after + 1:
             self.wrong.append(f"asked for what follows {asked_after}, and was told that {next_seq} follows")
-        self._expected, self._may_restart = next_seq, False
+        self._expected = next_seq
 
     def asked(self) -> None:
-        """The query has been sent; unlike a `resume` it is not answered: the log just starts again at 0."""
-        self._may_restart = True
+        """The query has been sent; unlike a `resume` it is not answered: the log just starts again at 0, once for each
+        query."""
+        self._restarts += 1
 
     def take(self, frame: Frame) -> None:
         first, last = frame.get("from_seq", frame["seq"]), frame["seq"]
-        if first == 0 and self._may_restart:
-            self._expected, self._may_restart = 0, False
+        if first == 0 and self._restarts:
+            self._expected, self._restarts = 0, self._restarts - 1
         if first > self._expected:
             self._passed_over.update(range(self._expected, first))
         elif first < self._expected:

@@ -103,6 +103,7 @@ class Viewer:
         url = self._dice.choice(self._urls)
         try:
             async with connect(url, open_timeout=CONNECT_S, compression=None, close_timeout=1) as socket:
+                self._transcript.connected()
                 await self._ask(socket)
                 await self._read(socket)
         except _Left:

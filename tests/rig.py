@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -14,12 +14,13 @@ from baton_proto import subjects
 from baton_proto.messages import Accepted, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Sequencer
 from services.common import streams
-from services.common.bus import Bus, connect
+from services.common.bus import Bus, Unconfirmed, connect
 from services.common.clock import now_ms
 from services.common.config import NatsSettings, WorkerSettings
 from services.common.job import Handler
 from services.common.log import LogWriter, make_handoff, push_ref, read_log
 from services.common.worker import Worker
+from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 
 
@@ -73,7 +74,10 @@ class Rig:
         """The frames of the item's log once it has its terminal frame; checks that `seq` counts from 0."""
 
         async def terminal() -> bool:
-            frames = await self.frames(item)
+            try:
+                frames = await self.frames(item)
+            except Unconfirmed:  # NATS is away
+                return False
             return bool(frames) and frames[-1].__struct_config__.tag in ("done", "error")
 
         await eventually(terminal, f"the log of {item.request_id} has ended", within_s)
@@ -84,7 +88,19 @@ class Rig:
     async def queued(self) -> int:
         """Work items that nobody has acknowledged yet."""
         state = await self.bus.stream_state(subjects.WORK_STREAM)
-        return int(state["messages"])
+        return int(state.get("messages", -1))
+
+    async def settled(self, within_s: float = 15.0) -> bool:
+        """Wait until the queue is empty."""
+
+        async def empty() -> bool:
+            try:
+                return await self.queued() == 0
+            except Unconfirmed:  # NATS is away
+                return False
+
+        await eventually(empty, "the queue is empty", within_s)
+        return True
 
     @contextlib.asynccontextmanager
     async def worker(
@@ -123,6 +139,15 @@ class RunningWorker:
 @contextlib.asynccontextmanager
 async def rig(url: str, **changes: Any) -> AsyncIterator[Rig]:
     settings = NatsSettings(url=url, shards=4, **changes)
-    async with connect(settings, "rig") as bus:
-        await streams.ensure(bus)
+    async with connect(settings, "rig") as bus, streams.kept(bus):
         yield Rig(bus, settings)
+
+
+def run_rig(nats: Nats, scenario: Callable[[Rig], Awaitable[None]], **settings: Any) -> None:
+    """Run a scenario on a rig of its own."""
+
+    async def main() -> None:
+        async with rig(nats.url, **settings) as one:
+            await scenario(one)
+
+    asyncio.run(main())

@@ -27,8 +27,11 @@ _WIRE_MESSAGES: dict[str, tuple[type, str]] = {
     "logEntry": (messages.LogEntry, "Frames of a request that were appended together."),
     "workRef": (messages.WorkRef, "A work item is ready: which log holds it, and in which frame."),
     "cancelOrder": (messages.CancelOrder, "The request is to be cancelled by whoever holds it."),
+    "returned": (messages.Returned, "A holder has given the request's work item back in good order."),
     "deadWork": (messages.DeadWork, "A work item was set aside because no worker survived it."),
     "announcement": (messages.Announcement, "A worker is alive."),
+    "holdings": (messages.Holdings, "What a worker holds."),
+    "storedAnswer": (messages.StoredAnswer, "What is kept of a request when its log has expired."),
 }
 
 
@@ -163,6 +166,23 @@ def _channels() -> Part:
         "dead": _channel(
             f"{PREFIX}.dead.{{stage}}", f"Stream {subjects.DEAD_STREAM}.", "nats", ["deadWork"], stage=stage
         ),
+        "returned": _channel(
+            f"{PREFIX}.returned.{{key}}",
+            f"Stream {subjects.CANCEL_STREAM} keeps the last value of each subject.",
+            "nats",
+            ["returned"],
+            key=key,
+        ),
+        "answers": _channel(
+            f"$KV.{subjects.ANSWERS_BUCKET}.{{key}}",
+            "The key-value bucket of ended requests.",
+            "nats",
+            ["storedAnswer"],
+            key=key,
+        ),
+        "inventory": _channel(
+            subjects.INVENTORY, "Who holds what? Each worker answers with its holdings.", "nats", ["holdings"]
+        ),
         "presence": _channel(
             f"{PREFIX}.workers.{{stage}}",
             "About once a second from every worker.",
@@ -194,6 +214,9 @@ def _operations() -> Part:
         "workerAppends": _operation("send", "log", "At most one append of a log in flight."),
         "workerHearsCancel": _operation("receive", "cancel", "Also read the last value when taking an item."),
         "workerSetsAside": _operation("send", "dead", "After the log has ended with `poisoned`."),
+        "workerReturns": _operation("send", "returned", "When it shuts down and gives an item back."),
+        "workerKeepsAnswer": _operation("send", "answers", "After the log has ended."),
+        "workerTellsHoldings": _operation("send", "inventory", "To the reply subject of a request there."),
         "workerAnnounces": _operation("send", "presence", "Every second, and when a census is taken."),
         "workerHearsCensus": _operation("receive", "census", "Announce at once."),
     }

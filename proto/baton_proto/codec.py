@@ -22,9 +22,12 @@ from .messages import (
     Announcement,
     CancelOrder,
     DeadWork,
+    Holdings,
     LogEntry,
     LogFrame,
     Message,
+    Returned,
+    StoredAnswer,
     ToolCalled,
     WorkItem,
     WorkRef,
@@ -33,7 +36,7 @@ from .messages import (
 ACCEPTED_VERSIONS = frozenset({WIRE_VERSION, WIRE_VERSION - 1}) - {0}
 _ITEM_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(WorkItem))
 
-M = TypeVar("M", LogEntry, WorkRef, Announcement, CancelOrder, DeadWork)
+M = TypeVar("M", LogEntry, WorkRef, Announcement, CancelOrder, Returned, DeadWork, Holdings, StoredAnswer)
 
 
 class WireError(ValueError):
@@ -50,8 +53,7 @@ def _refuse_extension(code: int, _: memoryview) -> Any:
 
 _head = msgspec.msgpack.Decoder(_Head)
 _decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(kind, ext_hook=_refuse_extension)
-    for kind in (LogEntry, WorkRef, Announcement, CancelOrder, DeadWork)
+    kind: msgspec.msgpack.Decoder(kind, ext_hook=_refuse_extension) for kind in M.__constraints__
 }
 _map_decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(
     dict[str, Any], ext_hook=_refuse_extension

@@ -31,6 +31,8 @@ MAX_FREE_FORM_DEPTH = 16
 """Levels of maps and lists in a tool's arguments or parameters."""
 MAX_ITEM_DEPTH = 32
 """Levels of maps and lists in a work item, itself included."""
+MAX_HELD_ITEMS = 1_000
+"""Most items that a worker tells of in one answer to an inventory."""
 MAX_SNIPPET_CHARS = 500
 MAX_TOP_K = 50
 
@@ -244,8 +246,9 @@ class WorkItem(Message, frozen=True, kw_only=True):
     """All a worker needs to go on with a request. It travels inside the log, in the `handoff` of a frame.
 
     `stage` is `retrieve`, `generate` or `tools.<set>`. `calls` is set for tools only. `queued_ms` is when this item was
-    handed over, for the time in the queue. `extra` holds top-level fields this version does not know; they are written
-    back as they came, so a newer worker's fields survive an older one's hand-off.
+    handed over, for the time in the queue. `place` is the stream sequence of the user's place among the running
+    requests, which is freed when the log ends. `extra` holds top-level fields this version does not know; they are
+    written back as they came, so a newer worker's fields survive an older one's hand-off.
     """
 
     stage: StageName
@@ -273,6 +276,7 @@ class WorkItem(Message, frozen=True, kw_only=True):
     usage: Usage = Usage()
     traceparent: str = ""
     variant: str = ""
+    place: Count | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -461,8 +465,19 @@ class CancelOrder(Message, frozen=True, kw_only=True):
     v: Version = field(default_factory=_wire_version)
 
 
+class Returned(Message, frozen=True, kw_only=True):
+    """The last value on a request's returned subject: so many deliveries of the hand-off in frame `seq` ended with its
+    holder giving it back in good order. They do not count towards `poisoned`."""
+
+    key: Key
+    seq: Count
+    deliveries: Count
+    v: Version = field(default_factory=_wire_version)
+
+
 class DeadWork(Message, frozen=True, kw_only=True):
-    """A work item that was set aside because no worker survived it."""
+    """A work item that was set aside because no worker survived it. `handoff` has the item itself: its log expires
+    sooner than somebody may look."""
 
     ref: WorkRef
     request_id: str
@@ -470,6 +485,42 @@ class DeadWork(Message, frozen=True, kw_only=True):
     deliveries: int
     at_ms: int
     v: Version = field(default_factory=_wire_version)
+    handoff: Handoff | None = None
 
 
-WireMessage = LogEntry | WorkRef | WorkItem | Announcement | CancelOrder | DeadWork
+class HeldItem(Message, frozen=True, kw_only=True):
+    """A work item in the hands of a worker. `since_ms` is when it was taken."""
+
+    key: Key
+    request_id: str
+    seq: Count
+    since_ms: int
+    deliveries: Count
+
+
+class Holdings(Message, frozen=True, kw_only=True):
+    """A worker's answer to a message on the inventory subject: what it holds now, the oldest `MAX_HELD_ITEMS` of
+    `total` items."""
+
+    worker: str
+    stage: StageName
+    total: Count
+    items: Annotated[list[HeldItem], Meta(max_length=MAX_HELD_ITEMS)]
+    v: Version = field(default_factory=_wire_version)
+
+
+class StoredAnswer(Message, frozen=True, kw_only=True):
+    """What is kept of a request when its log has expired: the final answer with its sources, or, with `answer` absent,
+    only that it has been and how it ended. `outcome` is the finish reason, or the code of the error."""
+
+    request_id: RequestId
+    outcome: str
+    ended_ms: int
+    v: Version = field(default_factory=_wire_version)
+    finish_reason: FinishReason | None = None
+    conversation_id: str | None = None
+    answer: str | None = None
+    sources: list[Source] = field(default_factory=list)
+
+
+WireMessage = LogEntry | WorkRef | WorkItem | Announcement | CancelOrder | Returned | DeadWork | Holdings | StoredAnswer

@@ -15,6 +15,8 @@ DEFAULT_SHARDS = 16
 WORK_STREAM = "BATON_WORK"
 DEAD_STREAM = "BATON_DEAD"
 CANCEL_STREAM = "BATON_CANCEL"
+"""Notes about a request, of each kind the last one: cancel orders, returned items."""
+RUNNING_STREAM = "BATON_RUNNING"
 AUDIT_STREAM = "BATON_AUDIT"
 CONVERSATIONS_BUCKET = "baton_conversations"
 ANSWERS_BUCKET = "baton_answers"
@@ -27,6 +29,12 @@ TOOLS = "tools"
 
 CENSUS = f"{PREFIX}.census"
 """A message here asks every worker to announce itself at once."""
+
+INVENTORY = f"{PREFIX}.inventory"
+"""A request here is answered by every worker with its `Holdings`."""
+
+FOLLOWED = f"{PREFIX}.followed"
+"""A request here with a key in it is answered by each gateway that has a client which follows that request."""
 
 _KEY = re.compile(KEY_PATTERN)
 _STAGE = re.compile(STAGE_PATTERN)
@@ -112,6 +120,20 @@ def dead_subject(stage: str) -> str:
 
 def cancel_subject(key: str) -> str:
     return f"{PREFIX}.cancel.{checked_key(key)}"
+
+
+def returned_subject(key: str) -> str:
+    return f"{PREFIX}.returned.{checked_key(key)}"
+
+
+def kept_answer(key: str) -> str:
+    """The subject behind `key` in the key-value bucket of answers."""
+    return f"$KV.{ANSWERS_BUCKET}.{checked_key(key)}"
+
+
+def running_subject(owner: str) -> str:
+    """Where the running requests of an owner have their places: the first 32 hex digits of SHA-256 over `owner`."""
+    return f"{PREFIX}.running.{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
 
 
 def presence_subject(stage: str) -> str:

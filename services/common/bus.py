@@ -189,6 +189,16 @@ class Bus:
         finally:
             await quietly(subscription.unsubscribe())
 
+    async def delete_stored(self, stream: str, stream_seq: int) -> bool:
+        """Delete one message of a stream; whether it was there.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        request = json.dumps({"seq": stream_seq, "no_erase": True}).encode()
+        answer = await self._ask(f"$JS.API.STREAM.MSG.DELETE.{stream}", request)
+        return answer.get("success") is True
+
     # --- objects ------------------------------------------------------------------------------------------------------
 
     async def put_object(self, name: str, data: bytes, description: str = "") -> None:

@@ -25,6 +25,18 @@ class NatsSettings:
     log_max_bytes: int = setting(
         "BATON_LOG_MAX_BYTES", 256 * 1024 * 1024, "Most bytes in one log shard.", minimum=1024 * 1024
     )
+    answers_max_age_s: int = setting(
+        "BATON_ANSWERS_MAX_AGE_S",
+        7 * 24 * 3600,
+        "Seconds a final answer is kept for `resume` after its log has gone.",
+        minimum=60,
+    )
+    answers_max_bytes: int = setting(
+        "BATON_ANSWERS_MAX_BYTES",
+        256 * 1024 * 1024,
+        "Most bytes of kept answers; beyond it the oldest go.",
+        minimum=1024 * 1024,
+    )
     work_max_items: int = setting(
         "BATON_WORK_MAX_ITEMS", 10_000, "Work items waiting before new queries are refused.", minimum=1
     )

@@ -19,11 +19,12 @@ from baton_proto.sequencer import Closed, Replaced, Sequencer
 from . import tracing
 from .bus import Bus, Full, Unconfirmed
 from .clock import now_ms
+from .endings import end_log, record_end
 from .errors import ServiceError
 from .job import Handler
-from .log import LogWriter, end_log, make_handoff, push_ref
+from .log import LogWriter, make_handoff, push_ref
 from .queue import Lease
-from .taking import Taken, arrived
+from .taking import Taken, arrived, note_return
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,15 @@ class HeldJob:
         await self.writer.flush()
 
 
-async def hold(bus: Bus, stage: str, handler: Handler, taken: Taken, lease: Lease, giving_back: asyncio.Event) -> str:
+async def hold(
+    bus: Bus,
+    stage: str,
+    handler: Handler,
+    ref: WorkRef,
+    taken: Taken,
+    lease: Lease,
+    giving_back: asyncio.Event,
+) -> str:
     """Run the handler as the holder of the baton, and settle the work item; returns the outcome for the metrics.
 
     Args:
@@ -104,17 +113,22 @@ async def hold(bus: Bus, stage: str, handler: Handler, taken: Taken, lease: Leas
             log.warning("replaced: %s", error)
             return "replaced"
         except _GivenBack:
+            if lease.held:
+                with contextlib.suppress(Full):
+                    await note_return(bus, ref)
             await lease.give_back()
             return "given_back"
         except Full:
             with contextlib.suppress(Full):
                 await end_log(bus, bus.address(item.key), item.request_id, FULL)
             outcome = "full"
+    if job.handed_over is None:
+        await record_end(bus, bus.address(item.key))
     await lease.acknowledge()
-    if taken.object is not None:
+    if taken.handoff.object is not None:
         # The log has a later hand-off or its end, so nobody will open this one again.
         with contextlib.suppress(Unconfirmed):
-            await bus.delete_object(taken.object)
+            await bus.delete_object(taken.handoff.object)
     return outcome
 
 
@@ -147,6 +161,9 @@ async def _run(job: HeldJob, handler: Handler, lease: Lease, giving_back: asynci
 
 async def _supervised(job: HeldJob, handler: Handler, lease: Lease, giving_back: asyncio.Event) -> None:
     """Await the handler, unless cancel, deadline, a lost lease, a lost baton or the end of a drain comes first."""
+    left_s = (job.item.deadline_ms - now_ms()) / 1000
+    if left_s <= 0:
+        raise _DeadlinePassed
     async with _cancel_orders(job.bus, job.item.key) as cancelled:
         handling: asyncio.Task[None] = asyncio.create_task(handler(job))
         watching: dict[asyncio.Task[Any], Exception] = {
@@ -154,7 +171,6 @@ async def _supervised(job: HeldJob, handler: Handler, lease: Lease, giving_back:
             asyncio.create_task(lease.lost.wait()): _LeaseLost("the lease was not renewed in time"),
             asyncio.create_task(giving_back.wait()): _GivenBack(),
         }
-        left_s = max(0.0, (job.item.deadline_ms - now_ms()) / 1000)
         everything: set[asyncio.Future[Any]] = {handling, job.writer.failed, *watching}
         try:
             done, _ = await asyncio.wait(everything, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from baton_proto import codec, subjects
-from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Done, Error, Handoff, LogEntry, LogFrame, WorkItem, WorkRef
-from baton_proto.sequencer import Append, Replaced, Sequencer
+from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Handoff, LogEntry, LogFrame, WorkItem, WorkRef
+from baton_proto.sequencer import Append, Sequencer
 from baton_proto.subjects import LogAddress
 
 from . import metrics
@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 
 HIGH_WATER = 1024
 LOW_WATER = 256
-END_TRIES = 8
 
 
 class LogWriter:
@@ -147,6 +146,7 @@ class LogWriter:
 class Position:
     """Where a log stands: its frames (or only the last entry's) and the stream sequence of its last message."""
 
+    request_id: str
     frames: list[LogFrame]
     last: int
 
@@ -167,7 +167,7 @@ async def read_tail(bus: Bus, at: LogAddress) -> Position | None:
         codec.WireError: the entry is unreadable.
     """
     stored = await bus.tail(at)
-    return None if stored is None else Position(list(codec.decode(stored.data, LogEntry).frames), stored.stream_seq)
+    return None if stored is None else _position([stored])
 
 
 async def read_log(bus: Bus, at: LogAddress, tries: int = 10) -> Position | None:
@@ -189,36 +189,9 @@ async def read_log(bus: Bus, at: LogAddress, tries: int = 10) -> Position | None
 
 
 def _position(stored: list[Stored]) -> Position:
-    frames = [frame for message in stored for frame in codec.decode(message.data, LogEntry).frames]
-    return Position(frames, stored[-1].stream_seq)
-
-
-async def end_log(
-    bus: Bus, at: LogAddress, request_id: str, frame: Done | Error, *, only_after: int | None = None
-) -> bool:
-    """End a log that nobody continues. Harmless where somebody else ends it first.
-
-    Args:
-        only_after: end it only if this is still the `seq` of its last frame.
-
-    Returns whether this call has ended it.
-
-    Raises:
-        Unconfirmed: NATS is away.
-    """
-    for _ in range(END_TRIES):
-        tail = await read_tail(bus, at)
-        if tail is None or tail.ended or (only_after is not None and tail.final.seq != only_after):
-            return False
-        sequencer = Sequencer(request_id, bus.name, next_seq=tail.final.seq + 1, last=tail.last)
-        try:
-            async with LogWriter(bus, at, sequencer) as writer:
-                await writer.write(frame)
-                await writer.flush()
-        except Replaced:
-            continue  # a holder was quicker by one entry
-        return True
-    return False
+    entries = [codec.decode(message.data, LogEntry) for message in stored]
+    frames = [frame for entry in entries for frame in entry.frames]
+    return Position(entries[0].request_id, frames, stored[-1].stream_seq)
 
 
 async def make_handoff(bus: Bus, item: WorkItem, seq: int) -> Handoff:

@@ -144,11 +144,14 @@ async def _serve(
     stop: asyncio.Event,
     ready: threading.Event,
 ) -> None:
-    async with connect(nats, instance_name(stage.split(".")[0])) as bus:
-        await streams.ensure(bus)
-        async with watch(bus) as presence, open_handler(bus, presence) as opened:
-            ready.set()
-            await Worker(bus, stage, opened.handler, worker, opened.tools).run(stop, process.drain_s)
+    async with (
+        connect(nats, instance_name(stage.split(".")[0])) as bus,
+        streams.kept(bus),
+        watch(bus) as presence,
+        open_handler(bus, presence) as opened,
+    ):
+        ready.set()
+        await Worker(bus, stage, opened.handler, worker, opened.tools).run(stop, process.drain_s)
 
 
 async def _until_stopped(stop: asyncio.Event, ready: threading.Event, serving: Awaitable[None]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -18,6 +19,10 @@ from .bus import Bus, Unconfirmed, quietly, within
 log = logging.getLogger(__name__)
 
 PULL_EXPIRES_S = 5.0
+LOOK_EVERY_S = 1.0
+FROZEN_S = 2.5
+"""When the puller has not looked for so long, this process stood still, and what arrives now may have been delivered
+at any moment since."""
 RENEW_EVERY_S = 1.0
 
 
@@ -29,13 +34,25 @@ class Puller:
 
     Args:
         free: how many more items may be taken now.
-        take: called with each message, from the subscription's callback: must not wait.
+        take: called with each message and the monotonic time after which it was delivered, from the subscription's
+            callback: must not wait.
+        restore: makes the queue and its consumer again; called when the server does not know them (any more).
     """
 
-    def __init__(self, bus: Bus, stage: str, free: Callable[[], int], take: Callable[[Msg], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        stage: str,
+        free: Callable[[], int],
+        take: Callable[[Msg, float], None],
+        restore: Callable[[], Awaitable[None]],
+    ) -> None:
         self._bus = bus
         self._free = free
         self._take = take
+        self._restore = restore
+        self._missing = False
+        self._looked = time.monotonic()
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}"
         self._inbox = bus.client.new_inbox()
         self._open: dict[str, tuple[int, float]] = {}  # reply subject -> items still to come, when it ends
@@ -53,12 +70,27 @@ class Puller:
         self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_message)
         while True:
             self._wake.clear()
+            await self._look()
             await self._pull()
             try:
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(LOOK_EVERY_S):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    async def _look(self) -> None:
+        """Notice that time has passed without us, or that the queue is gone, before asking for more work."""
+        if time.monotonic() - self._looked > FROZEN_S:
+            log.warning("this process stood still for %.1f s", time.monotonic() - self._looked)
+            # What was sent to us meanwhile comes before the answer to this.
+            await quietly(within(2.0, self._bus.client.flush(timeout=2)))
+        self._looked = time.monotonic()
+        if self._missing:
+            self._missing = False
+            log.warning("the work queue has no consumer for us; making it again")
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+            await self._restore()
+            self._looked = time.monotonic()
 
     async def stop(self) -> None:
         """Take nothing more. What the server had already sent is still given to `take`, so nothing waits for a
@@ -87,8 +119,11 @@ class Puller:
         request = message.subject
         if message.headers and (status := message.headers.get("Status")):
             self._open.pop(request, None)
-            if status not in ("404", "408", "409"):
-                log.warning("work queue: %s %s", status, message.headers.get("Description", ""))
+            description = message.headers.get("Description", "")
+            if status == "503" or "onsumer Deleted" in description:
+                self._missing = True
+            elif status not in ("404", "408", "409"):
+                log.warning("work queue: %s %s", status, description)
             self._wake.set()
             return
         # The message keeps the work subject; which request it answers is not said, so the oldest one is counted down.
@@ -96,7 +131,8 @@ class Puller:
             self._open[reply] = (left - 1, ends)
             break
         self._open = {reply: state for reply, state in self._open.items() if state[0] > 0}
-        self._take(message)
+        now = time.monotonic()
+        self._take(message, self._looked if now - self._looked > FROZEN_S else now)
 
 
 class Lease:
@@ -104,13 +140,16 @@ class Lease:
 
     Work goes to somebody else when a renewal does not arrive in time, and the server does not say so: a holder that
     has had no answer for `ack_wait_s` less a margin must take itself for replaced. `lost` tells it.
+
+    Args:
+        since: monotonic time after which the item was delivered.
     """
 
-    def __init__(self, bus: Bus, message: Msg, ack_wait_s: float) -> None:
+    def __init__(self, bus: Bus, message: Msg, ack_wait_s: float, since: float) -> None:
         self._bus = bus
         self._ack = message.reply
         self._valid_s = ack_wait_s * 0.8
-        self._renewed = time.monotonic()
+        self._renewed = since
         self._over = False
         self.lost = asyncio.Event()
         self.deliveries = message.metadata.num_delivered

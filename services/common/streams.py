@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 from nats.errors import Error as NatsError
@@ -31,13 +33,14 @@ from .config import NatsSettings
 log = logging.getLogger(__name__)
 
 _NAME_IN_USE = 10058
+LOOK_EVERY_S = 0.5
 DUPLICATE_WINDOW_S = 120
 CANCEL_MAX_AGE_S = 900
 DEAD_MAX_AGE_S = 7 * 24 * 3600
 
 
 def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
-    """All streams that are not buckets, as they should be."""
+    """All streams that are not buckets made by the client library, as they should be."""
     common: dict[str, Any] = {"storage": StorageType(settings.log_storage), "num_replicas": settings.replicas}
     configs = [
         StreamConfig(
@@ -52,7 +55,7 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
         ),
         StreamConfig(
             name=subjects.CANCEL_STREAM,
-            subjects=[f"{subjects.PREFIX}.cancel.*"],
+            subjects=[f"{subjects.PREFIX}.cancel.*", f"{subjects.PREFIX}.returned.*"],
             max_msgs_per_subject=1,
             max_age=CANCEL_MAX_AGE_S,
             max_bytes=64 * 1024 * 1024,
@@ -66,7 +69,24 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             **common,
         ),
     ]
+    configs.append(_answers_config(settings, common))
     return configs + [_log_config(shard, settings, common) for shard in range(settings.shards)]
+
+
+def _answers_config(settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
+    """A key-value bucket, but where it is full the oldest answers go: the client libraries would refuse new ones."""
+    return StreamConfig(
+        name=f"KV_{subjects.ANSWERS_BUCKET}",
+        subjects=[f"$KV.{subjects.ANSWERS_BUCKET}.>"],
+        max_msgs_per_subject=1,
+        discard=DiscardPolicy.OLD,
+        max_age=settings.answers_max_age_s,
+        max_bytes=settings.answers_max_bytes,
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        deny_delete=True,
+        **common,
+    )
 
 
 def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
@@ -99,6 +119,28 @@ async def ensure(bus: Bus) -> None:
             return
 
 
+@contextlib.asynccontextmanager
+async def kept(bus: Bus) -> AsyncIterator[None]:
+    """Make the streams now, and again whenever the connection was lost: a server that keeps them in memory has
+    forgotten them if it was started anew."""
+    await ensure(bus)
+    watching = asyncio.create_task(_again_after_reconnects(bus), name="streams")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _again_after_reconnects(bus: Bus) -> None:
+    reconnects = bus.reconnects
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if bus.reconnects != reconnects:
+            reconnects = bus.reconnects
+            await ensure(bus)
+
+
 async def _ensure_once(bus: Bus) -> None:
     js = bus.client.jetstream(timeout=5)
     settings = bus.settings
@@ -112,7 +154,7 @@ async def _ensure_once(bus: Bus) -> None:
                 config=ObjectStoreConfig(storage=StorageType(settings.log_storage), replicas=settings.replicas),
             )
         )
-    for bucket in (subjects.CONVERSATIONS_BUCKET, subjects.ANSWERS_BUCKET, subjects.CACHE_BUCKET):
+    for bucket in (subjects.CONVERSATIONS_BUCKET, subjects.CACHE_BUCKET):
         if f"KV_{bucket}" not in existing:
             await _tolerant(js.create_key_value(_bucket_config(bucket, settings)))
 

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import msgspec
 
-from baton_proto import codec
-from baton_proto.messages import LogFrame, WorkItem, WorkRef
+from baton_proto import codec, subjects
+from baton_proto.messages import Handoff, LogFrame, Returned, WorkItem, WorkRef
 
 from .bus import Bus
 from .clock import now_ms
+from .endings import record_end
 from .log import open_handoff, publish_again, read_log, read_tail
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a holder starts from. `object` names the item in the object store, where it came from there."""
+    """What a holder starts from: the item with the hand-off that carried it, and where the log stands."""
 
     item: WorkItem
+    handoff: Handoff
     written: list[LogFrame]
     next_seq: int
     last: int
-    object: str | None = None
 
 
 async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     """Where to start on a work reference; None when it is not (or no longer) its log's latest hand-off.
 
-    A log that ends in a newer hand-off has it published again: whoever wrote it may have died before doing so.
+    A log that ends in a newer hand-off has it published again, and one that has ended is recorded again: whoever wrote
+    that may have died before doing so.
 
     Raises:
         Unconfirmed, codec.WireError
     """
     at = bus.address(ref.key)
     position = await read_tail(bus, at)
-    if position is None or position.ended:
-        return None
-    if position.final.seq != ref.seq:
+    if position is not None and not position.ended and position.final.seq != ref.seq:
         position = await read_log(bus, at)
-        if position is None or position.ended:
-            return None
+    if position is None:
+        return None
+    if position.ended:
+        await record_end(bus, at)
+        return None
     latest = next((frame for frame in reversed(position.frames) if frame.handoff is not None), None)
     if latest is None or latest.handoff is None:
         return None
@@ -52,7 +58,34 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     except KeyError:
         raise codec.WireError(f"the object of the hand-off in frame {latest.seq} is gone") from None
     written = [frame for frame in position.frames if frame.seq > ref.seq]
-    return Taken(item, written, position.final.seq + 1, position.last, latest.handoff.object)
+    return Taken(item, latest.handoff, written, position.final.seq + 1, position.last)
+
+
+async def returned(bus: Bus, ref: WorkRef) -> int:
+    """How many deliveries of an item ended with its holder giving it back in good order.
+
+    Raises:
+        Unconfirmed
+    """
+    stored = await bus.last(subjects.CANCEL_STREAM, subjects.returned_subject(ref.key))
+    if stored is None:
+        return 0
+    try:
+        note = codec.decode(stored.data, Returned)
+    except codec.WireError as error:
+        log.error("an unreadable note about %s: %s", ref.key, error)
+        return 0
+    return note.deliveries if note.seq == ref.seq else 0
+
+
+async def note_return(bus: Bus, ref: WorkRef) -> None:
+    """Count this delivery among those that were given back. Only its holder calls it.
+
+    Raises:
+        Unconfirmed, Full
+    """
+    note = Returned(key=ref.key, seq=ref.seq, deliveries=await returned(bus, ref) + 1)
+    await bus.store(subjects.returned_subject(ref.key), codec.encode(note))
 
 
 def arrived(item: WorkItem) -> WorkItem:

@@ -14,25 +14,27 @@ from nats.aio.msg import Msg
 
 from baton_proto import codec, subjects
 from baton_proto.messages import (
+    MAX_HELD_ITEMS,
     Announcement,
     DeadWork,
     Error,
+    HeldItem,
+    Holdings,
     ToolSpec,
     WorkRef,
 )
 
-from . import metrics
-from .bus import Bus, Full, Unconfirmed
+from . import metrics, streams
+from .bus import Bus, Full, Unconfirmed, quietly
 from .clock import now_ms
 from .config import WorkerSettings
+from .endings import end_log
 from .holding import hold
 from .job import Handler
-from .log import end_log
 from .logs import request_context
 from .presence import announce
 from .queue import Lease, Puller
-from .streams import ensure_consumer
-from .taking import Taken, take
+from .taking import Taken, returned, take
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +51,10 @@ class Worker:
         self._settings = settings
         self._tools = list(tools)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[int, HeldItem] = {}
         self._giving_back = asyncio.Event()
         self.draining = False
-        self._puller = Puller(bus, stage, self._free, self._take)
+        self._puller = Puller(bus, stage, self._free, self._take, self._make_consumer)
 
     @property
     def running(self) -> int:
@@ -59,7 +62,8 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Serve until `stop` is set, then drain: take nothing more, finish within `drain_s`, give back the rest."""
-        await ensure_consumer(self._bus, self._stage, self._settings.ack_wait_s, self._settings.concurrency)
+        await self._make_consumer()
+        inventory = await self._bus.subscribe(subjects.INVENTORY, self._on_inventory)
         background = [
             asyncio.create_task(announce(self._bus, self.announcement), name="announce"),
             asyncio.create_task(self._puller.run(), name="pull"),
@@ -75,7 +79,11 @@ class Worker:
             background[1].cancel()
             await self._drain(drain_s)
             background[0].cancel()
+            await quietly(inventory.unsubscribe())
             await asyncio.gather(*background, stopping, return_exceptions=True)
+
+    async def _make_consumer(self) -> None:
+        await streams.ensure_consumer(self._bus, self._stage, self._settings.ack_wait_s, self._settings.concurrency)
 
     def announcement(self) -> Announcement:
         return Announcement(
@@ -101,8 +109,13 @@ class Worker:
     def _free(self) -> int:
         return 0 if self.draining else self._settings.concurrency - self.running
 
-    def _take(self, message: Msg) -> None:
-        task = asyncio.create_task(self._serve(message))
+    async def _on_inventory(self, message: Msg) -> None:
+        held = sorted(self._held.values(), key=lambda item: item.since_ms)
+        holdings = Holdings(worker=self._bus.name, stage=self._stage, total=len(held), items=held[:MAX_HELD_ITEMS])
+        await self._bus.publish(message.reply, codec.encode(holdings))
+
+    def _take(self, message: Msg, since: float) -> None:
+        task = asyncio.create_task(self._serve(message, since))
         self._tasks.add(task)
         metrics.WORK_RUNNING.set(self.running)
         task.add_done_callback(self._left)
@@ -114,10 +127,14 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a work item broke the worker's own code", exc_info=error)
 
-    async def _serve(self, message: Msg) -> None:
+    async def _serve(self, message: Msg, since: float) -> None:
         """One delivery, from taking it to settling it."""
         started = time.monotonic()
-        lease = Lease(self._bus, message, self._settings.ack_wait_s)
+        lease = Lease(self._bus, message, self._settings.ack_wait_s, since)
+        if not lease.held:
+            log.warning("an item came too late: it belongs to somebody else by now")
+            metrics.WORK.labels(self._stage, "late").inc()
+            return
         renewing = asyncio.create_task(lease.renew_forever())
         try:
             outcome = await self._deliver(message, lease)
@@ -151,19 +168,34 @@ class Worker:
             await lease.acknowledge()
             return "dropped"
         with request_context(taken.item.request_id):
-            if lease.deliveries > self._settings.max_deliveries:
-                return await self._set_aside(ref, taken, lease)
-            return await hold(self._bus, self._stage, self._handler, taken, lease, self._giving_back)
+            survived = lease.deliveries - 1
+            if survived >= self._settings.max_deliveries:
+                survived -= await returned(self._bus, ref)
+            if survived >= self._settings.max_deliveries:
+                return await self._set_aside(ref, taken, lease, survived)
+            number = id(lease)
+            self._held[number] = HeldItem(
+                key=ref.key,
+                request_id=taken.item.request_id,
+                seq=ref.seq,
+                since_ms=now_ms(),
+                deliveries=lease.deliveries,
+            )
+            try:
+                return await hold(self._bus, self._stage, self._handler, ref, taken, lease, self._giving_back)
+            finally:
+                del self._held[number]
 
-    async def _set_aside(self, ref: WorkRef, taken: Taken, lease: Lease) -> str:
+    async def _set_aside(self, ref: WorkRef, taken: Taken, lease: Lease, deliveries: int) -> str:
         """An item that no worker has survived: end its log, keep it for a person to look at."""
-        reason = f"no {self._stage} worker finished it in {lease.deliveries - 1} deliveries"
+        reason = f"no {self._stage} worker finished it in {deliveries} deliveries"
         dead = DeadWork(
             ref=ref,
             request_id=taken.item.request_id,
             reason=reason,
-            deliveries=lease.deliveries - 1,
+            deliveries=deliveries,
             at_ms=now_ms(),
+            handoff=taken.handoff,
         )
         try:
             await self._bus.store(subjects.dead_subject(self._stage), codec.encode(dead))

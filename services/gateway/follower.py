@@ -15,9 +15,9 @@ from baton_proto.subjects import LogAddress
 from services.common import metrics
 from services.common.bus import Bus, Stored, Unconfirmed
 from services.common.clock import now_ms
+from services.common.endings import end_log
 from services.common.errors import no_worker
 from services.common.holding import DEADLINE
-from services.common.log import end_log
 from services.common.presence import Presence
 
 from .observer import Observer

@@ -28,8 +28,9 @@ from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
+from services.common.endings import end_log
 from services.common.errors import ServiceError, no_worker
-from services.common.log import LogWriter, Position, end_log, make_handoff, publish_again, push_ref, read_tail
+from services.common.log import LogWriter, Position, make_handoff, publish_again, push_ref, read_tail
 from services.common.presence import Presence
 
 from .auth import Identity

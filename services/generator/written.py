@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from baton_proto.messages import AnswerChunk, AnswerReset, LogFrame, Status
+from services.common.clock import from_rfc3339
 from services.common.job import Job
 
 _MAX_CHUNK_CHARS = 64 * 1024
@@ -76,7 +76,7 @@ def first_chunk_ms(frames: Sequence[LogFrame]) -> int | None:
     """When the first of the stored chunks was written, in milliseconds since the epoch."""
     for frame in frames:
         if isinstance(frame, AnswerChunk) and frame.timestamp:
-            return int(datetime.fromisoformat(frame.timestamp).timestamp() * 1000)
+            return from_rfc3339(frame.timestamp)
     return None
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 
 from baton_proto import codec, subjects
 from baton_proto.messages import (
@@ -14,6 +15,7 @@ from baton_proto.messages import (
     DeadWork,
     Done,
     Error,
+    Holdings,
     Passage,
     Sources,
     Status,
@@ -21,10 +23,11 @@ from baton_proto.messages import (
     Usage,
 )
 from services.common.clock import now_ms
+from services.common.endings import end_log
 from services.common.errors import ServiceError
 from services.common.job import Job
-from services.common.log import end_log, make_handoff, push_ref
-from tests.rig import Rig, rig
+from services.common.log import make_handoff, open_handoff, push_ref
+from tests.rig import Rig, run_rig
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 
@@ -48,14 +51,6 @@ def text(frames: list[object]) -> str:
     return "".join(frame.content for frame in frames if isinstance(frame, AnswerChunk))
 
 
-def run(nats: Nats, scenario: object, **settings: object) -> None:
-    async def main() -> None:
-        async with rig(nats.url, **settings) as one:
-            await scenario(one)  # type: ignore[operator]
-
-    asyncio.run(main())
-
-
 def test_a_request_travels_from_stage_to_stage_in_one_log(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         async with one.worker(retrieve), one.worker(generate, "generate"):
@@ -65,13 +60,9 @@ def test_a_request_travels_from_stage_to_stage_in_one_log(nats: Nats) -> None:
                 frames = await one.ended(item)
                 assert [frame.__struct_config__.tag for frame in frames[:3]] == ["accepted", "status", "sources"]
                 assert text(frames) == "0 1 2 3 4 "
-            await eventually(lambda: _empty(one), "the queue is empty")
+            await one.settled()
 
-    run(nats, scenario)
-
-
-async def _empty(one: Rig) -> bool:
-    return await one.queued() == 0
+    run_rig(nats, scenario)
 
 
 def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> None:
@@ -93,7 +84,7 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
         async with one.worker(generate, "generate"):
             assert text(await one.ended(item)) == "0 1 2 3 4 "
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 async def _length(one: Rig, item: object, count: int) -> bool:
@@ -131,9 +122,9 @@ def test_a_replaced_holder_stops_and_settles_nothing(nats: Nats) -> None:
             assert text(frames) == ""
             # Not acknowledged by the replaced one; dropped when it is delivered again.
             assert await one.queued() == 1
-            await eventually(lambda: _empty(one), "the second delivery is dropped")
+            await one.settled()
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_a_hand_off_whose_writer_died_before_publishing_it_is_published_by_the_next_one(nats: Nats) -> None:
@@ -149,7 +140,7 @@ def test_a_hand_off_whose_writer_died_before_publishing_it_is_published_by_the_n
             assert [frame.__struct_config__.tag for frame in frames[:2]] == ["accepted", "sources"]
             assert text(frames) == "0 1 2 3 4 "
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_work_that_is_not_its_logs_latest_hand_off_is_dropped(nats: Nats) -> None:
@@ -169,20 +160,20 @@ def test_work_that_is_not_its_logs_latest_hand_off_is_dropped(nats: Nats) -> Non
             await one.bus.push_work("retrieve", b"\xc1 not msgpack", "broken")
             ghost = msgspec.structs.replace(ref, key="0" * 32)
             await one.bus.push_work("retrieve", codec.encode(ghost), "ghost")
-            await eventually(lambda: _empty(one), "all of it is dropped")
+            await one.settled()
             assert calls == 1
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         item = one.item()
         await one.start(item)
-        async with one.worker(_give_up_forever, max_deliveries=2, drain_s=0.0) as first:
-            await eventually(lambda: first.worker.running == 1, "the first has it")
-        async with one.worker(_give_up_forever, max_deliveries=2, drain_s=0.0) as second:
-            await eventually(lambda: second.worker.running == 1, "the second has it")
+        for _ in range(2):
+            async with one.worker(_give_up_forever, max_deliveries=2) as victim:
+                await eventually(lambda: victim.worker.running == 1, "it has the item")
+                await victim.die()
         async with one.worker(retrieve, max_deliveries=2):
             frames = await one.ended(item)
         assert isinstance(frames[-1], Error)
@@ -191,8 +182,23 @@ def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats:
         assert kept is not None
         dead = codec.decode(kept.data, DeadWork)
         assert (dead.request_id, dead.deliveries) == (item.request_id, 2)
+        assert dead.handoff is not None
+        assert (await open_handoff(one.bus, dead.handoff)).query == item.query
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
+
+
+def test_deliveries_that_were_given_back_in_a_drain_do_not_count_towards_poisoned(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        item = one.item(stage="generate")
+        await one.start(item)
+        for _ in range(4):
+            async with one.worker(_give_up_forever, "generate", max_deliveries=2, drain_s=0.0) as leaving:
+                await eventually(lambda: leaving.worker.running == 1, "it has the item")
+        async with one.worker(generate, "generate", max_deliveries=2):
+            assert text(await one.ended(item)) == "0 1 2 3 4 "
+
+    run_rig(nats, scenario)
 
 
 async def _give_up_forever(_: Job) -> None:
@@ -208,7 +214,7 @@ def test_a_drained_worker_gives_back_what_it_cannot_finish_at_once(nats: Nats) -
         async with one.worker(generate, "generate"):
             assert text(await one.ended(item, within_s=5.0)) == "0 1 2 3 4 "
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
@@ -228,7 +234,7 @@ def test_a_cancel_ends_the_log_whoever_holds_the_baton(nats: Nats, when: str) ->
         assert frames[-1].finish_reason == "cancelled"
         assert await one.queued() == 0
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 async def _deadline_passed(_: Job) -> None:
@@ -267,7 +273,7 @@ def test_what_goes_wrong_in_a_handler_ends_the_log_with_an_error(nats: Nats, han
         assert last.code == code
         assert "secret" not in last.message
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_a_hand_off_too_large_for_a_message_goes_through_the_object_store(nats: Nats) -> None:
@@ -299,7 +305,7 @@ def test_a_hand_off_too_large_for_a_message_goes_through_the_object_store(nats: 
             await eventually(forgotten, "the object is deleted once its item is dealt with")
         assert seen == [100_000] * 20
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_work_is_refused_when_the_queue_is_full(nats: Nats) -> None:
@@ -312,7 +318,7 @@ def test_work_is_refused_when_the_queue_is_full(nats: Nats) -> None:
         with pytest.raises(Full):
             await push_ref(one.bus, ref)
 
-    run(nats, scenario, work_max_items=3)
+    run_rig(nats, scenario, work_max_items=3)
 
 
 def test_a_worker_serves_no_more_at_once_than_it_has_slots(nats: Nats) -> None:
@@ -338,7 +344,7 @@ def test_a_worker_serves_no_more_at_once_than_it_has_slots(nats: Nats) -> None:
                 await one.ended(item)
         assert most == 4
 
-    run(nats, scenario)
+    run_rig(nats, scenario)
 
 
 def test_everybody_may_make_the_streams_at_once_and_again(nats: Nats) -> None:
@@ -357,3 +363,51 @@ def test_everybody_may_make_the_streams_at_once_and_again(nats: Nats) -> None:
         assert await one_of_many({"work_max_items": 77}) == 77
 
     asyncio.run(main())
+
+
+def test_every_worker_tells_what_it_holds(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        heard: list[Holdings] = []
+
+        async def on_holdings(message: Msg) -> None:
+            heard.append(codec.decode(message.data, Holdings))
+
+        item = one.item(stage="generate")
+        async with one.worker(_give_up_forever, "generate", drain_s=0.0) as busy, one.worker(retrieve):
+            await one.start(item)
+            await eventually(lambda: busy.worker.running == 1, "it has the item")
+            await one.bus.subscribe("heard", on_holdings)
+
+            async def both() -> bool:
+                heard.clear()
+                await one.bus.publish(subjects.INVENTORY, b"", "heard")
+                await eventually(lambda: len(heard) == 2, "both have answered")
+                return any(holdings.total for holdings in heard)
+
+            await eventually(both, "the item is told of")
+            holdings = {one.stage: one for one in heard}
+            assert holdings["retrieve"].items == []
+            (held,) = holdings["generate"].items
+            assert (held.key, held.request_id, held.seq, held.deliveries) == (item.key, item.request_id, 0, 1)
+            assert holdings["generate"].worker == busy.bus.name
+
+    run_rig(nats, scenario)
+
+
+def test_an_item_past_its_deadline_ends_its_log_and_no_handler_sees_it(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        seen: list[Job] = []
+
+        async def see(job: Job) -> None:
+            seen.append(job)
+            await job.finish(done())
+
+        item = one.item(stage="generate", deadline_ms=now_ms() - 1)
+        await one.start(item)
+        async with one.worker(see, "generate"):
+            last = (await one.ended(item))[-1]
+        assert isinstance(last, Error)
+        assert last.code == "deadline"
+        assert seen == []
+
+    run_rig(nats, scenario)

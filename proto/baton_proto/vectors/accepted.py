@@ -13,16 +13,37 @@ from baton_proto.messages import (
     Announcement,
     CancelOrder,
     DeadWork,
+    HeldItem,
     Hello,
+    Holdings,
     Limits,
     LogEntry,
     Message,
     Pong,
     Resumed,
+    Returned,
+    StoredAnswer,
     WorkRef,
 )
 
-from .samples import ENTRY, FRAMES, FULL_ITEM, FULL_SOURCE, ITEM, KEY, NOW, REF, TIME, TOOL, Case, entry, pack, plain
+from .samples import (
+    ENTRY,
+    FRAMES,
+    FULL_ITEM,
+    FULL_SOURCE,
+    INLINE,
+    ITEM,
+    KEY,
+    NOW,
+    REF,
+    STORED,
+    TIME,
+    TOOL,
+    Case,
+    entry,
+    pack,
+    plain,
+)
 
 
 def _messages() -> Iterator[tuple[str, Any]]:
@@ -44,6 +65,25 @@ def _messages() -> Iterator[tuple[str, Any]]:
     )
     yield "cancel order", CancelOrder(key=KEY, requested_ms=NOW)
     yield "dead work", DeadWork(ref=REF, request_id="r-1", reason="no worker survived it", deliveries=5, at_ms=NOW)
+    for name, handoff in (("dead work with its item", INLINE), ("dead work with its item in the object store", STORED)):
+        yield name, DeadWork(ref=REF, request_id="r-1", reason="none", deliveries=5, at_ms=NOW, handoff=handoff)
+    yield "returned", Returned(key=KEY, seq=3, deliveries=2)
+    yield "holdings, none", Holdings(worker="generator-7f", stage="generate", total=0, items=[])
+    held = HeldItem(key=KEY, request_id="r-1", seq=3, since_ms=NOW, deliveries=1)
+    yield "holdings", Holdings(worker="generator-7f", stage="generate", total=1, items=[held])
+    yield "stored answer, only how it ended", StoredAnswer(request_id="r-1", outcome="deadline", ended_ms=NOW)
+    yield (
+        "stored answer",
+        StoredAnswer(
+            request_id="r-1",
+            outcome="stop",
+            ended_ms=NOW,
+            finish_reason="stop",
+            conversation_id="conv-1",
+            answer="Ten days [1].",
+            sources=[FULL_SOURCE],
+        ),
+    )
 
 
 def _accepted(name: str, kind: str, data: bytes, meaning: dict[str, Any], *, written: bool) -> Case:
@@ -60,6 +100,10 @@ def accepted_cases() -> list[Case]:
         cases.append(case)
     for name, item in (("item", ITEM), ("item in full", FULL_ITEM)):
         cases.append(_accepted(name, "WorkItem", codec.pack_item(item), codec.item_to_map(item), written=True))
+    placed = msgspec.structs.replace(ITEM, place=70_001)
+    cases.append(
+        _accepted("item with a place", "WorkItem", codec.pack_item(placed), codec.item_to_map(placed), written=True)
+    )
     newer = {**codec.item_to_map(ITEM), "priority": 3, "hints": {"mood": ["curious"]}}
     cases.append(_accepted("item with unknown fields, all kept", "WorkItem", pack(newer), newer, written=False))
     unknown = {**plain(ENTRY), "zone": "eu", "weights": [1, {"a": 2}]}

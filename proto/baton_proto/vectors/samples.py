@@ -95,15 +95,15 @@ FULL_ITEM = msgspec.structs.replace(
     variant="b",
 )
 REF = WorkRef(stage="retrieve", key=KEY, shard=SHARD, seq=0)
-_INLINE = Handoff(stage="retrieve", item=codec.item_to_map(ITEM))
-_STORED = Handoff(stage="generate", object=handoff_object(KEY, 3))
+INLINE = Handoff(stage="retrieve", item=codec.item_to_map(ITEM))
+STORED = Handoff(stage="generate", object=handoff_object(KEY, 3))
 
 FRAMES: dict[str, LogFrame] = {
     "accepted": Accepted(conversation_id="conv-1"),
-    "accepted with a hand-off": Accepted(conversation_id="conv-1", handoff=_INLINE),
+    "accepted with a hand-off": Accepted(conversation_id="conv-1", handoff=INLINE),
     "status": Status(stage="understanding", content="Reading the question"),
     "status in full": Status(stage="tool", content="正在查询", count=6, elapsed_ms=41, call_id="c-1"),
-    "sources, none found, item in the object store": Sources(sources=[], handoff=_STORED),
+    "sources, none found, item in the object store": Sources(sources=[], handoff=STORED),
     "sources": Sources(sources=[SOURCE, msgspec.structs.replace(FULL_SOURCE, n=2)]),
     "answer_chunk": AnswerChunk(content="You have ten days [1]. 😀"),
     "answer_chunk, empty": AnswerChunk(content=""),

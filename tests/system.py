@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def system(
     counts = {"retriever": 1, "generator": 1, "tools": 1, "gateway": 1, **(replicas or {})}
     with contextlib.ExitStack() as stack:
         if documents is not None:
-            lay_out(documents, folder)
+            _lay_out(documents, folder)
         nats = stack.enter_context(nats_server(folder / "nats"))
         milvus = stack.enter_context(milvus_lite(folder / "milvus"))
         erp = free_port()
@@ -159,10 +159,10 @@ def _ingested(documents: Path) -> Path:
     return folder
 
 
-def lay_out(documents: Path, folder: Path, parts: Sequence[str] = ("nats/js", "milvus/data")) -> None:
+def _lay_out(documents: Path, folder: Path) -> None:
     """Give the servers that will start in `folder` the data of an ingestion."""
     ingested = _ingested(documents)
-    for part in parts:
+    for part in ("nats/js", "milvus/data"):
         shutil.copytree(ingested / part, folder / part)
 
 

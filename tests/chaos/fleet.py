@@ -18,11 +18,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers.milvus import milvus_lite
 from tests.servers.nats import Place, places
-from tests.servers.processes import Process, eventually, free_port, running, wait_until
-from tests.system import DOCUMENTS, lay_out
+from tests.servers.processes import Process, eventually, free_port, running
+from tests.system import DOCUMENTS
 
 from .schedule import EACH, SERVICES
 
+SMALL_RETRIEVER = "tests.chaos.small_retriever:open_retriever"
 START_S = 60.0
 STOP_S = 40.0
 COUNTED = ("baton_redelivered", "baton_work_items", "baton_repaired_gaps", "baton_log_appends")
@@ -117,12 +118,16 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(folder: Path, *, cluster: bool, delay_ms: int) -> Iterator[Fleet]:
-    """All processes, started; whatever happens, none is left when the context is over."""
+def fleet(folder: Path, *, cluster: bool, delay_ms: int, milvus: bool = True) -> Iterator[Fleet]:
+    """All processes, started, with the demo's documents; whatever happens, none is left when the context is over.
+
+    Args:
+        delay_ms: between the pieces of an answer.
+        milvus: search as users do; otherwise in a small retriever, which saves half of the start.
+    """
     nats = places(folder, 3 if cluster else 1)
     one = Fleet({}, nats, [], folder)
     with contextlib.ExitStack() as stack:
-        lay_out(DOCUMENTS, folder, ["milvus/data"])
         for place in nats:
             argv = place.argv(nats if cluster else ())
             ready = f"http://127.0.0.1:{place.monitor}/healthz"
@@ -130,29 +135,36 @@ def fleet(folder: Path, *, cluster: bool, delay_ms: int) -> Iterator[Fleet]:
         stack.callback(_end, one)
         for member in one.members.values():
             member.start()
-        env = stack.enter_context(_surroundings(folder, one.nats_url, cluster, delay_ms))
-        wait_until(lambda: all(place.healthy() for place in nats), "NATS is healthy", within_s=30)
+        env = {
+            "BATON_LEAVE_URL": stack.enter_context(_hr_system(folder)),
+            "BATON_NATS_URL": one.nats_url,
+            "BATON_REPLICAS": "3" if cluster else "1",
+            "BATON_EXTRACTIVE_DELAY_MS": str(delay_ms),
+            "BATON_RETRIEVER": "milvus" if milvus else SMALL_RETRIEVER,
+        }
+        if milvus:
+            env["BATON_MILVUS_URI"] = stack.enter_context(milvus_lite(folder / "milvus")).uri
         for service in SERVICES:
-            for number in range(EACH):
+            for number in range(EACH[service]):
                 member = _member(folder, service, number, env, one.gateway_ports)
                 one.members[member.name] = member
                 member.start()
+        if milvus:
+            _ingest(folder, env)
         yield one
 
 
+def _ingest(folder: Path, env: dict[str, str]) -> None:
+    argv = [sys.executable, "-m", "services.cli", "ingest", str(DOCUMENTS)]
+    with running(argv, folder / "ingest.log", env) as process:
+        assert process.popen.wait(START_S) == 0, process.text()
+
+
 @contextlib.contextmanager
-def _surroundings(folder: Path, nats_url: str, cluster: bool, delay_ms: int) -> Iterator[dict[str, str]]:
-    """What is never hurt, and the settings of the services."""
-    erp = free_port()
-    argv = [sys.executable, "-m", "examples.hr_assistant.erp", "--port", str(erp)]
-    with running(argv, folder / "erp.log"), milvus_lite(folder / "milvus") as milvus:
-        yield {
-            "BATON_NATS_URL": nats_url,
-            "BATON_REPLICAS": "3" if cluster else "1",
-            "BATON_MILVUS_URI": milvus.uri,
-            "BATON_LEAVE_URL": f"http://127.0.0.1:{erp}",
-            "BATON_EXTRACTIVE_DELAY_MS": str(delay_ms),
-        }
+def _hr_system(folder: Path) -> Iterator[str]:
+    port = free_port()
+    with running([sys.executable, "-m", "examples.hr_assistant.erp", "--port", str(port)], folder / "erp.log"):
+        yield f"http://127.0.0.1:{port}"
 
 
 def _member(folder: Path, service: str, number: int, env: dict[str, str], gateway_ports: list[int]) -> Member:

@@ -30,17 +30,26 @@ READERS = 16
 
 
 def run_chaos(
-    run: Run, faults: list[Fault], folder: Path, say: Say, *, delay_ms: int = 25, number: int | None = None
+    run: Run,
+    faults: list[Fault],
+    folder: Path,
+    say: Say,
+    *,
+    delay_ms: int = 25,
+    number: int | None = None,
+    milvus: bool = True,
 ) -> Verdict:
     """Do it and print it. Whatever happens, no process is left.
 
     Args:
         faults: the schedule, as `schedule.plan` gives it.
         folder: for logs and data of all processes.
+        delay_ms: between the pieces of an answer.
         number: how many different questions; all where it is None.
+        milvus: see `fleet`.
     """
     say(f"starting {'three nats-servers' if run.cluster else 'nats-server'}, Milvus Lite, gateways and workers")
-    with fleet(folder, cluster=run.cluster, delay_ms=delay_ms) as processes:
+    with fleet(folder, cluster=run.cluster, delay_ms=delay_ms, milvus=milvus) as processes:
         return asyncio.run(_under_faults(run, faults, processes, say, number))
 
 

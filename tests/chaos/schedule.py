@@ -15,7 +15,7 @@ Kind = Literal["kill", "term", "freeze"]
 
 WORKERS = ("retriever", "generator", "tools")
 SERVICES = ("gateway", *WORKERS)
-EACH = 2
+EACH = dict.fromkeys(SERVICES, 2)
 """Processes of each service."""
 CLUSTER = ("nats-0", "nats-1", "nats-2")
 
@@ -102,4 +102,4 @@ def _fault(card: tuple[Kind, str], at_s: float, faults: list[Fault], cluster: bo
 def _target(service: str, cluster: bool, dice: random.Random) -> str:
     if service == "nats":
         return dice.choice(CLUSTER) if cluster else "nats"
-    return f"{service}-{dice.randrange(EACH)}"
+    return f"{service}-{dice.randrange(EACH[service])}"

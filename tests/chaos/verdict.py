@@ -179,7 +179,7 @@ def explained(record: Record, outcome: str, log: Sequence[Frame], absences: list
 def _no_worker(record: Record, log: Sequence[Frame], absences: list[Absence]) -> str:
     """Explained by a time without any worker of the stage, long enough for the limit, that touches the end."""
     service = STAGES[_waits_for(log)]
-    for start, end in all_away(absences, service, EACH):
+    for start, end in all_away(absences, service, EACH[service]):
         if end - start >= NO_WORKER_S and start <= record.until_s and end >= record.until_s - 2 * NO_WORKER_S:
             return f"no {service} for {end - start:.0f} s"
     return ""

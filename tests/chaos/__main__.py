@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -20,11 +21,14 @@ EVERY_S = 4.0
 
 def main() -> int:
     options = _options()
-    run = Run(options.seed, options.duration, options.clients, options.cluster)
+    run = Run(options.seed, options.duration, options.clients, options.cluster, options.crowds)
     faults = plan(run.seed, run.duration_s, cluster=run.cluster, every_s=options.every)
     if options.schedule:
         print(*faults, sep="\n")
         return 0
+    # Settings of whoever runs this must not change what is tested.
+    for name in [name for name in os.environ if name.startswith(("BATON_", "OTEL_"))]:
+        del os.environ[name]
     # Ctrl-C and a plain kill end alike: everything that was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(options.keep or tempfile.mkdtemp(prefix="baton-chaos-"))
@@ -59,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of faults and clients' habits [1]")
     parser.add_argument("--cluster", action="store_true", help="three nats-servers, of which one is lost at a time")
     parser.add_argument("--clients", type=int, default=CLIENTS, help=f"that ask at once [{CLIENTS}]")
+    parser.add_argument("--crowds", type=int, default=1, help="slow clients with many requests at once [1]")
     parser.add_argument("--every", type=float, default=EVERY_S, help=f"mean seconds between two faults [{EVERY_S:g}]")
     parser.add_argument("--delay-ms", type=int, default=25, help="between the pieces of an answer [25]")
     parser.add_argument("--keep", metavar="FOLDER", default="", help="keep logs and data there, also of a good run")

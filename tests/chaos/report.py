@@ -23,6 +23,7 @@ class Run:
     duration_s: float
     clients: int
     cluster: bool
+    crowds: int = 1
 
     @property
     def again(self) -> str:

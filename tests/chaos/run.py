@@ -16,6 +16,7 @@ from services.common.log import read_log
 from tests.system import answer
 
 from .clients import Clients, Record, questions
+from .crowd import Crowd
 from .fleet import Fleet, fleet
 from .habits import Habit
 from .injector import Injector
@@ -58,13 +59,16 @@ async def _under_faults(run: Run, faults: list[Fault], processes: Fleet, say: Sa
     asked = questions(number)
     urls = [f"ws://127.0.0.1:{port}/ws" for port in processes.gateway_ports]
     references = await _references(urls, asked)
-    say(f"{len(asked)} undisturbed answers; now {run.clients} clients and {len(faults)} faults in {run.duration_s:g} s")
+    load = f"{run.clients} clients, {run.crowds} crowds"
+    say(f"{len(asked)} undisturbed answers; now {load} and {len(faults)} faults in {run.duration_s:g} s")
     began = time.monotonic()
     clients = Clients(run.seed, urls, asked, began)
     injector = Injector(processes, faults, began, say)
     async with asyncio.TaskGroup() as group:
         group.create_task(injector.run())
         group.create_task(clients.run(run.clients, run.duration_s))
+        for number in range(run.crowds):
+            group.create_task(Crowd(clients, urls, run.seed + number, len(asked)).run(began, run.duration_s))
     await processes.all_ready()
     say(f"all clients are through after {time.monotonic() - began:.0f} s; reading {len(clients.records)} logs")
     logs = await _logs(processes, clients.records)

@@ -35,7 +35,6 @@ class Crowd:
         self._questions = questions
         self._dice = random.Random(f"crowd {seed}")
         self._records: dict[str, Record] = {}
-        self._asked: dict[str, int] = {}
 
     async def run(self, began: float, duration_s: float) -> None:
         number = 0
@@ -98,7 +97,7 @@ class Crowd:
         transcript.connected()
         if transcript.frames:
             after = transcript.next_seq - 1
-            self._asked[record.request_id] = after
+            transcript.asked_after(after)
             self._clients.tally.counts["resumes"] += 1
             message = {"type": "resume", "request_id": record.request_id, "after_seq": after}
         else:
@@ -122,7 +121,7 @@ class Crowd:
         """Take in a message; False where all that is open has to be asked again."""
         transcript, tally = record.transcripts[0], self._clients.tally
         if message["type"] == "resumed":
-            transcript.resumed(message["next_seq"], self._asked[record.request_id])
+            transcript.resumed(message["next_seq"])
         elif "seq" in message:
             tally.counts["frames"] += 1
             tally.counts["joined frames"] += "from_seq" in message

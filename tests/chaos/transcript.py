@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ class Transcript:
         self._expected = start
         self._passed_over: set[int] = set()
         self._restarts = 0
+        self._resumes: deque[int] = deque()
         self.end: Frame | None = None
 
     @property
@@ -36,11 +38,17 @@ class Transcript:
     def connected(self) -> None:
         """A new connection: what was asked on an earlier one is not answered any more."""
         self._restarts = 0
+        self._resumes.clear()
 
-    def resumed(self, next_seq: int, asked_after: int) -> None:
+    def asked_after(self, seq: int) -> None:
+        """A `resume` has been sent; each is answered, in the order in which they were sent."""
+        self._resumes.append(seq)
+
+    def resumed(self, next_seq: int) -> None:
         """The server has answered a `resume`."""
-        if next_seq != asked_after + 1:
-            self.wrong.append(f"asked for what follows {asked_after}, and was told that {next_seq} follows")
+        after = self._resumes.popleft() if self._resumes else None
+        if after is None or next_seq != after + 1:
+            self.wrong.append(f"asked for what follows {after}, and was told that {next_seq} follows")
         self._expected = next_seq
 
     def asked(self) -> None:

@@ -82,7 +82,6 @@ class Viewer:
         self._on_frame = on_frame
         self._frames = 0
         self._asks: Leave | None = None
-        self._resumed_after: int | None = None
         self._failures = 0
         self._heard = time.monotonic()
         self.refused: Frame | None = None
@@ -148,7 +147,7 @@ class Viewer:
             self._tally.counts["resumes from an older place"] += 1
             after = max(self._transcript.start - 1, after - asks.rewind)
         self._tally.counts["resumes"] += 1
-        self._resumed_after = after
+        self._transcript.asked_after(after)
         await socket.send(json.dumps({"type": "resume", "request_id": self._request_id, "after_seq": after}))
 
     async def _read(self, socket: ClientConnection) -> None:
@@ -181,8 +180,8 @@ class Viewer:
     def _on_resumed(self, message: Frame) -> None:
         if not message["recovered"]:
             self.refused = {"type": "error", "code": "not recovered"}
-        elif self._resumed_after is not None:
-            self._transcript.resumed(message["next_seq"], self._resumed_after)
+        else:
+            self._transcript.resumed(message["next_seq"])
 
     def _on_log_frame(self, frame: Frame) -> None:
         now = time.monotonic()

@@ -59,7 +59,8 @@ def test_a_frame_that_comes_late_is_reordered() -> None:
 
 def test_a_resume_from_an_older_place_brings_frames_again() -> None:
     one = told(0, 1, 2, 3)
-    one.resumed(2, asked_after=1)
+    one.asked_after(1)
+    one.resumed(2)
     for seq in (2, 3, 4, 5):
         one.take(LOG[seq])
     assert clean(one)
@@ -74,8 +75,21 @@ def test_frames_again_without_a_resume_that_asked_for_them_are_repeats() -> None
 
 def test_a_resume_that_goes_on_elsewhere_than_asked_is_wrong() -> None:
     one = told(0, 1, 2)
-    one.resumed(4, asked_after=2)
+    one.asked_after(2)
+    one.resumed(4)
     assert one.wrong
+
+
+def test_two_resumes_are_answered_one_after_the_other() -> None:
+    one = told(0, 1)
+    one.asked_after(1)
+    one.asked_after(0)
+    one.resumed(2)
+    one.take(LOG[2])
+    one.resumed(1)
+    for seq in (1, 2, 3, 4, 5):
+        one.take(LOG[seq])
+    assert clean(one)
 
 
 def test_a_query_sent_again_starts_the_log_again_once() -> None:

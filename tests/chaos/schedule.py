@@ -27,7 +27,8 @@ RECOVERY_S = {"gateway": 6.0, "retriever": 8.0, "generator": 7.0, "tools": 6.0, 
 FREEZE_S = (6.5, 11.0)
 """Longer than a redelivery, which comes 5 s after the last renewal."""
 DOWN_S = (0.3, 2.5)
-SERVER_DOWN_S = (2.0, 8.0)
+NATS_DOWN_S = {False: ((0.3, 2.5), (4.5, 9.0)), True: ((2.0, 8.0),)}
+"""By form. A restart of the only server is an outage for all: a short one, or longer than leases and presence last."""
 
 _DECK: tuple[tuple[Kind, str], ...] = (
     *[("kill", service) for service in SERVICES],
@@ -95,7 +96,9 @@ def _allowed(service: str, at_s: float, faults: list[Fault], cluster: bool) -> b
 
 def _fault(card: tuple[Kind, str], at_s: float, faults: list[Fault], cluster: bool, dice: random.Random) -> Fault:
     kind, service = card
-    between = FREEZE_S if kind == "freeze" else SERVER_DOWN_S if service == "nats" and cluster else DOWN_S
+    between = FREEZE_S if kind == "freeze" else DOWN_S
+    if service == "nats":
+        between = dice.choice(NATS_DOWN_S[cluster])
     return Fault(at_s, kind, _target(service, cluster, dice), round(dice.uniform(*between), 1))
 
 

@@ -18,7 +18,7 @@ QUESTIONS = 10
     ("cluster", "seed", "duration_s", "faults"),
     [
         (False, 259, 11.0, {"freeze generator", "kill gateway", "kill nats", "kill generator"}),
-        (True, 387, 8.0, {"kill gateway", "kill nats", "kill generator"}),
+        (True, 47, 8.0, {"kill gateway", "kill nats", "kill generator"}),
     ],
     ids=["one nats-server", "three nats-servers"],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -104,10 +105,18 @@ class Rig:
 
     @contextlib.asynccontextmanager
     async def worker(
-        self, handler: Handler, stage: str = "retrieve", *, name: str = "", drain_s: float = 5.0, **settings: Any
+        self,
+        handler: Handler,
+        stage: str = "retrieve",
+        *,
+        name: str = "",
+        url: str = "",
+        drain_s: float = 5.0,
+        **settings: Any,
     ) -> AsyncIterator[RunningWorker]:
-        """A worker with a connection of its own."""
-        async with connect(self.settings, name or f"worker-{secrets.token_hex(3)}") as bus:
+        """A worker with a connection of its own, to `url` if it is given."""
+        nats = dataclasses.replace(self.settings, url=url or self.settings.url)
+        async with connect(nats, name or f"worker-{secrets.token_hex(3)}") as bus:
             worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 2.0, **settings}))
             running = RunningWorker(bus, worker, drain_s)
             try:

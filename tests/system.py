@@ -28,14 +28,14 @@ Frame = dict[str, Any]
 
 @dataclass
 class System:
-    """A running Baton. `gateways` are ports; `workers` are the processes of a service."""
+    """A running Baton. `gateways` are ports; `processes` those of each service, in the order of their starting."""
 
     nats: Nats
     milvus: Milvus
     folder: Path
     env: dict[str, str]
     gateways: list[int] = field(default_factory=list)
-    workers: dict[str, list[Process]] = field(default_factory=dict)
+    processes: dict[str, list[Process]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -121,9 +121,8 @@ def system(
         }
         one = System(nats, milvus, folder, env)
         for service in ("retriever", "generator", "tools"):
-            one.workers[service] = [
-                stack.enter_context(start(one, service, number)) for number in range(counts[service])
-            ]
+            for number in range(counts[service]):
+                stack.enter_context(start(one, service, number))
         for number in range(counts["gateway"]):
             one.gateways.append(stack.enter_context(start_gateway(one, number)))
         wait_until(lambda: _complete(one, counts), "all workers are alive", within_s=60)
@@ -132,9 +131,10 @@ def system(
 
 @contextlib.contextmanager
 def start(one: System, service: str, number: int, **settings: str) -> Iterator[Process]:
-    """One more worker process of a service."""
+    """One more process of a service."""
     argv = [sys.executable, "-m", f"services.{service}"]
     with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}) as process:
+        one.processes.setdefault(service, []).append(process)
         yield process
 
 

@@ -29,6 +29,7 @@ from baton_proto import subjects
 
 from .bus import Bus
 from .config import NatsSettings
+from .settings import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,11 @@ def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> S
 
 
 async def ensure(bus: Bus) -> None:
-    """Make or change all streams and buckets. Safe to run by many processes at once; repeated until it works."""
+    """Make or change all streams and buckets. Safe to run by many processes at once; repeated until it works.
+
+    Raises:
+        SettingsError: a setting that cannot be changed any more.
+    """
     pause = 0.2
     while True:
         try:
@@ -173,8 +178,22 @@ def _bucket_config(bucket: str, settings: NatsSettings) -> KeyValueConfig:
 async def _ensure_stream(js: JetStreamContext, config: StreamConfig, existing: StreamConfig | None) -> None:
     if existing is None:
         await _tolerant(js.add_stream(config))
+    elif existing.storage != config.storage:
+        raise SettingsError([_storage_is_fixed(config, existing)])
     elif _differs(config, existing):
         await js.update_stream(config)
+
+
+def _storage_is_fixed(wanted: StreamConfig, existing: StreamConfig) -> str:
+    return (
+        f"BATON_LOG_STORAGE={_plain(wanted.storage)}: the stream {wanted.name} is there already with "
+        f"{_plain(existing.storage)} storage, and NATS cannot change that. Set BATON_LOG_STORAGE to what it is, or, while "
+        "no request runs that anybody needs, delete the streams BATON_* and KV_baton_* and start again."
+    )
+
+
+def _plain(storage: StorageType | None) -> str:
+    return StorageType(storage or StorageType.FILE).value
 
 
 def _differs(wanted: StreamConfig, existing: StreamConfig) -> bool:

@@ -35,7 +35,7 @@ def _gateway(one: System, number: int) -> Iterator[Process]:
     port = one.gateways[0]
     with start(one, "gateway", number, BATON_GATEWAY_PORT=str(port)) as process:
         wait_until(lambda: len(workers_alive(port)) == 3, "the gateway knows all workers", within_s=60)
-        one.workers["gateway"] = [process]
+        one.processes["gateway"] = [process]
         yield process
 
 

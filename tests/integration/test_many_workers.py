@@ -103,7 +103,7 @@ def test_a_generator_frozen_for_twenty_seconds_writes_and_settles_nothing_and_ta
             await socket.send(json.dumps({"query": QUESTION, "request_id": "frozen"}))
             frames: list[Frame] = []
             await _until_chunks(socket, frames, 5)
-            generator = one.workers["generator"][0]
+            generator = one.processes["generator"][0]
             os.kill(generator.pid, signal.SIGSTOP)
             frozen = time.monotonic()
             with start(one, "generator", 1) as other:
@@ -143,4 +143,4 @@ async def _holder(one: System) -> Process:
         await bus.publish(subjects.INVENTORY, b"", "heard")
         async with asyncio.timeout(5):
             pid = int((await found).split("-")[-2])
-    return next(process for process in one.workers["generator"] if process.pid == pid)
+    return next(process for process in one.processes["generator"] if process.pid == pid)

@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from services.common.config import GatewaySettings
 from services.gateway.auth import Authenticator, Unauthorized
+from tests.rig import rig
 from tests.servers.nats import Nats
 from tests.servers.processes import free_port, running, wait_until
 from tests.system import system
@@ -55,6 +56,22 @@ def test_a_worker_tells_its_health_and_its_metrics(nats: Nats, tmp_path: Path) -
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert 'baton_build_info{service="tools"' in metrics
         assert process.stop() == 0
+
+
+@pytest.mark.parametrize("service", ["gateway", "tools"])
+def test_another_storage_than_the_streams_have_stops_the_start_with_a_reason(
+    nats: Nats, tmp_path: Path, service: str
+) -> None:
+    async def make_streams() -> None:
+        async with rig(nats.url):
+            pass
+
+    asyncio.run(make_streams())
+    env = {"BATON_NATS_URL": nats.url, "BATON_LOG_STORAGE": "memory", "BATON_GATEWAY_PORT": str(free_port())}
+    with running([sys.executable, "-m", f"services.{service}"], tmp_path / "out", env) as process:
+        assert process.popen.wait(30) == 2
+        assert "BATON_LOG_STORAGE=memory" in process.text()
+        assert "Traceback" not in process.text()
 
 
 def _status(port: int, path: str) -> int:

@@ -21,6 +21,7 @@ from baton_proto.messages import (
     Status,
     Timings,
     Usage,
+    WorkItem,
 )
 from services.common.clock import now_ms
 from services.common.endings import end_log
@@ -28,6 +29,7 @@ from services.common.errors import ServiceError
 from services.common.job import Job
 from services.common.log import make_handoff, open_handoff, push_ref
 from tests.rig import Rig, run_rig
+from tests.servers.cable import cable
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 
@@ -87,8 +89,46 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
     run_rig(nats, scenario)
 
 
-async def _length(one: Rig, item: object, count: int) -> bool:
-    return len(await one.frames(item)) == count  # type: ignore[arg-type]
+async def _length(one: Rig, item: WorkItem, count: int) -> bool:
+    return len(await one.frames(item)) >= count
+
+
+def test_a_holder_that_the_network_has_cut_off_is_replaced_and_what_it_sends_later_changes_nothing(nats: Nats) -> None:
+    async def scenario(one: Rig) -> None:
+        stopped = asyncio.Event()
+
+        async def write_until_stopped(job: Job) -> None:
+            try:
+                while not stopped.is_set():
+                    await job.write(AnswerChunk(content="on "))
+                    await asyncio.sleep(0.02)
+                await job.finish(done())
+            finally:
+                stopped.set()
+
+        async def go_on(job: Job) -> None:
+            await job.write(AnswerChunk(content="end"))
+            await job.finish(done())
+
+        item = one.item(stage="generate")
+        async with cable(nats.port) as network:
+            url = f"nats://127.0.0.1:{network.port}"
+            async with one.worker(write_until_stopped, "generate", url=url, name="cut"):
+                await one.start(item)
+                await eventually(lambda: _length(one, item, 10), "it has begun")
+                network.plugged.clear()
+                async with one.worker(go_on, "generate"):
+                    frames = await one.ended(item)
+                    assert text(frames) == "on " * (len(frames) - 3) + "end"
+                    await asyncio.wait_for(stopped.wait(), 10)
+                # It is back: its append that was on its way is refused, and it takes new work.
+                network.plugged.set()
+                again = one.item(stage="generate")
+                await one.start(again)
+                await one.ended(again)
+                assert await one.frames(item) == frames
+
+    run_rig(nats, scenario)
 
 
 def test_a_replaced_holder_stops_and_settles_nothing(nats: Nats) -> None:

@@ -232,8 +232,10 @@ class Requests:
             raise _overloaded() from None
         try:
             await push_ref(self._bus, WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=0))
-        except (Full, Unconfirmed):
+        except Full:
             await end_log(self._bus, at, item.request_id, _overloaded().frame())
+        # Where NATS did not answer (a new leader is being elected, say), the client is told to send its query again:
+        # that finds the log as it stands and queues the work once more.
         return True
 
 

@@ -18,10 +18,12 @@ from .habits import Habit
 from .transcript import Frame, Transcript
 from .viewer import RETRY_S
 
-AT_ONCE = 24
+AT_ONCE = 32
 """Requests on one connection; fewer than a gateway's limit."""
 RECEIVE_BUFFER = 4096
-DEAF_S = (0.5, 4.0)
+SEGMENT = 400
+"""The server's send buffer is reckoned in segments, and one of loopback is 64 KiB: megabytes would wait there unseen."""
+DEAF_S = (1.0, 5.0)
 """For so long it reads nothing, now and then."""
 
 
@@ -83,6 +85,7 @@ class Crowd:
         address = urlsplit(url)
         one = sockets.socket()
         one.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER)
+        one.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_MAXSEG, SEGMENT)
         one.setblocking(False)
         try:
             async with asyncio.timeout(5):

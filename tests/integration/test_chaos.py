@@ -26,7 +26,7 @@ def test_under_faults_every_answer_is_whole_in_order_and_the_undisturbed_one(
     tmp_path: Path, cluster: bool, seed: int, duration_s: float, faults: set[str]
 ) -> None:
     lines: list[str] = []
-    run = Run(seed, duration_s, CLIENTS, cluster)
+    run = Run(seed, duration_s, CLIENTS, cluster, crowds=0)
     schedule = plan(seed, duration_s, cluster=cluster, every_s=0.8)
     assert {f"{fault.kind} {fault.service}" for fault in schedule} == faults
     verdict = run_chaos(run, schedule, tmp_path, lines.append, number=QUESTIONS, milvus=False)

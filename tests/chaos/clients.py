@@ -150,6 +150,12 @@ class _Request:
             slow_s=plan.slow_s,
             on_frame=self._on_frame,
         )
+        await self._follow(viewer)
+        if plan.again:
+            self._clients.tally.counts["read again after the end"] += 1
+            await self._follow(self._clients.viewer(self._record, 0))
+
+    async def _follow(self, viewer: Viewer) -> None:
         await viewer.follow(DEADLINE_S + MARGIN_S)
         self._record.refused = self._record.refused or viewer.refused
 
@@ -167,5 +173,4 @@ class _Request:
         viewer = self._clients.viewer(
             self._record, second.from_seq, leaves=[second.leave] if second.leave is not None else []
         )
-        await viewer.follow(DEADLINE_S + MARGIN_S)
-        self._record.refused = self._record.refused or viewer.refused
+        await self._follow(viewer)

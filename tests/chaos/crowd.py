@@ -22,7 +22,7 @@ AT_ONCE = 32
 """Requests on one connection; fewer than a gateway's limit."""
 RECEIVE_BUFFER = 4096
 SEGMENT = 400
-"""The server's send buffer is reckoned in segments, and one of loopback is 64 KiB: megabytes would wait there unseen."""
+"""The server's send buffer is reckoned in segments. One of loopback is 64 KiB: megabytes would wait there unseen."""
 DEAF_S = (1.0, 5.0)
 """For so long it reads nothing, now and then."""
 

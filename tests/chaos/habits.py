@@ -41,6 +41,8 @@ class Habit:
     """Pause after each frame."""
     think_s: float = 0.0
     """Pause before the question."""
+    again: bool = False
+    """Another client reads the whole log once more when it has ended."""
 
 
 LONG = 60
@@ -61,6 +63,7 @@ def habit(seed: int, client: int, number: int, questions: int) -> Habit:
         second=second,
         slow_s=dice.uniform(0.02, 0.1) if dice.random() < 0.07 else 0.0,
         think_s=round(dice.uniform(0.0, 1.0), 3),
+        again=dice.random() < 0.05,
     )
 
 

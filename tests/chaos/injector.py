@@ -79,7 +79,10 @@ class Injector:
             await self._end(fault, member)
             await asyncio.sleep(fault.for_s)
             member.start()
-        await self._fleet.until_ready(member)
+        try:
+            await self._fleet.until_ready(member)
+        except AssertionError as error:
+            self.findings.append(str(error))
         member.hurt = False
         absence.until_s = self._now()
 

@@ -13,6 +13,7 @@ from baton_proto.messages import LogFrame
 from services.common.bus import Bus, Unconfirmed, connect
 from services.common.config import NatsSettings
 from services.common.log import read_log
+from tests.servers.processes import eventually
 from tests.system import answer
 
 from .clients import Clients, Record, questions
@@ -28,6 +29,7 @@ from .verdict import Verdict, judge
 Say = Callable[[str], None]
 OWNER = "anonymous"
 READERS = 16
+QUEUE_EMPTY_S = 20.0
 
 
 def run_chaos(
@@ -71,10 +73,12 @@ async def _under_faults(run: Run, faults: list[Fault], processes: Fleet, say: Sa
             group.create_task(Crowd(clients, urls, run.seed + number, len(asked)).run(began, run.duration_s))
     await processes.all_ready()
     say(f"all clients are through after {time.monotonic() - began:.0f} s; reading {len(clients.records)} logs")
-    logs = await _logs(processes, clients.records)
+    async with connect(NatsSettings(url=processes.nats_url), "chaos") as bus:
+        logs = await _logs(bus, clients.records)
+        left = await _work_left(bus)
     for member in processes.members.values():
         await processes.count(member)
-    findings = [*injector.findings, *await processes.stop()]
+    findings = [*injector.findings, *left, *await processes.stop()]
     verdict = judge(clients.records, logs, references, injector.absences, findings)
     for line in summary(run, verdict, clients.tally, injector.absences, processes):
         say(line)
@@ -100,16 +104,15 @@ async def _references(urls: Sequence[str], asked: Sequence[str]) -> list[str]:
     return list(await asyncio.gather(*(one(question) for question in range(len(asked)))))
 
 
-async def _logs(processes: Fleet, records: Sequence[Record]) -> dict[str, list[Frame]]:
+async def _logs(bus: Bus, records: Sequence[Record]) -> dict[str, list[Frame]]:
     """Each request's log as it stands in JetStream."""
     room = asyncio.Semaphore(READERS)
-    async with connect(NatsSettings(url=processes.nats_url), "chaos") as bus:
 
-        async def one(record: Record) -> tuple[str, list[Frame]]:
-            async with room:
-                return record.request_id, await _log(bus, record.request_id)
+    async def one(record: Record) -> tuple[str, list[Frame]]:
+        async with room:
+            return record.request_id, await _log(bus, record.request_id)
 
-        return dict(await asyncio.gather(*(one(record) for record in records)))
+    return dict(await asyncio.gather(*(one(record) for record in records)))
 
 
 async def _log(bus: Bus, request_id: str) -> list[Frame]:
@@ -129,3 +132,20 @@ def _shown(request_id: str, frame: LogFrame) -> Frame:
     """A frame as a client sees it, through the same encoding."""
     shown: Frame = json.loads(codec.client_bytes(codec.client_map(request_id, frame), binary=False))
     return shown
+
+
+async def _work_left(bus: Bus) -> list[str]:
+    """When all logs have ended, the queue is soon empty: what a lost holder could not acknowledge comes once more, and
+    is dropped."""
+    left = 0
+
+    async def empty() -> bool:
+        nonlocal left
+        left = int((await bus.stream_state(subjects.WORK_STREAM))["messages"])
+        return left == 0
+
+    try:
+        await eventually(empty, "the work queue is empty", within_s=QUEUE_EMPTY_S)
+    except AssertionError:
+        return [f"{left} items of work are left in the queue, though all logs have ended"]
+    return []

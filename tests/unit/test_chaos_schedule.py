@@ -90,6 +90,7 @@ def test_clients_do_everything_that_clients_do() -> None:
     assert any(one.slow_s for one in habits)
     assert any(one.cancel_after is not None for one in habits)
     assert any(one.second is not None for one in habits)
+    assert any(one.again for one in habits)
     assert any(leave.rewind for leave in leaves)
     assert any(leave.by_query for leave in leaves)
     assert any(leave.stay for leave in leaves)

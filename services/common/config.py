@@ -145,6 +145,13 @@ class GeneratorSettings:
     llm_url: str = setting("BATON_LLM_URL", "", "Base URL of an OpenAI-compatible server, ending in `/v1`.")
     llm_model: str = setting("BATON_LLM_MODEL", "", "Name of the model.")
     llm_api_key: str = setting("BATON_LLM_API_KEY", "", "Key of the LLM server.", secret=True)
+    llm_continue: str = setting(
+        "BATON_LLM_CONTINUE",
+        "off",
+        "How the server is asked to continue an answer whose generator was lost (see docs/models.md); `off` = it is "
+        "asked from the start, and the user sees the answer begin again.",
+        choices=("off", "vllm", "prefix", "partial", "plain"),
+    )
     first_token_timeout_s: float = setting(
         "BATON_LLM_FIRST_TOKEN_TIMEOUT_S", 30.0, "Seconds to wait for a model's first token.", minimum=0.1
     )

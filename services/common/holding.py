@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from baton_proto import subjects
-from baton_proto.messages import Done, Error, LogFrame, WorkItem, WorkRef
+from baton_proto import codec, subjects
+from baton_proto.messages import CancelOrder, Done, Error, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Closed, Replaced, Sequencer
 
-from . import tracing
+from . import metrics, tracing
 from .bus import Bus, Full, Unconfirmed
 from .clock import now_ms
 from .endings import end_log, record_end
@@ -42,7 +42,10 @@ class _LeaseLost(Exception):
 
 
 class _Cancelled(Exception):
-    """The user does not want the answer any more."""
+    """The user does not want the answer any more, since `requested_ms` (Unix epoch)."""
+
+    def __init__(self, requested_ms: int) -> None:
+        self.requested_ms = requested_ms
 
 
 class _GivenBack(Exception):
@@ -139,9 +142,11 @@ async def _run(job: HeldJob, handler: Handler, lease: Lease, giving_back: asynci
         await _supervised(job, handler, lease, giving_back)
         if not job.writer.closed:
             raise RuntimeError("the handler returned without finishing or handing over")
-    except _Cancelled:
+    except _Cancelled as reason:
         cancelled = Done(finish_reason="cancelled", cited=[], citations=[], usage=item.usage, timings=item.timings)
         await _close(job, cancelled)
+        if job.handed_over is None:
+            metrics.CANCEL_SECONDS.observe(max(0, now_ms() - reason.requested_ms) / 1000)
         return "cancelled"
     except _DeadlinePassed:
         await _close(job, DEADLINE)
@@ -164,28 +169,39 @@ async def _supervised(job: HeldJob, handler: Handler, lease: Lease, giving_back:
     left_s = (job.item.deadline_ms - now_ms()) / 1000
     if left_s <= 0:
         raise _DeadlinePassed
-    async with _cancel_orders(job.bus, job.item.key) as cancelled:
+    async with _cancel_orders(job.bus, job.item.key) as order:
+        if order.done():
+            raise _Cancelled(order.result())
         handling: asyncio.Task[None] = asyncio.create_task(handler(job))
+
+        def stop(_: asyncio.Future[int]) -> None:
+            """At once, not when this coroutine has its turn: while tokens arrive fast, each turn is milliseconds."""
+            handling.cancel()
+
+        order.add_done_callback(stop)
         watching: dict[asyncio.Task[Any], Exception] = {
-            asyncio.create_task(cancelled.wait()): _Cancelled(),
             asyncio.create_task(lease.lost.wait()): _LeaseLost("the lease was not renewed in time"),
             asyncio.create_task(giving_back.wait()): _GivenBack(),
         }
-        everything: set[asyncio.Future[Any]] = {handling, job.writer.failed, *watching}
+        everything: set[asyncio.Future[Any]] = {handling, job.writer.failed, order, *watching}
         try:
             done, _ = await asyncio.wait(everything, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             for ended in (handling, job.writer.failed):
-                if ended in done:
+                if ended in done and not (ended.cancelled() and order.done()):
                     ended.result()
                     return
+            if order.done():
+                raise _Cancelled(order.result())
             for task, reason in watching.items():
                 if task in done:
                     raise reason
             raise _DeadlinePassed
         finally:
+            order.remove_done_callback(stop)
             for task in watching:
                 task.cancel()
-            handling.cancel()
+            if not order.done():  # else it is cancelled already, and once more would disturb it in cleaning up
+                handling.cancel()
             await asyncio.wait([handling], timeout=5)
 
 
@@ -198,19 +214,29 @@ async def _close(job: HeldJob, frame: Done | Error) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when the request is cancelled, also when that happened before we looked."""
-    cancelled = asyncio.Event()
+async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[asyncio.Future[int]]:
+    """Done when the request is cancelled, also when that happened before we looked: since when (Unix epoch, ms)."""
+    order: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     subject = subjects.cancel_subject(key)
 
-    async def on_order(_: Msg) -> None:
-        cancelled.set()
+    def take(data: bytes) -> None:
+        if order.done():
+            return
+        try:
+            order.set_result(codec.decode(data, CancelOrder).requested_ms)
+        except codec.WireError as error:
+            log.warning("an unreadable order to cancel is obeyed: %s", error)
+            order.set_result(now_ms())
+
+    async def on_order(message: Msg) -> None:
+        take(message.data)
 
     subscription = await bus.subscribe(subject, on_order)
     try:
-        if await bus.last(subjects.CANCEL_STREAM, subject) is not None:
-            cancelled.set()
-        yield cancelled
+        if (stored := await bus.last(subjects.CANCEL_STREAM, subject)) is not None:
+            take(stored.data)
+        yield order
     finally:
+        order.cancel()
         with contextlib.suppress(Exception):
             await subscription.unsubscribe()

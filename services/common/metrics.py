@@ -40,6 +40,11 @@ CANCELS = Counter("baton_cancels_total", "Cancels that clients asked for.")
 WORK = Counter("baton_work_items_total", "Work items that left a worker.", ["stage", "outcome"])
 WORK_RUNNING = Gauge("baton_work_running", "Work items that this worker holds.")
 WORK_SECONDS = Histogram("baton_work_seconds", "Time a worker held an item.", ["stage"], buckets=_LATENCY)
+CANCEL_SECONDS = Histogram(
+    "baton_cancel_seconds",
+    "From a user's order to cancel to the stored end of the log, where its holder honoured it.",
+    buckets=_LATENCY,
+)
 REDELIVERED = Counter("baton_redelivered_total", "Work items that came again after another holder was lost.", ["stage"])
 APPENDS = Counter("baton_log_appends_total", "Appends to logs, by result.", ["result"])
 

@@ -187,8 +187,8 @@ async def _ensure_stream(js: JetStreamContext, config: StreamConfig, existing: S
 def _storage_is_fixed(wanted: StreamConfig, existing: StreamConfig) -> str:
     return (
         f"BATON_LOG_STORAGE={_plain(wanted.storage)}: the stream {wanted.name} is there already with "
-        f"{_plain(existing.storage)} storage, and NATS cannot change that. Set BATON_LOG_STORAGE to what it is, or, while "
-        "no request runs that anybody needs, delete the streams BATON_* and KV_baton_* and start again."
+        f"{_plain(existing.storage)} storage, and NATS cannot change that. Set BATON_LOG_STORAGE to what it is, or, "
+        "while no request runs that anybody needs, delete the streams BATON_* and KV_baton_* and start again."
     )
 
 

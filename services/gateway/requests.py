@@ -117,10 +117,11 @@ class Requests:
         at = self._bus.address(subjects.request_key(who.owner, request_id))
         metrics.CANCELS.inc()
         with _bus_troubles():
-            if (await self._existing(at, request_id)).ended:
+            follower = next((one for one in self._followers if one.at == at and not one.ended), None)
+            # One that is followed here exists and runs; that saves a look at the log while somebody waits.
+            if follower is None and (await self._existing(at, request_id)).ended:
                 return
             await self._order_cancel(at)
-            follower = next((one for one in self._followers if one.at == at), None)
             if follower is None:
                 # Nobody follows it here; someone must still see to it that the log ends.
                 follower = Follower(self._bus, self._presence, at, request_id, _nobody)

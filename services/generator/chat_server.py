@@ -30,8 +30,13 @@ _MAX_PLAIN_BODY = 8 * 1024 * 1024
 log = logging.getLogger(__name__)
 
 
+class ContinuationRefused(Exception):
+    """The server does not go on from the assistant message at the end of this request."""
+
+
 class ChatServer:
-    """`refused` are optional fields of a request that this server does not know; do not send them again.
+    """`refused` are optional fields of a request that this server does not know; do not send them again. `continues`
+    is False once the server has said that it does not go on from an assistant message.
 
     Args:
         client: without time-outs for reading; the settings' own are used. Closed by whoever opened it.
@@ -39,6 +44,7 @@ class ChatServer:
 
     def __init__(self, client: httpx.AsyncClient, settings: GeneratorSettings) -> None:
         self.refused: set[str] = set()
+        self.continues = True
         self._client = client
         self._settings = settings
         base = settings.llm_url.rstrip("/").removesuffix("/chat/completions")
@@ -47,7 +53,12 @@ class ChatServer:
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[str | ChatTurn, None]:
         """The pieces of one completion and, last, the whole turn. Tried again while the model has not begun and the
-        time for the first token lasts."""
+        time for the first token lasts.
+
+        Raises:
+            ServiceError
+            ContinuationRefused: the last message is an assistant's, and the server takes no such request.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.first_token_timeout_s
         attempt = 0
@@ -122,12 +133,28 @@ class ChatServer:
                 text = (await _bounded(response, _MAX_ERROR_BODY)).decode("utf-8", "replace")
         except (TimeoutError, httpx.HTTPError):
             text = ""
+        continuing = body["messages"][-1]["role"] == "assistant"
+        if continuing and llm_errors.refuses_to_continue(response.status_code, text):
+            self._give_up_continuing(response.status_code, text)
+            raise ContinuationRefused
         field = llm_errors.refused_field(response.status_code, text, body)
         if field is not None:
             raise _FieldRefused(field)
         log.warning("the language model's server answered HTTP %d: %s", response.status_code, self._without_key(text))
+        if continuing and response.status_code in (400, 422, 500, 501):
+            raise ContinuationRefused  # it does not say why; the same question without the answer's beginning may do
         after = llm_errors.retry_after_ms(response.headers.get("retry-after"), time.time())
         raise llm_errors.http_failure(response.status_code, text, after)
+
+    def _give_up_continuing(self, status: int, text: str) -> None:
+        if self.continues:
+            log.warning(
+                "the language model's server does not continue answers as BATON_LLM_CONTINUE says (HTTP %d: %s); those "
+                "of lost generators start again from now on",
+                status,
+                self._without_key(text),
+            )
+        self.continues = False
 
     async def _plain(self, response: httpx.Response, turn: ChatTurn, deadline: float) -> str:
         """A server that does not stream sends one completion as a whole."""

@@ -31,7 +31,17 @@ _OPTIONAL = {
     "seed": re.compile(r"\bseed\b"),
     "tools": re.compile(r"\btools?\b|tool choice|tool_choice|function call", re.IGNORECASE),
 }
+_CONTINUING = re.compile(
+    r"continue_final_message|add_generation_prompt|\bprefix|\bpartial\b|prefill|(?:last|final) (?:message|role)|"
+    r"(?:end|ends) with (?:a|an) (?:user|assistant)",
+    re.IGNORECASE,
+)
 MAX_RETRY_AFTER_MS = 600_000
+
+
+def refuses_to_continue(status: int, text: str) -> bool:
+    """Whether the server says that it does not continue an assistant message."""
+    return status in (400, 404, 422, 500, 501) and bool(_CONTINUING.search(text))
 
 
 def refused_field(status: int, text: str, sent: dict[str, Any]) -> str | None:

@@ -15,6 +15,9 @@ class Prompt:
 
     `passages` are numbered; `[n]` in the answer cites passage n. `turns` are the rounds of tool calls that are over,
     oldest first. `tools` are those that a live worker serves now; empty means none may be called.
+
+    `written` is what a holder that was lost has stored of this turn's text, its citations checked: the user has it on
+    the screen. A generator that can, goes on from there and says so by `Continued`; one that ignores it stays correct.
     """
 
     question: str
@@ -23,6 +26,13 @@ class Prompt:
     tools: Sequence[ToolSpec] = ()
     turns: Sequence[ToolTurn] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """What comes now goes on right behind `Prompt.written` and does not repeat it. At most once, before any `Text`; the
+    usage at the end counts `written` too, estimated where it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,12 @@ class Finish:
     usage: Usage = field(default_factory=Usage)
 
 
-Event = Text | Calls | Finish
+Event = Continued | Text | Calls | Finish
 
 
 class Generator(Protocol):
-    """Writes one turn of an answer: any number of `Text`, then exactly one `Calls` or `Finish`.
+    """Writes one turn of an answer: any number of `Text`, then exactly one `Calls` or `Finish`. The text is the whole
+    turn's, from its start, unless `Continued` comes before it.
 
     Raises `ServiceError` with `model_failed` or `model_stalled`. Closing the iterator must stop the work at once and
     close what it had open. May be called concurrently.

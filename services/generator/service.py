@@ -21,7 +21,7 @@ from services.common.job import Handler, Job
 
 from . import phrases
 from .citations import CitationChecker
-from .port import Calls, Event, Finish, Generator, Prompt, Text
+from .port import Calls, Continued, Event, Finish, Generator, Prompt, Text
 from .written import AnswerLog, has_status
 
 LiveTools = Callable[[], Mapping[str, Sequence[ToolSpec]]]
@@ -93,6 +93,8 @@ class _Answer:
         """Ask the generator once; the checked text of this turn and the event that ended it."""
         item = self._job.item
         tools = _by_name(self._live_tools()) if len(self._turns) < self._max_turns else {}
+        turn = _Turn(self._checker, self._ends_in)
+        written = turn.begun_in(self._log.ahead)
         prompt = Prompt(
             question=item.query,
             language=item.language,
@@ -100,18 +102,26 @@ class _Answer:
             tools=[spec for _, spec in tools.values()],
             turns=self._turns,
             sampling=item.sampling,
+            written=written,
         )
         started = time.perf_counter()
-        turn = _Turn(self._checker, self._ends_in)
+        earlier_ms = 0
         async with _closing(self._generator.generate(prompt)) as events:
             async for event in events:
+                if isinstance(event, Continued):
+                    # Said as if the generator had: checked, counted and passed over like a repetition.
+                    await self._say(turn.feed(written))
+                    earlier_ms = self._log.stored_ms
+                    continue
                 if isinstance(event, Text):
                     await self._say(turn.feed(event.content))
                     continue
                 await self._say(turn.flush())
                 self._usage = _sum(self._usage, event.usage)
-                elapsed = self._timings.generation_ms + round((time.perf_counter() - started) * 1000)
-                self._timings = msgspec.structs.replace(self._timings, generation_ms=elapsed)
+                elapsed_ms = earlier_ms + round((time.perf_counter() - started) * 1000)
+                self._timings = msgspec.structs.replace(
+                    self._timings, generation_ms=self._timings.generation_ms + elapsed_ms
+                )
                 return turn.text, event
         raise ServiceError("model_failed", "The model stopped without finishing its answer.", retryable=True)
 
@@ -212,6 +222,10 @@ class _Turn:
     @property
     def text(self) -> str:
         return "".join(self._parts)
+
+    def begun_in(self, stored: str) -> str:
+        """What an earlier holder has stored of this turn's own text; nothing where it cannot be told apart."""
+        return stored.removeprefix(self._break) if stored.startswith(self._break) else ""
 
     def feed(self, text: str) -> str:
         if not self._begun:

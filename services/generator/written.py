@@ -15,8 +15,9 @@ class AnswerLog:
     """Writes an answer's text as `answer_chunk` frames, going on from what an earlier holder of this item stored.
 
     As long as new text repeats the stored text it is passed over, so a generator that says the same again continues
-    exactly where the other was cut off. At the first difference the answer is started again: `answer_reset`, the text
-    of the turns before this item, then all of this item's text.
+    exactly where the other was cut off. Where the generator goes on from the stored text instead, that text is said
+    here in its place. At the first difference the answer is started again: `answer_reset`, the text of the turns
+    before this item, then all of this item's text.
 
     Args:
         earlier: the text of the answer's turns before this item; the client has it, or has lost it by a reset.
@@ -33,6 +34,12 @@ class AnswerLog:
         self._passed = 0
         self._was_reset = bool(resets)
         self.first_chunk_ms = first_chunk_ms(frames)
+        self.stored_ms = generating_ms(frames[last:])
+
+    @property
+    def ahead(self) -> str:
+        """The stored text that has not been repeated yet."""
+        return self._stored[self._passed :]
 
     async def open(self) -> None:
         """After an earlier holder's reset, the earlier turns' text is part of what has to follow it."""
@@ -51,7 +58,7 @@ class AnswerLog:
             await self._reset()
 
     async def _put(self, text: str) -> None:
-        ahead = self._stored[self._passed :]
+        ahead = self.ahead
         if ahead.startswith(text):
             self._passed += len(text)
         elif text.startswith(ahead):
@@ -72,6 +79,16 @@ class AnswerLog:
             await self._job.write(AnswerChunk(content=text[start : start + _MAX_CHUNK_CHARS]))
 
 
+def generating_ms(frames: Sequence[LogFrame]) -> int:
+    """How long an earlier holder was at its text: from its `generating` status, or its first chunk, to its last one."""
+    at = [
+        from_rfc3339(frame.timestamp)
+        for frame in frames
+        if frame.timestamp and (isinstance(frame, AnswerChunk) or _says_generating(frame))
+    ]
+    return max(0, at[-1] - at[0]) if at else 0
+
+
 def first_chunk_ms(frames: Sequence[LogFrame]) -> int | None:
     """When the first of the stored chunks was written, in milliseconds since the epoch."""
     for frame in frames:
@@ -81,4 +98,8 @@ def first_chunk_ms(frames: Sequence[LogFrame]) -> int | None:
 
 
 def has_status(frames: Sequence[LogFrame]) -> bool:
-    return any(isinstance(frame, Status) and frame.stage == "generating" for frame in frames)
+    return any(map(_says_generating, frames))
+
+
+def _says_generating(frame: LogFrame) -> bool:
+    return isinstance(frame, Status) and frame.stage == "generating"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ import pytest
 from baton_proto.messages import ToolCall, ToolOutcome, ToolSpec, ToolTurn
 from services.common.config import GeneratorSettings
 from services.generator import extractive, openai_chat
-from services.generator.port import Calls, Event, Finish, Generator, Prompt, Text
+from services.generator.port import Calls, Continued, Event, Finish, Generator, Prompt, Text
 from tests.answer_job import passage
-from tests.servers.llm import aimock
+from tests.servers.llm import aimock, continuing_llm
 
 LEAVE = ToolSpec(
     name="leave_balance",
@@ -57,8 +58,27 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def continuing() -> Iterator[str]:
+    with continuing_llm("You can carry over at most 5 days. [1]") as llm:
+        yield llm.url
+
+
+@pytest.fixture(params=["extractive", "openai", "continuing"])
+def any_opener(request: pytest.FixtureRequest) -> Opener:
+    if request.param != "continuing":
+        return _opener(request)
+    url = request.getfixturevalue("continuing")
+    settings = GeneratorSettings(llm_url=url, llm_model="m", llm_continue="vllm")
+    return lambda: openai_chat.open_generator(settings)
+
+
 @pytest.fixture(params=["extractive", "openai"])
 def opener(request: pytest.FixtureRequest) -> Opener:
+    return _opener(request)
+
+
+def _opener(request: pytest.FixtureRequest) -> Opener:
     if request.param == "extractive":
         return lambda: extractive.open_generator(GeneratorSettings(chunk_delay_ms=1))
     url = request.getfixturevalue("llm")
@@ -117,6 +137,23 @@ def test_the_result_of_a_tool_leads_to_an_answer(opener: Opener) -> None:
     (events,) = run(opener, Prompt(BALANCE.question, "en", PASSAGES, [LEAVE], [turn]))
     assert isinstance(events[-1], Finish)
     assert "8.5" in text(events)
+
+
+def test_what_a_lost_holder_has_stored_is_continued_or_said_again(any_opener: Opener) -> None:
+    (whole,) = run(any_opener, CARRY_OVER)
+    said = text(whole)
+    cuts = [0, 1, len(said) // 2, len(said) - 3, len(said)]
+    for cut, events in zip(
+        cuts, run(any_opener, *(replace(CARRY_OVER, written=said[:cut]) for cut in cuts)), strict=True
+    ):
+        kinds = [type(event) for event in events]
+        assert kinds.count(Continued) <= 1
+        if Continued in kinds:
+            assert kinds[0] is Continued
+            assert said[:cut] + text(events) == said
+        else:
+            assert text(events) == said
+        assert events[-1].usage.completion_tokens > 0
 
 
 def test_prompts_are_answered_side_by_side(opener: Opener) -> None:

@@ -16,9 +16,9 @@ from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
 from services.common.settings import SettingsError
 from services.generator.openai_chat import open_generator
-from services.generator.port import Calls, Event, Finish, Generator, Prompt, Text
+from services.generator.port import Calls, Continued, Event, Finish, Generator, Prompt, Text
 from tests.answer_job import passage
-from tests.servers.llm import CUT, DONE, HANG, ScriptedLLM, aimock, delta, event, head, scripted_llm
+from tests.servers.llm import CUT, DONE, HANG, ScriptedLLM, aimock, continuing_llm, delta, event, head, scripted_llm
 from tests.servers.processes import eventually, free_port
 
 LEAVE = ToolSpec(name="leave_balance", description="Days left", parameters={"type": "object", "properties": {}})
@@ -359,6 +359,20 @@ def test_closing_the_iterator_closes_the_connection_at_once() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("script", [[HANG], [head(), HANG], [head(), delta("On"), HANG]])
+def test_a_cancelled_task_closes_the_connection_whatever_it_waits_for(script: list[Any]) -> None:
+    async def scenario() -> None:
+        async with scripted_llm(script) as llm, opened(llm.url) as generator:
+            task = asyncio.create_task(events_of(generator, Prompt("q", "en")))
+            await eventually(lambda: llm.requests, "the server is asked")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await eventually(lambda: llm.hung_up == 1, "the server sees its client go", within_s=2.0)
+
+    asyncio.run(scenario())
+
+
 def test_the_key_is_sent_and_nothing_else_of_the_settings() -> None:
     _, llm = run_script(PLAIN)
     assert llm.headers[0]["authorization"] == "Bearer sk-secret"
@@ -375,3 +389,125 @@ def test_settings_that_cannot_work_are_refused_at_start(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2
     with pytest.raises(SettingsError, match="BATON_PROMPTS"):
         asyncio.run(scenario(llm_url="http://x/v1", llm_model="m", prompts=str(tmp_path)))
+
+
+# --- going on from what a lost holder has stored ----------------------------------------------------------------------
+
+WHOLE = "You can carry over at most 5 days of it. [1]"
+BEGUN = "You can carry over"
+WAYS = ["vllm", "prefix", "partial", "plain"]
+
+
+def go_on(url: str, written: str = BEGUN, *, way: str = "vllm", **prompt: Any) -> list[Event]:
+    return ask(url, "q", prompt={"written": written, **prompt}, llm_continue=way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_is_asked_to_continue_in_its_own_way(way: str) -> None:
+    with continuing_llm(WHOLE, way=way) as llm:
+        events = go_on(llm.url, way=way)
+        assert events[0] == Continued()
+        assert BEGUN + text(events) == WHOLE
+        assert llm.begun == 0
+
+
+@pytest.mark.parametrize("way", [*WAYS, "off"])
+def test_a_server_that_refuses_to_continue_is_asked_from_the_start_and_not_again(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(url: str) -> None:
+        async with opened(url, llm_continue=way) as generator:
+            for _ in range(2):
+                events = await events_of(generator, Prompt("q", "en", written=BEGUN))
+                assert Continued() not in events
+                assert text(events) == WHOLE
+
+    other = "partial" if way == "prefix" else "prefix"
+    with continuing_llm(WHOLE, way="off" if way in ("plain", "off") else other) as llm:
+        asyncio.run(scenario(llm.url))
+        assert len(llm.requests) == (2 if way == "off" else 3)
+    warnings = [record for record in caplog.records if "BATON_LLM_CONTINUE" in record.message]
+    assert len(warnings) == (0 if way == "off" else 1)
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error"])
+def test_a_refusal_that_does_not_say_why_is_not_remembered(status: str) -> None:
+    bad = [head(status, "application/json"), b"{}"]
+    going_on = [head(), delta(" on."), delta(finish="stop"), DONE]
+
+    async def scenario() -> None:
+        async with scripted_llm(bad, PLAIN, going_on) as llm, opened(llm.url, llm_continue="plain") as generator:
+            assert text(await events_of(generator, Prompt("q", "en", written=BEGUN))) == "Fine."
+            events = await events_of(generator, Prompt("q", "en", written=BEGUN))
+            assert events[:2] == [Continued(), Text(" on.")]
+
+    asyncio.run(scenario())
+
+
+def test_white_space_at_the_end_is_not_sent_and_not_doubled() -> None:
+    with continuing_llm("There are two:\n\n- five days\n- ten days") as llm:
+        written = "There are two:\n\n"
+        assert written + text(go_on(llm.url, written)) == "There are two:\n\n- five days\n- ten days"
+        assert llm.requests[0]["messages"][-1]["content"] == "There are two:"
+
+
+def test_a_server_that_repeats_the_message_first_is_understood() -> None:
+    with continuing_llm(WHOLE, echo=True) as llm:
+        events = go_on(llm.url)
+        assert (events[0], BEGUN + text(events)) == (Continued(), WHOLE)
+
+
+def test_a_server_that_starts_over_is_asked_from_the_start() -> None:
+    with continuing_llm("You can carry over what is left.", WHOLE, starts_over=True) as llm:
+        events = go_on(llm.url, "You can carry over at most")
+        assert Continued() not in events
+        assert text(events) == WHOLE
+        assert [request["messages"][-1]["role"] for request in llm.requests] == ["assistant", "user"]
+
+
+def test_a_few_characters_are_said_again() -> None:
+    with continuing_llm(WHOLE) as llm:
+        assert text(go_on(llm.url, "You")) == WHOLE
+        assert llm.begun == 1
+
+
+def test_an_answer_that_was_complete_only_ends() -> None:
+    with continuing_llm(WHOLE) as llm:
+        continued, finish = go_on(llm.url, WHOLE)
+        assert continued == Continued()
+        assert isinstance(finish, Finish)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_tokens_of_the_text_that_is_continued_are_estimated(counts: bool) -> None:
+    with continuing_llm(WHOLE, counts=counts) as llm:
+        events = go_on(llm.url, sampling=Sampling(max_tokens=50))
+        # 5 for what is there; the server counts the 7 words that it adds.
+        assert llm.requests[0]["max_tokens"] == 50 - 5
+        usage = end(events).usage
+        assert usage.completion_tokens == 5 + 7 if counts else usage.completion_tokens >= 12
+        assert usage.prompt_tokens == 100 if counts else usage.prompt_tokens > 100
+
+
+def test_turns_with_tools_stand_before_the_text_that_is_continued() -> None:
+    call = ToolCall(call_id="x", name="date_time", arguments={})
+    turn = ToolTurn(calls=[call], results=[ToolOutcome(call_id="x", name="date_time", ok=True, content="now")])
+    with continuing_llm(WHOLE) as llm:
+        events = go_on(llm.url, turns=[turn], tools=[CLOCK])
+        assert BEGUN + text(events) == WHOLE
+        roles = [message["role"] for message in llm.requests[0]["messages"]]
+        assert roles == ["system", "user", "assistant", "tool", "assistant"]
+
+
+def test_bad_calls_behind_continued_text_are_given_back_with_all_of_it() -> None:
+    bad = [
+        head(),
+        delta(" on"),
+        delta(tool_calls=[{"index": 0, "id": "x", "function": {"name": "n", "arguments": "{"}}]),
+    ]
+    last = [delta(finish="tool_calls"), DONE]
+    prompt = {"written": BEGUN, "tools": [CLOCK]}
+    events, llm = run_script([*bad, *last], PLAIN, prompt=prompt, llm_continue="plain")
+    assert events[:2] == [Continued(), Text(" on")]
+    assert llm.requests[1]["messages"][-2]["content"] == f"{BEGUN} on"
+    assert llm.requests[1]["messages"][-1]["role"] == "tool"

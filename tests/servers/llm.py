@@ -1,14 +1,19 @@
-"""Servers that speak OpenAI's chat completions: a real one to test against, and one that misbehaves as it is told."""
+"""Servers that speak OpenAI's chat completions: a real one to test against, one that misbehaves as it is told, and one
+that continues what another has begun."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +117,111 @@ def delta(content: str | None = None, *, finish: str | None = None, **further: A
 
 
 DONE = event("[DONE]")
+
+
+# --- a server that continues ------------------------------------------------------------------------------------------
+
+_MARKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "vllm": ({}, {"continue_final_message": True, "add_generation_prompt": False}),
+    "prefix": ({"prefix": True}, {}),
+    "partial": ({"partial": True}, {}),
+    "plain": ({}, {}),
+}
+_REQUEST = {"model", "messages", "stream", "stream_options", "temperature", "seed", "max_tokens", "tools"}
+_MESSAGE = {"role", "content", "tool_calls", "tool_call_id"}
+_UNOFFERED = re.compile(r" \[99\]")
+
+
+@dataclass
+class ContinuingLLM:
+    """Gives a fixed answer word by word: the next of `texts` each time it is asked from the start, the last one again
+    and again. A final assistant message it continues exactly where that ends, if it is asked in the right `way`, and in
+    no other; fields that it does not know it refuses. `requests` are the bodies it got, `begun` those from the start.
+
+    Args:
+        way: as in `BATON_LLM_CONTINUE`; `off`: a final assistant message is refused.
+        pause_s: between two words.
+        echo: a continuation repeats the message first.
+        starts_over: a continuation is the next of `texts` instead.
+        counts: whether the usage is told: every word is a token.
+    """
+
+    texts: tuple[str, ...]
+    way: str = "vllm"
+    pause_s: float = 0.0
+    echo: bool = False
+    starts_over: bool = False
+    counts: bool = True
+    url: str = ""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    begun: int = 0
+
+    def answer(self, body: dict[str, Any]) -> tuple[str, str]:
+        """The text to send, or nothing and why not."""
+        self.requests.append(body)
+        messages = body["messages"]
+        in_message, in_body = _MARKS.get(self.way, ({}, {}))
+        unknown = body.keys() - _REQUEST - in_body.keys()
+        unknown |= {name for message in messages for name in message.keys() - _MESSAGE - in_message.keys()}
+        if unknown:
+            return "", f"Extra inputs are not permitted: {', '.join(sorted(unknown))}"
+        last = messages[-1]
+        if last["role"] != "assistant":
+            return self._from_the_start(), ""
+        marked = {name: last.get(name) for name in in_message} == in_message
+        if self.way == "off" or not marked or {name: body.get(name) for name in in_body} != in_body:
+            return "", "The last message must be a user message, or an assistant message with prefix mode on"
+        return self._continuation(last["content"])
+
+    def _from_the_start(self) -> str:
+        self.begun += 1
+        return self.texts[min(self.begun, len(self.texts)) - 1]
+
+    def _continuation(self, content: str) -> tuple[str, str]:
+        if self.starts_over:
+            return self._from_the_start(), ""
+        for text in self.texts:
+            # A model does not mind that a citation it made is gone from what it is said to have written.
+            for end in range(len(text) + 1):
+                if _UNOFFERED.sub("", text[:end]) == content:
+                    return (content if self.echo else "") + text[end:], ""
+        return "", f"no answer begins with {content!r}"
+
+
+@contextlib.contextmanager
+def continuing_llm(*texts: str, **options: Any) -> Iterator[ContinuingLLM]:
+    """A `ContinuingLLM` on a thread of its own."""
+    llm = ContinuingLLM(texts, **options)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            text, refusal = llm.answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            with contextlib.suppress(OSError):  # the client was killed
+                if refusal:
+                    self.wfile.write(head("400 Bad Request", "application/json"))
+                    self.wfile.write(json.dumps({"error": {"message": refusal}}).encode())
+                    return
+                self.wfile.write(head())
+                words = re.findall(r"\s*\S+|\s+$", text)
+                for word in words:
+                    self.wfile.write(delta(word))
+                    time.sleep(llm.pause_s)
+                self.wfile.write(delta(finish="stop"))
+                if llm.counts:
+                    usage = {"prompt_tokens": 100, "completion_tokens": len(words)}
+                    self.wfile.write(event({"choices": [], "usage": usage}))
+                self.wfile.write(DONE)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        llm.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        serving.start()
+        try:
+            yield llm
+        finally:
+            server.shutdown()
+            serving.join()

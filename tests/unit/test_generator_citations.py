@@ -87,3 +87,11 @@ def test_text_without_brackets_is_never_held_back():
 def test_a_bracket_that_stays_open_is_given_up_after_a_few_characters():
     checker = CitationChecker(OFFERED)
     assert checker.feed("[" + "1," * MAX_MARK_CHARS) != ""
+
+
+@given(mark_soup, st.integers(0, 60))
+def test_text_that_is_stored_so_far_is_checked_alike_by_who_goes_on_from_it(text, cut):
+    checker, going_on = CitationChecker(OFFERED), CitationChecker(OFFERED)
+    stored = checker.feed(text[:cut])
+    assert stored.startswith(going_on.feed(stored))
+    assert going_on.citations == checker.citations

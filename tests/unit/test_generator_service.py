@@ -22,7 +22,7 @@ from baton_proto.messages import (
 )
 from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
-from services.generator.port import Calls, Event, Finish, Prompt, Text
+from services.generator.port import Calls, Continued, Event, Finish, Prompt, Text
 from services.generator.service import generate_handler
 from tests.answer_job import MemoryJob, passage, work_item
 
@@ -222,6 +222,71 @@ def test_stored_text_goes_when_the_next_holder_only_calls_a_tool():
     )
     assert [type(frame) for frame in job.frames] == [AnswerReset, Status]
     assert job.answer == ""
+
+
+class Continuing(Script):
+    """Goes on from what is written in a fixed answer, as a server with a prefix does."""
+
+    def __init__(self, whole: str, *turns: list[Event]) -> None:
+        super().__init__(*turns)
+        self.whole = whole
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
+        self.prompts.append(prompt)
+        assert self.whole.startswith(prompt.written)
+        if prompt.written:
+            yield Continued()
+        for char in self.whole[len(prompt.written) :]:
+            yield Text(char)
+        yield self.turns.pop(0)[0] if self.turns else Finish()
+
+
+SHOWN = "Ten [1] days [2] are [2020] (see [12). [1][2]"
+
+
+@pytest.mark.parametrize("length", range(1, len(SHOWN) + 1))
+@pytest.mark.parametrize("earlier", ["", "One moment. [2]", "One moment.\n"])
+def test_a_continued_answer_is_as_if_one_holder_had_written_it(length, earlier):
+    item = work_item(passages=PASSAGES, turns=[turn(earlier)] if earlier else [])
+    undisturbed = run(MemoryJob(item), Continuing(SHOWN))
+    script = Continuing(SHOWN)
+    job = run(MemoryJob(item, [BEGUN, chunk(undisturbed.answer[:length])]), script)
+    assert job.answer == undisturbed.answer
+    assert not any(isinstance(frame, AnswerReset) for frame in job.frames)
+    assert (job.last.cited, job.last.citations) == (undisturbed.last.cited, undisturbed.last.citations)
+    assert script.prompts[0].written == undisturbed.answer[:length].lstrip()
+
+
+def test_only_this_turn_s_text_is_continued_after_a_reset():
+    item = work_item(passages=PASSAGES, turns=[turn("One moment.\n")])
+    stored = [BEGUN, chunk("Nonsense"), AnswerReset(), chunk("One moment.\nTen [1] d")]
+    script = Continuing(SHOWN)
+    job = run(MemoryJob(item, stored), script)
+    assert script.prompts[0].written == "Ten [1] d"
+    assert job.answer == f"One moment.\n{SHOWN}"
+    assert job.last.timings.ttft_ms == 300
+
+
+def test_text_before_tool_calls_is_handed_over_whole_though_two_holders_wrote_it():
+    script = Continuing("Let me look.", [Calls([call("leave_balance")])])
+    job = run(MemoryJob(work_item(), [BEGUN, chunk("Let me")]), script, {"tools.default": [LEAVE]})
+    assert job.next_item.text == "Let me look."
+    assert job.answer == "Let me look."
+
+
+def test_a_continued_answer_that_was_complete_only_ends():
+    job = run(MemoryJob(work_item(passages=PASSAGES), [BEGUN, chunk(SHOWN)]), Continuing(SHOWN))
+    assert [type(frame) for frame in job.frames] == [Done]
+    assert job.last.cited == [1, 2]
+
+
+def test_the_time_of_the_lost_holder_counts_where_its_text_does():
+    later = AnswerChunk(content=" [1]", timestamp="1970-01-01T00:16:43.250Z")
+    stored = [BEGUN, chunk("Ten"), later]
+    job = run(MemoryJob(work_item(passages=PASSAGES), stored), Continuing(SHOWN))
+    assert 3_000 <= job.last.timings.generation_ms < 4_000
+    again = run(MemoryJob(work_item(passages=PASSAGES), stored), Script([Text(SHOWN), Finish()]))
+    assert again.last.timings.generation_ms < 1_000
 
 
 def test_a_cancelled_handler_closes_the_generator():

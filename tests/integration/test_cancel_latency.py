@@ -1,0 +1,93 @@
+"""From a client's `cancel` to the closed connection of the model, while its tokens arrive fast."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from baton_proto.messages import Sources
+from services.common.job import Job
+from tests.integration.test_gateway_protocol import connected, gateway, receive
+from tests.rig import rig
+from tests.servers.fast_llm import fast_llm
+from tests.servers.nats import Nats
+from tests.servers.processes import running, wait_until
+from tests.system import Frame, assert_contiguous
+
+CANCELS = 200
+AT_A_TIME = 4
+EVERY_S = 0.004
+LIMIT_MS = 100.0
+
+
+async def _retrieve(job: Job) -> None:
+    await job.hand_over(Sources(sources=[]), msgspec.structs.replace(job.item, stage="generate"))
+
+
+async def _ask_and_cancel(socket: Any, number: int, after_s: float) -> float:
+    """Ask, read for a while, cancel, read to the end; returns when the cancel was sent."""
+    frames: list[Frame] = []
+
+    async def read_until(*kinds: str) -> None:
+        while not frames or frames[-1]["type"] not in kinds:
+            frames.append(await receive(socket))
+
+    await socket.send(json.dumps({"query": f"number {number}", "request_id": f"r{number}"}))
+    await read_until("answer_chunk", "error")
+    reading = asyncio.create_task(read_until("done", "error"))
+    await asyncio.sleep(after_s)
+    sent = time.monotonic()
+    await socket.send(json.dumps({"type": "cancel", "request_id": f"r{number}"}))
+    await asyncio.wait_for(reading, 10)
+    assert (frames[-1]["type"], frames[-1].get("finish_reason")) == ("done", "cancelled"), frames[-1]
+    assert_contiguous(frames)
+    return sent
+
+
+async def _cancel_many(nats: Nats, port: int) -> dict[int, float]:
+    moments = random.Random(3)
+    waits = [moments.uniform(0, 0.12) for _ in range(CANCELS)]
+    sent: dict[int, float] = {}
+
+    async def client(first: int) -> None:
+        async with connected(port) as socket:
+            assert (await receive(socket))["type"] == "hello"
+            for number in range(first, CANCELS, AT_A_TIME):
+                sent[number] = await _ask_and_cancel(socket, number, waits[number])
+
+    async with rig(nats.url) as one, one.worker(_retrieve, concurrency=2 * AT_A_TIME):
+        await asyncio.gather(*(client(first) for first in range(AT_A_TIME)))
+    return sent
+
+
+def test_a_cancel_closes_the_connection_to_the_model_within_a_tenth_of_a_second(nats: Nats, tmp_path: Path) -> None:
+    env = {
+        "BATON_NATS_URL": nats.url,
+        "BATON_LOG_SHARDS": "4",
+        "BATON_GENERATOR": "openai",
+        "BATON_LLM_MODEL": "m",
+    }
+    with fast_llm(tmp_path, EVERY_S) as llm:
+        generator = [sys.executable, "-m", "services.generator"]
+        with (
+            running(generator, tmp_path / "generator.log", {**env, "BATON_LLM_URL": llm.url}) as process,
+            gateway(tmp_path, nats) as (port, _),
+        ):
+            wait_until(lambda: "serving generate" in process.text(), "the generator serves")
+            sent = asyncio.run(_cancel_many(nats, port))
+            wait_until(lambda: len(llm.closed()) == CANCELS, "every connection is closed", within_s=5)
+            closed = llm.closed()
+    took = sorted((closed[number] - at) * 1000 for number, at in sent.items())
+    p50, p99 = took[len(took) // 2], took[round(len(took) * 0.99) - 1]
+    print(
+        f"cancel to closed connection, {len(took)} cancels: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {took[-1]:.1f} ms"
+    )
+    assert took[0] > 0
+    assert p99 < LIMIT_MS

@@ -37,6 +37,7 @@ T = TypeVar("T")
 REQUEST_TIMEOUT_S = 2.0
 OBJECT_TIMEOUT_S = 10.0
 SAY_AGAIN_S = 10.0
+CANCEL_AGAIN_S = 0.5
 REPLAY_BATCH = 256
 REPLAY_BYTES = 4 * 1024 * 1024
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
@@ -342,6 +343,19 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
     """
     async with asyncio.timeout(seconds):
         return await awaitable
+
+
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended, whatever they end with.
+
+    They are told again every now and then: nats-py waits with `asyncio.wait_for`, which may swallow a cancellation
+    before Python 3.12 (see `within`), and a loop around it would go on for ever. Not for tasks that clean up slowly.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def quietly(awaitable: Awaitable[Any]) -> None:

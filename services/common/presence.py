@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from baton_proto import codec, subjects
 from baton_proto.messages import PRESENCE_INTERVAL_MS, PRESENCE_TTL_MS, Announcement, ToolSpec
 
-from .bus import Bus
+from .bus import Bus, end_tasks
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,7 @@ async def watch(bus: Bus, clock: Callable[[], float] = time.monotonic) -> AsyncI
     try:
         yield presence
     finally:
-        noticing.cancel()
-        await asyncio.gather(noticing, return_exceptions=True)
+        await end_tasks(noticing)
         for subscription in subscriptions:
             with contextlib.suppress(Exception):
                 await subscription.unsubscribe()

@@ -27,7 +27,7 @@ from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from baton_proto import subjects
 
-from .bus import Bus
+from .bus import Bus, end_tasks
 from .config import NatsSettings
 from .settings import SettingsError
 
@@ -133,8 +133,7 @@ async def kept(bus: Bus) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end_tasks(watching)
 
 
 async def _again_after_reconnects(bus: Bus) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tests.servers.processes import eventually
 
 from .fleet import START_S, Fleet, Member
-from .schedule import SERVICES, Fault
+from .schedule import KINDS, SERVICES, Fault
 
 DRAIN_S = 40.0
 """Longer than a process may take to drain (20 s, and what a gateway adds); then it hangs."""
@@ -28,7 +28,7 @@ class Absence:
     until_s: float
 
     def __str__(self) -> str:
-        return f"{self.from_s:7.1f} s  {self.fault.kind:<6} {self.fault.target:<12} back at {self.until_s:.1f} s"
+        return f"{self.from_s:7.1f} s  {self.fault.kind:<11} {self.fault.target:<12} back at {self.until_s:.1f} s"
 
 
 class Injector:
@@ -71,13 +71,15 @@ class Injector:
         absence = Absence(fault, self._now(), float("inf"))
         self.absences.append(absence)
         self._say(f"{absence.from_s:7.1f} s  {fault.kind} {fault.target} for {fault.for_s:.1f} s")
-        if fault.kind == "freeze":
+        if fault.kind in ("freeze", "freeze+term"):
             member.signal(signal.SIGSTOP)
             await asyncio.sleep(fault.for_s)
+            if fault.kind == "freeze+term":
+                member.signal(signal.SIGTERM)
             member.signal(signal.SIGCONT)
-        else:
+        if fault.kind != "freeze":
             await self._end(fault, member)
-            await asyncio.sleep(fault.for_s)
+            await asyncio.sleep(0 if fault.kind == "freeze+term" else fault.for_s)
             member.start()
         try:
             await self._fleet.until_ready(member)
@@ -88,8 +90,9 @@ class Injector:
 
     async def _end(self, fault: Fault, member: Member) -> None:
         assert member.process is not None
-        if fault.kind == "term":
-            member.signal(signal.SIGTERM)
+        if fault.kind != "kill":
+            if fault.kind == "term":
+                member.signal(signal.SIGTERM)
             process = member.process
             with contextlib.suppress(AssertionError):  # said below
                 await eventually(lambda: not process.alive, f"{fault.target} has ended", DRAIN_S)
@@ -134,7 +137,7 @@ def counted(absences: list[Absence]) -> dict[str, int]:
     """How many faults of each kind happened to each service."""
     found: dict[str, int] = {}
     for service in (*SERVICES, "nats"):
-        for kind in ("kill", "term", "freeze"):
+        for kind in KINDS:
             number = sum(one.fault.service == service and one.fault.kind == kind for one in absences)
             if number:
                 found[f"{kind} {service}"] = number

@@ -11,7 +11,8 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["kill", "term", "freeze"]
+Kind = Literal["kill", "term", "freeze", "freeze+term"]
+KINDS: tuple[Kind, ...] = ("kill", "term", "freeze", "freeze+term")
 
 WORKERS = ("retriever", "generator", "tools")
 SERVICES = ("gateway", *WORKERS)
@@ -36,6 +37,7 @@ _DECK: tuple[tuple[Kind, str], ...] = (
     *[("term", service) for service in SERVICES],
     *[("freeze", service) for service in WORKERS],
     ("freeze", "generator"),
+    *[("freeze+term", service) for service in WORKERS],
     ("kill", "nats"),
     ("term", "nats"),
 )
@@ -43,7 +45,9 @@ _DECK: tuple[tuple[Kind, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`kind` happens to the process `target` at `at_s`; `for_s` later it is started, or woken."""
+    """`kind` happens to the process `target` at `at_s`; `for_s` later it is started, or woken. A frozen one may be
+    told to end in the moment in which it wakes.
+    """
 
     at_s: float
     kind: Kind
@@ -60,7 +64,7 @@ class Fault:
         return self.at_s + self.for_s + (1.0 if self.kind == "freeze" else RECOVERY_S[self.service])
 
     def __str__(self) -> str:
-        return f"{self.at_s:7.1f} s  {self.kind:<6} {self.target:<12} for {self.for_s:.1f} s"
+        return f"{self.at_s:7.1f} s  {self.kind:<11} {self.target:<12} for {self.for_s:.1f} s"
 
 
 def plan(seed: int, duration_s: float, *, cluster: bool = False, every_s: float = 4.0) -> list[Fault]:
@@ -96,7 +100,7 @@ def _allowed(service: str, at_s: float, faults: list[Fault], cluster: bool) -> b
 
 def _fault(card: tuple[Kind, str], at_s: float, faults: list[Fault], cluster: bool, dice: random.Random) -> Fault:
     kind, service = card
-    between = FREEZE_S if kind == "freeze" else DOWN_S
+    between = DOWN_S if kind in ("kill", "term") else FREEZE_S
     if service == "nats":
         between = dice.choice(NATS_DOWN_S[cluster])
     return Fault(at_s, kind, _target(service, cluster, dice), round(dice.uniform(*between), 1))

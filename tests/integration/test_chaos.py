@@ -17,7 +17,7 @@ QUESTIONS = 10
 @pytest.mark.parametrize(
     ("cluster", "seed", "duration_s", "faults"),
     [
-        (False, 259, 11.0, {"freeze generator", "kill gateway", "kill nats", "kill generator"}),
+        (False, 7371, 10.5, {"kill gateway", "freeze+term generator", "kill nats"}),
         (True, 47, 8.0, {"kill gateway", "kill nats", "kill generator"}),
     ],
     ids=["one nats-server", "three nats-servers"],

@@ -60,7 +60,7 @@ def test_one_nats_server_is_away_at_a_time_and_the_next_only_after_a_pause(
 def test_ten_minutes_have_every_kind_of_fault_for_every_service(seed: int, cluster: bool) -> None:
     found = {(fault.kind, fault.service) for fault in plan(seed, 600, cluster=cluster)}
     wanted = {(kind, service) for kind in ("kill", "term") for service in (*SERVICES, "nats")}
-    assert found == wanted | {("freeze", worker) for worker in WORKERS}
+    assert found == wanted | {(kind, worker) for kind in ("freeze", "freeze+term") for worker in WORKERS}
 
 
 @few
@@ -72,7 +72,7 @@ def test_a_frozen_worker_sleeps_through_a_redelivery(seed: int) -> None:
 
 
 def test_a_fault_prints_as_one_line() -> None:
-    assert str(Fault(12.5, "freeze", "tools-1", 7.0)) == "   12.5 s  freeze tools-1      for 7.0 s"
+    assert str(Fault(12.5, "freeze", "tools-1", 7.0)) == "   12.5 s  freeze      tools-1      for 7.0 s"
 
 
 @few

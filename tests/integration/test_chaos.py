@@ -18,7 +18,7 @@ QUESTIONS = 10
     ("cluster", "seed", "duration_s", "faults"),
     [
         (False, 7371, 10.5, {"kill gateway", "freeze+term generator", "kill nats"}),
-        (True, 47, 8.0, {"kill gateway", "kill nats", "kill generator"}),
+        (True, 47, 6.5, {"kill gateway", "kill nats", "kill generator"}),
     ],
     ids=["one nats-server", "three nats-servers"],
 )

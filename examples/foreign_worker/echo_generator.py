@@ -152,7 +152,7 @@ async def publish_ref(nc, ref):
 
 
 async def take(nc, log, ref):
-    """The item, and the frames that an earlier holder of it has written; None when there is nothing to do."""
+    """The hand-off, its item, and what an earlier holder of it has written; None when there is nothing to do."""
     frames = await log.read(whole=False)
     if frames and frames[-1]["seq"] != ref["seq"] and frames[-1]["type"] not in ("done", "error"):
         frames = await log.read(whole=True)
@@ -168,7 +168,7 @@ async def take(nc, log, ref):
     if item is None:
         documents = await nc.jetstream().object_store("baton_documents")
         item = msgpack.unpackb((await documents.get(latest["handoff"]["object"])).data)
-    return item, [frame for frame in frames if frame["seq"] > ref["seq"]]
+    return latest["handoff"], item, [frame for frame in frames if frame["seq"] > ref["seq"]]
 
 
 def answer(item, written):
@@ -224,10 +224,30 @@ async def hold(nc, log, lease, item, written):
         await subscription.unsubscribe()
 
 
-async def set_aside(nc, log, ref, deliveries):
-    """No worker has survived this item: end its log, and keep the reference for a person to look at."""
+async def keep(nc, log, key):
+    """Of a log that has ended: keep what its user may ask for when it has expired, and free the user's place."""
+    frames = await log.read(whole=True)
+    if not frames or frames[-1]["type"] not in ("done", "error"):
+        return
+    last, place = frames[-1], frames[0].get("handoff", {}).get("item", {}).get("place")
+    ended_ms = round(datetime.fromisoformat(last["timestamp"]).timestamp() * 1000)
+    kept = {"v": 1, "request_id": log.request_id, "ended_ms": ended_ms}
+    kept |= {"outcome": last.get("code") or last["finish_reason"], "conversation_id": frames[0].get("conversation_id")}
+    if last["type"] == "done":
+        resets = [at for at, frame in enumerate(frames) if frame["type"] == "answer_reset"] or [0]
+        chunks = [frame["content"] for frame in frames[resets[-1] :] if frame["type"] == "answer_chunk"]
+        sources = [source for frame in frames for source in frame.get("sources", [])]
+        kept |= {"finish_reason": last["finish_reason"], "answer": "".join(chunks), "sources": sources}
+    await ask(nc, f"$KV.baton_answers.{key}", msgpack.packb(kept))
+    if place is not None:
+        request = json.dumps({"seq": place, "no_erase": True}).encode()
+        await ask(nc, "$JS.API.STREAM.MSG.DELETE.BATON_RUNNING", request)
+
+
+async def set_aside(nc, log, ref, handoff, deliveries):
+    """No worker has survived this item: end its log, and keep it for a person to look at."""
     dead = {"v": 1, "ref": ref, "request_id": log.request_id, "reason": "no worker finished it"}
-    dead |= {"deliveries": deliveries - 1, "at_ms": int(time.time() * 1000)}
+    dead |= {"deliveries": deliveries - 1, "at_ms": int(time.time() * 1000), "handoff": handoff}
     await ask(nc, f"baton.v1.dead.{STAGE}", msgpack.packb(dead))
     await log.append(error("poisoned", "This request made every worker fail that tried it.", False))
 
@@ -242,9 +262,10 @@ async def serve(nc, message, ack_wait):
             log = Log(nc, ref)
             taken = await take(nc, log, ref)
             if taken is not None and deliveries > MAX_DELIVERIES:
-                await set_aside(nc, log, ref, deliveries)
+                await set_aside(nc, log, ref, taken[0], deliveries)
             elif taken is not None:
-                await hold(nc, log, lease, *taken)
+                await hold(nc, log, lease, *taken[1:])
+            await keep(nc, log, ref["key"])
         await lease.acknowledge()
     except (Replaced, Unanswered) as reason:  # not acknowledged: whoever holds it now, or the next delivery, goes on
         print(f"{ref['key']}: {type(reason).__name__} {reason}", file=sys.stderr)

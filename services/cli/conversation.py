@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from baton_proto.messages import MAX_MESSAGE_BYTES
 
-from .answer import Answer
+from .answer import Answer, Outcome
 from .display import Display
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -138,25 +138,30 @@ async def _one_connection(
     socket: ClientConnection, query: dict[str, Any], answer: Answer, display: Display, interrupted: asyncio.Event
 ) -> None:
     """Until the answer has ended. Raises `ConnectionClosed` if the connection ends before."""
-    if answer.next_seq:
-        first = {"type": "resume", "request_id": answer.request_id, "after_seq": answer.next_seq - 1}
-    else:
-        first = query
-    await socket.send(json.dumps(first))
+    await socket.send(json.dumps(_resume(answer) if answer.next_seq else query))
+    repairing_at = -1
     cancelling = asyncio.create_task(_cancel_when(interrupted, socket, answer.request_id))
     try:
         while answer.end is None:
             raw = await socket.recv(decode=True)
             frame = json.loads(raw)
+            taken = answer.take(frame)
             try:
-                display.frame(str(raw), frame, answer, answer.take(frame))
+                display.frame(str(raw), taken.frame, answer, taken.new)
             except BrokenPipeError:
                 raise NobodyReads from None
+            if taken.outcome is Outcome.GAP and repairing_at != answer.next_seq:
+                repairing_at = answer.next_seq  # what is on its way does not join on either, and needs no answer
+                await socket.send(json.dumps(_resume(answer)))
             if frame["type"] == "hello" and frame.get("auth") == "required":
                 raise _Refused("the gateway wants a token: give one with --token")
     finally:
         cancelling.cancel()
         await asyncio.gather(cancelling, return_exceptions=True)
+
+
+def _resume(answer: Answer) -> dict[str, Any]:
+    return {"type": "resume", "request_id": answer.request_id, "after_seq": answer.next_seq - 1}
 
 
 async def _cancel_when(interrupted: asyncio.Event, socket: ClientConnection, request_id: str) -> None:

@@ -50,8 +50,8 @@ WORDS = {
 
 
 class Display(Protocol):
-    """`frame` gets every frame as it was received; `new` says whether `answer` has taken it. `note` is about the
-    connection. `end` comes once, after the last frame."""
+    """`frame` gets every frame, as it was received in `raw`; `new` says whether `answer` has taken it, and then `frame`
+    is without what was known before. `note` is about the connection. `end` comes once, after the last frame."""
 
     def frame(self, raw: str, frame: dict[str, Any], answer: Answer, new: bool) -> None: ...
 
@@ -67,7 +67,7 @@ class JsonLines:
         self._out = out
 
     def frame(self, raw: str, frame: dict[str, Any], answer: Answer, new: bool) -> None:
-        line = json.dumps(frame, ensure_ascii=False) if "\n" in raw else raw
+        line = json.dumps(json.loads(raw), ensure_ascii=False) if "\n" in raw else raw
         print(line, file=self._out, flush=True)
 
     def note(self, what: str) -> None:

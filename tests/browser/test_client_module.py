@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
@@ -497,3 +498,85 @@ async def test_states_are_values_that_do_not_change(client: Client) -> None:
           return Object.isFrozen(after) && before.text === "" && after.text === "x";
         }"""
     )
+
+
+# --- any order --------------------------------------------------------------------------------------------------------
+
+
+def any_log(random: Random) -> list[dict[str, Any]]:
+    log = Log("r")
+    log.accepted()
+    for _ in range(random.randint(1, 25)):
+        if random.random() < 0.8:
+            log.chunk("".join(random.choices("ab 年🎉", k=random.randint(0, 6))))
+        else:
+            random.choice([log.reset, lambda: log.status("generating", "…")])()
+    log.done()
+    return log.frames
+
+
+def any_arrivals(frames: list[dict[str, Any]], random: Random) -> list[dict[str, Any]]:
+    """Stretches of the log from anywhere to anywhere, with chunks joined at will and some frames lost."""
+    arrivals = []
+    for _ in range(random.randint(1, 10)):
+        first = random.randrange(len(frames))
+        for frame in frames[first : first + random.randint(1, 12)]:
+            last = arrivals[-1] if arrivals else None
+            follows = last is not None and last["type"] == frame["type"] == "answer_chunk"
+            if follows and last["seq"] == frame["seq"] - 1 and random.random() < 0.6:
+                begin = last.get("from_seq", last["seq"])
+                arrivals[-1] = {**frame, "from_seq": begin, "content": last["content"] + frame["content"]}
+            elif random.random() < 0.9:
+                arrivals.append(frame)
+    return arrivals
+
+
+async def test_frames_that_arrive_in_any_way_come_out_as_the_log(client: Client) -> None:
+    """Lost, repeated, joined, from anywhere: what does not join on is asked for and sent from there."""
+    random = Random(3)
+    logs = [any_log(random) for _ in range(250)]
+    arrivals = [any_arrivals(frames, random) for frames in logs]
+    await client.start()
+    results = await client.page.evaluate(
+        """([logs, arrivals]) => logs.map((frames, index) => {
+          const log = new module.FrameLog();
+          const out = [];
+          let gaps = 0, cuts = 0;
+          const feed = (frame) => {
+            const accepted = log.accept(frame);
+            if (accepted === module.FrameLog.GAP) {
+              gaps += 1;
+              for (const seq = log.next; log.next <= frame.seq && log.next < seq + 3; ) feed(frames[log.next]);
+              return;
+            }
+            if (accepted === module.FrameLog.DUPLICATE) return;
+            if (accepted !== frame) cuts += 1;
+            out.push(accepted);
+          };
+          arrivals[index].forEach(feed);
+          while (log.next < frames.length) feed(frames[log.next]);
+          const state = out.reduce((state, frame) => state.next(frame), new module.AnswerState());
+          return { out, gaps, cuts, text: state.text, phase: state.phase };
+        })""",
+        [logs, arrivals],
+    )
+    for frames, result in zip(logs, results, strict=True):
+        assert spread(result["out"]) == spread(frames)
+        assert [frame for frame in result["out"] if frame["type"] == "done"] == [frames[-1]]
+        assert (result["text"], result["phase"]) == (spread(frames)[-1][2], "done")
+    assert sum(result["gaps"] for result in results) > 100
+    assert sum(result["cuts"] for result in results) > 20
+
+
+def spread(frames: list[dict[str, Any]]) -> list[tuple[int, str, str]]:
+    """Each frame that is no chunk, with the text as it stood then; nothing may be left out or come twice."""
+    following, text, story = 0, "", []
+    for frame in frames:
+        assert frame.get("from_seq", frame["seq"]) == following
+        following = frame["seq"] + 1
+        text = "" if frame["type"] == "answer_reset" else text
+        if frame["type"] == "answer_chunk":
+            text += frame["content"]
+        else:
+            story.append((frame["seq"], frame["type"], text))
+    return story

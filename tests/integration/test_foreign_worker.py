@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import msgspec
 import nats as nats_py
 import pytest
 from nats.aio.client import Client
@@ -25,7 +26,8 @@ from nats.js.api import DiscardPolicy, RePublish, RetentionPolicy, StorageType, 
 from nats.js.errors import APIError, NotFoundError
 
 from baton_proto import codec
-from baton_proto.messages import Announcement, DeadWork, LogEntry
+from baton_proto.messages import Announcement, DeadWork, LogEntry, LogFrame, StoredAnswer
+from services.common.endings import summary
 from tests.servers.nats import Nats
 from tests.servers.processes import ROOT, Process, eventually, running
 
@@ -131,6 +133,8 @@ async def make_streams(nc: Client) -> None:
     cancel = StreamConfig(name="BATON_CANCEL", subjects=["baton.v1.cancel.*"], storage=memory, max_msgs_per_subject=1)
     await js.add_stream(cancel)
     await js.add_stream(StreamConfig(name="BATON_DEAD", subjects=["baton.v1.dead.>"], storage=memory))
+    await js.add_stream(StreamConfig(name="BATON_RUNNING", subjects=["baton.v1.running.*"], storage=memory))
+    await js.add_stream(StreamConfig(name="KV_baton_answers", subjects=["$KV.baton_answers.>"], storage=memory))
 
 
 @asynccontextmanager
@@ -187,6 +191,23 @@ def test_it_answers_an_item_and_acknowledges_it(nats: Nats, tmp_path: Path) -> N
             live += msgpack.unpackb((await listening.next_msg(timeout=5)).data)["frames"]
         assert live == frames
         await one.settled()
+
+    run(nats, tmp_path, scenario)
+
+
+def test_it_keeps_the_answer_for_when_the_log_has_expired_and_frees_the_users_place(nats: Nats, tmp_path: Path) -> None:
+    async def scenario(one: Wire) -> None:
+        place = (await one.js.publish("baton.v1.running.somebody", b"")).seq
+        request = one.request(place=place)
+        await one.hand_over(request)
+        await one.push(request)
+        frames = await one.ended(request)
+        await one.settled()
+        message = await one.js.get_last_msg("KV_baton_answers", f"$KV.baton_answers.{request['key']}")
+        kept = codec.decode(message.data, StoredAnswer)
+        assert kept == summary(request["request_id"], msgspec.convert(frames, list[LogFrame]))
+        assert (kept.answer, kept.outcome) == (ANSWER, "stop")
+        assert (await one.js.stream_info("BATON_RUNNING")).state.messages == 0
 
     run(nats, tmp_path, scenario)
 
@@ -315,6 +336,9 @@ def test_an_item_that_no_worker_survives_is_set_aside(nats: Nats, tmp_path: Path
             message = await one.js.get_last_msg("BATON_DEAD", "baton.v1.dead.generate")
             dead = codec.decode(message.data, DeadWork)
             assert (dead.ref.key, dead.ref.seq, dead.deliveries) == (request["key"], 1, 5)
+            assert dead.handoff is not None
+            assert dead.handoff.item is not None
+            assert dead.handoff.item["query"] == request["query"]
 
     asyncio.run(main())
 

@@ -29,8 +29,9 @@ def main() -> int:
     # Settings of whoever runs this must not change what is tested.
     for name in [name for name in os.environ if name.startswith(("BATON_", "OTEL_"))]:
         del os.environ[name]
-    # Ctrl-C and a plain kill end alike: everything that was started is stopped.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Ctrl-C and a plain kill end alike, also where a shell has switched Ctrl-C off: all that was started is stopped.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     folder = Path(options.keep or tempfile.mkdtemp(prefix="baton-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()

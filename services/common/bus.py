@@ -6,17 +6,16 @@ Every wait is bounded. Nothing here knows what a frame means; `log.py` does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -30,6 +29,7 @@ from baton_proto.subjects import LogAddress
 
 from . import metrics
 from .config import NatsSettings
+from .nats_client import NatsClient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -400,7 +400,7 @@ class _Events:
         log.info("NATS: connected again")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
     """A connected bus, kept connected for good: NATS being away is weather, at start too."""
     events = _Events(settings.url)
@@ -410,27 +410,32 @@ async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
         yield Bus(client, settings, name)
     finally:
         events.closing = True
-        if client.is_connected:
-            await quietly(within(3.0, client.flush(timeout=2)))
-        await quietly(client.close())
+        # uvloop's RuntimeError says that the transport has closed itself, with something still to be sent.
+        with contextlib.suppress(RuntimeError):
+            if client.is_connected:
+                await quietly(within(3.0, client.flush(timeout=2)))
+        with contextlib.suppress(RuntimeError):
+            await quietly(client.close())
 
 
 async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
     while True:
         try:
-            return await nats.connect(
+            client = NatsClient()
+            await client.connect(
                 servers=[url.strip() for url in settings.url.split(",")],
                 name=name,
                 connect_timeout=2,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]
                 ping_interval=5,
                 max_outstanding_pings=2,
                 error_cb=events.error,
                 disconnected_cb=events.disconnected,
                 reconnected_cb=events.reconnected,
             )
+            return client
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await events.error(error)
         await asyncio.sleep(random.uniform(0.5, 1.5))

@@ -25,7 +25,10 @@ WORDS = {
         "reset": "(the text above was lost; it starts again)",
         "cancelled": "Stopped.",
         "stopping": "Stopping …",
-        "again": "The connection was lost; trying again …",
+        "unstopped": "The gateway could not be told: the answer goes on without us, until it ends by itself.",
+        "again": "The connection was lost; reconnecting …",
+        "busy": "{} Trying again in {} s …",
+        "kept": "(the steps of this answer are no longer stored; this is the final answer that was kept)",
         "calls": "Calling {} {}",
         "result": "{} answered in {} ms",
         "failed": "{} failed",
@@ -39,7 +42,10 @@ WORDS = {
         "reset": "（以上文字已失效，重新开始）",
         "cancelled": "已停止。",
         "stopping": "正在停止……",
-        "again": "连接中断，正在重试……",
+        "unstopped": "无法通知网关：回答将继续，直到自行结束。",
+        "again": "连接中断，正在重连……",
+        "busy": "{}{} 秒后重试……",
+        "kept": "（这次回答的过程已不再保存，以下是留存的最终答案）",
         "calls": "调用 {} {}",
         "result": "{} 已返回，用时 {} 毫秒",
         "failed": "{} 失败",
@@ -55,7 +61,7 @@ class Display(Protocol):
 
     def frame(self, raw: str, frame: dict[str, Any], answer: Answer, new: bool) -> None: ...
 
-    def note(self, what: str) -> None: ...
+    def note(self, what: str, *values: str) -> None: ...
 
     def end(self, answer: Answer) -> None: ...
 
@@ -70,8 +76,8 @@ class JsonLines:
         line = json.dumps(json.loads(raw), ensure_ascii=False) if "\n" in raw else raw
         print(line, file=self._out, flush=True)
 
-    def note(self, what: str) -> None:
-        print(WORDS["en"][what], file=sys.stderr)
+    def note(self, what: str, *values: str) -> None:
+        print(printable(WORDS["en"][what].format(*values)), file=sys.stderr)
 
     def end(self, answer: Answer) -> None:
         pass
@@ -87,11 +93,13 @@ class Plain:
         self._origin = origin
 
     def frame(self, raw: str, frame: dict[str, Any], answer: Answer, new: bool) -> None:
-        if new and (step := describe_step(frame, self._words)):
+        if new and is_kept(frame):
+            self.note("kept")
+        elif new and (step := describe_step(frame, self._words)):
             print(step, file=self._err, flush=True)
 
-    def note(self, what: str) -> None:
-        print(self._words[what], file=self._err, flush=True)
+    def note(self, what: str, *values: str) -> None:
+        print(printable(self._words[what].format(*values)), file=self._err, flush=True)
 
     def end(self, answer: Answer) -> None:
         if answer.text:
@@ -118,20 +126,29 @@ class Live:
         self._waiting = self._console.status("…", spinner_style="cyan")
         self._waiting.start()
         self._held = ""  # the end of the text so far, if a citation may begin there
+        self._text = ""  # all of the answer that was written
         self._in_text = False
+        self._paused = False
 
     def frame(self, raw: str, frame: dict[str, Any], answer: Answer, new: bool) -> None:
         if not new:
             return
         if frame["type"] == "answer_chunk":
-            self._write(frame["content"])
+            self._catch_up(answer)
         elif frame["type"] == "answer_reset":
             self._step(self._words["reset"])
+            self._text = ""
+        elif is_kept(frame):
+            self._show_kept(answer)
         elif step := describe_step(frame, self._words):
             self._step(step)
 
-    def note(self, what: str) -> None:
-        self._step(self._words[what])
+    def note(self, what: str, *values: str) -> None:
+        text = printable(self._words[what].format(*values))
+        if what == "again" and self._in_text:
+            self._pause(text)
+        else:
+            self._step(text)
 
     def end(self, answer: Answer) -> None:
         self._waiting.stop()
@@ -152,6 +169,39 @@ class Live:
         self._waiting.update(text)
         self._waiting.start()
 
+    def _catch_up(self, answer: Answer) -> None:
+        """Write what the answer has and the screen has not: of a chunk that was seen in part, only the rest."""
+        self._unpause()
+        new, self._text = answer.text[len(self._text) :], answer.text
+        self._write(new)
+
+    def _show_kept(self, answer: Answer) -> None:
+        """The final answer in place of its log: go on in the text where it is the same, else show it whole."""
+        if self._text and answer.text.startswith(self._text):
+            self._catch_up(answer)
+            return
+        self._step(self._words["kept"])
+        self._text = ""
+        self._catch_up(answer)
+
+    def _pause(self, text: str) -> None:
+        """Say something below an unfinished line of the answer, which can be gone on with."""
+        if not self._paused:
+            self._console.print()
+            self._paused = True
+        self._waiting.update(text)
+        self._waiting.start()
+
+    def _unpause(self) -> None:
+        """Back to where the text ended, so that it goes on in the same sentence."""
+        if not self._paused:
+            return
+        self._paused = False
+        self._waiting.stop()
+        column = column_after(printable(self._text).removesuffix(self._held), self._console.width)
+        if column:
+            self._console.file.write(f"\x1b[A\x1b[{column}C")
+
     def _write(self, content: str) -> None:
         from rich.text import Text
 
@@ -165,6 +215,7 @@ class Live:
         self._console.print(styled, end="", soft_wrap=True)
 
     def _end_text(self) -> None:
+        self._unpause()
         if self._in_text:
             self._console.print(self._held, markup=False)
             self._held, self._in_text = "", False
@@ -176,6 +227,23 @@ class Live:
 def printable(text: str) -> str:
     """Without control characters: what documents and models say must not steer the terminal."""
     return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+
+
+def column_after(text: str, width: int) -> int:
+    """In which column of a terminal of `width` columns the cursor stands after `text` began in the first one; 0 also
+    where a line is just full, because what follows begins the next one."""
+    from rich.cells import cell_len
+
+    column = 0
+    for char in text.rpartition("\n")[2]:
+        cells = cell_len(char)
+        column = cells if column + cells > width else column + cells
+    return column % width
+
+
+def is_kept(frame: dict[str, Any]) -> bool:
+    """Whether this is the final answer in place of a log that is gone."""
+    return frame["type"] == "resumed" and not frame["recovered"] and frame.get("answer") is not None
 
 
 def split_open_citation(text: str) -> tuple[str, str]:

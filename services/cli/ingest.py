@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -22,6 +21,8 @@ from rich.text import Text
 from services.common.config import ALL_SETTINGS, NatsSettings, RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.settings import SettingsError, load
+
+from .direct import quiet_bus
 
 # What talks to Milvus is imported where it is used: it takes a second to load, and other commands should not wait.
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
     from services.common.bus import Unconfirmed
 
     try:
-        with _quiet_bus():
+        with quiet_bus():
             return asyncio.run(command())
     except (SettingsError, CannotStart) as error:
         problem = str(error)
@@ -92,18 +93,6 @@ def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return 130
     print(f"baton: {problem}", file=sys.stderr)
     return 1
-
-
-@contextmanager
-def _quiet_bus() -> Iterator[None]:
-    """The bus warns of every lost connection, also of the one that is closed at the end; what matters is told here."""
-    log = logging.getLogger("services.common.bus")
-    usual = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(usual)
 
 
 async def _ingest(paths: list[Path], metadata: dict[str, Any], *, as_json: bool) -> int:

@@ -58,5 +58,5 @@ class Documents:
 async def open_documents(settings: NatsSettings) -> AsyncIterator[Documents]:
     """The originals, over a connection of its own."""
     async with connect(settings, "documents") as bus:
-        await streams.ensure(bus)
+        await streams.ensure_documents(bus)
         yield Documents(bus)

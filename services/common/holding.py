@@ -101,7 +101,7 @@ async def hold(
         giving_back: when it is set, the work is left to another worker.
 
     Raises:
-        Unconfirmed: NATS is away; nothing is settled, so the item comes again.
+        Unconfirmed, Full: NATS is away, or keeps nothing more; nothing is settled, so the item comes again.
     """
     item = arrived(taken.item)
     sequencer = Sequencer(item.request_id, bus.name, next_seq=taken.next_seq, last=taken.last)
@@ -122,8 +122,8 @@ async def hold(
             await lease.give_back()
             return "given_back"
         except Full:
-            with contextlib.suppress(Full):
-                await end_log(bus, bus.address(item.key), item.request_id, FULL)
+            # Where not even this finds room, the item stays in the queue.
+            await end_log(bus, bus.address(item.key), item.request_id, FULL)
             outcome = "full"
     if job.handed_over is None:
         await record_end(bus, bus.address(item.key))

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from baton_proto import codec, subjects
 from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Handoff, LogEntry, LogFrame, WorkItem, WorkRef
@@ -14,7 +16,7 @@ from baton_proto.sequencer import Append, Sequencer
 from baton_proto.subjects import LogAddress
 
 from . import metrics
-from .bus import Bus, Refused, Stored, Unconfirmed
+from .bus import Bus, Refused, Unconfirmed
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ async def read_tail(bus: Bus, at: LogAddress) -> Position | None:
         codec.WireError: the entry is unreadable.
     """
     stored = await bus.tail(at)
-    return None if stored is None else _position([stored])
+    return None if stored is None else _position([StoredEntry(codec.decode(stored.data, LogEntry), stored.stream_seq)])
 
 
 async def read_log(bus: Bus, at: LogAddress, tries: int = 10) -> Position | None:
@@ -177,21 +179,39 @@ async def read_log(bus: Bus, at: LogAddress, tries: int = 10) -> Position | None
         Unconfirmed: nobody answered, or no replica caught up.
         codec.WireError: an entry is unreadable.
     """
+    entries = await read_entries(bus, at, tries=tries)
+    return _position(entries) if entries else None
+
+
+def _position(entries: list[StoredEntry]) -> Position:
+    frames = [frame for one in entries for frame in one.entry.frames]
+    return Position(entries[0].entry.request_id, frames, entries[-1].stream_seq)
+
+
+class StoredEntry(NamedTuple):
+    """An entry of a log with the stream sequence under which it is stored."""
+
+    entry: LogEntry
+    stream_seq: int
+
+
+async def read_entries(bus: Bus, at: LogAddress, after: int = 0, tries: int = 10) -> list[StoredEntry]:
+    """The entries of a log with a stream sequence above `after`, to its end as the leader has it; empty where there is
+    no log (any more).
+
+    Raises:
+        Unconfirmed: nobody answered, or no replica caught up.
+        codec.WireError: an entry is unreadable.
+    """
     tail = await bus.tail(at)
-    if tail is None:
-        return None
+    if tail is None or tail.stream_seq <= after:
+        return []
     for attempt in range(tries):
-        stored = await bus.replay(at)
+        stored = await bus.replay(at, after)
         if stored and stored[-1].stream_seq >= tail.stream_seq:
-            return _position(stored)
+            return [StoredEntry(codec.decode(one.data, LogEntry), one.stream_seq) for one in stored]
         await asyncio.sleep(0.02 * (attempt + 1))
     raise Unconfirmed("no replica has the whole log yet")
-
-
-def _position(stored: list[Stored]) -> Position:
-    entries = [codec.decode(message.data, LogEntry) for message in stored]
-    frames = [frame for entry in entries for frame in entry.frames]
-    return Position(entries[0].request_id, frames, stored[-1].stream_seq)
 
 
 async def make_handoff(bus: Bus, item: WorkItem, seq: int) -> Handoff:
@@ -220,6 +240,23 @@ async def open_handoff(bus: Bus, handoff: Handoff) -> WorkItem:
     if handoff.object is None:
         raise codec.WireError("a hand-off has neither an item nor the name of an object")
     return codec.unpack_item(await bus.get_object(handoff.object))
+
+
+async def start_log(bus: Bus, item: WorkItem, *frames: LogFrame) -> WorkRef:
+    """Create the log of a request with `frames`, the last of which hands `item` over. Nothing is queued yet.
+
+    Raises:
+        Replaced: the log is there already.
+        Full: its stream takes no more.
+        Unconfirmed: the object store did not take a large item.
+    """
+    *before, last = frames
+    handoff = await make_handoff(bus, item, len(before))
+    async with LogWriter(bus, LogAddress(item.shard, item.key), Sequencer(item.request_id, bus.name)) as writer:
+        for frame in (*before, msgspec.structs.replace(last, handoff=handoff)):
+            await writer.write(frame)
+        await writer.flush()
+    return WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=len(before))
 
 
 async def push_ref(bus: Bus, ref: WorkRef, tries: int = 5) -> None:

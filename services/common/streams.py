@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 
 _NAME_IN_USE = 10058
 LOOK_EVERY_S = 0.5
-DUPLICATE_WINDOW_S = 120
+DUPLICATE_WINDOW_S = 660
+"""Longer than the longest deadline: a reference that is published once more when the queue has forgotten its message id
+finds a log that has ended. Otherwise the item would be in the queue twice."""
 CANCEL_MAX_AGE_S = 900
 DEAD_MAX_AGE_S = 7 * 24 * 3600
 
@@ -51,7 +53,7 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             discard=DiscardPolicy.NEW,
             max_msgs=settings.work_max_items,
             max_age=settings.log_max_age_s,
-            duplicate_window=DUPLICATE_WINDOW_S,
+            duplicate_window=min(DUPLICATE_WINDOW_S, settings.log_max_age_s),
             **common,
         ),
         StreamConfig(
@@ -152,15 +154,31 @@ async def _ensure_once(bus: Bus) -> None:
     for config in stream_configs(settings):
         await _ensure_stream(js, config, existing.get(config.name))
     if f"OBJ_{subjects.DOCUMENTS_BUCKET}" not in existing:
-        await _tolerant(
-            js.create_object_store(
-                subjects.DOCUMENTS_BUCKET,
-                config=ObjectStoreConfig(storage=StorageType(settings.log_storage), replicas=settings.replicas),
-            )
-        )
+        await _make_documents(js, settings)
     for bucket in (subjects.CONVERSATIONS_BUCKET, subjects.CACHE_BUCKET):
         if f"KV_{bucket}" not in existing:
             await _tolerant(js.create_key_value(_bucket_config(bucket, settings)))
+
+
+async def ensure_documents(bus: Bus) -> None:
+    """Make the store of originals where there is none yet; repeated until it works. It changes nothing: whoever brings
+    documents in from a shell may well have other settings than the services."""
+    js = bus.client.jetstream(timeout=5)
+    while True:
+        try:
+            try:
+                await js.stream_info(f"OBJ_{subjects.DOCUMENTS_BUCKET}")
+            except NotFoundError:
+                await _make_documents(js, bus.settings)
+            return
+        except (TimeoutError, NatsError, OSError) as error:
+            log.warning("JetStream is not ready (%s); trying again", error or type(error).__name__)
+            await asyncio.sleep(random.uniform(0.2, 1.0))
+
+
+async def _make_documents(js: JetStreamContext, settings: NatsSettings) -> None:
+    config = ObjectStoreConfig(storage=StorageType(settings.log_storage), replicas=settings.replicas)
+    await _tolerant(js.create_object_store(subjects.DOCUMENTS_BUCKET, config=config))
 
 
 def _bucket_config(bucket: str, settings: NatsSettings) -> KeyValueConfig:

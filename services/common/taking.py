@@ -11,7 +11,7 @@ from baton_proto import codec, subjects
 from baton_proto.messages import Handoff, LogFrame, Returned, WorkItem, WorkRef
 
 from .bus import Bus
-from .clock import now_ms
+from .clock import from_rfc3339, now_ms
 from .endings import record_end
 from .log import open_handoff, publish_again, read_log, read_tail
 
@@ -20,13 +20,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a holder starts from: the item with the hand-off that carried it, and where the log stands."""
+    """What a holder starts from: the item with the hand-off that carried it, and where the log stands.
+
+    `moved_ms` is when its last frame was written (Unix epoch).
+    """
 
     item: WorkItem
     handoff: Handoff
     written: list[LogFrame]
     next_seq: int
     last: int
+    moved_ms: int
 
 
 async def take(bus: Bus, ref: WorkRef) -> Taken | None:
@@ -58,7 +62,8 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     except KeyError:
         raise codec.WireError(f"the object of the hand-off in frame {latest.seq} is gone") from None
     written = [frame for frame in position.frames if frame.seq > ref.seq]
-    return Taken(item, latest.handoff, written, position.final.seq + 1, position.last)
+    moved_ms = from_rfc3339(position.final.timestamp)
+    return Taken(item, latest.handoff, written, position.final.seq + 1, position.last, moved_ms)
 
 
 async def returned(bus: Bus, ref: WorkRef) -> int:

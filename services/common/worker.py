@@ -137,9 +137,9 @@ class Worker:
         renewing = asyncio.create_task(lease.renew_forever())
         try:
             outcome = await self._deliver(message, lease)
-        except Unconfirmed as error:
+        except (Unconfirmed, Full) as error:
             # Not settled: the queue delivers it again.
-            log.warning("NATS did not answer: %s", error)
+            log.warning("NATS did not store it: %s", error)
             outcome = "unconfirmed"
         finally:
             lease.stop()
@@ -167,11 +167,13 @@ class Worker:
             await lease.acknowledge()
             return "dropped"
         with request_context(taken.item.request_id):
-            survived = lease.deliveries - 1
-            if survived >= self._settings.max_deliveries:
-                survived -= await returned(self._bus, ref)
-            if survived >= self._settings.max_deliveries:
-                return await self._set_aside(ref, taken, lease, survived)
+            lost = lease.deliveries - 1
+            if lost >= self._settings.max_deliveries:
+                lost -= await returned(self._bus, ref)
+            # A log that moved just now has a holder who lives: this delivery is a copy, or NATS lost its leader.
+            dead = now_ms() - taken.moved_ms > self._settings.ack_wait_s * 500
+            if lost >= self._settings.max_deliveries and dead:
+                return await self._set_aside(ref, taken, lease, lost)
             number = id(lease)
             self._held[number] = HeldItem(
                 key=ref.key,
@@ -201,7 +203,8 @@ class Worker:
         except Full:
             log.error("%s is full: this item is not kept", subjects.DEAD_STREAM)
         error = Error(code="poisoned", message="This request made every worker fail that tried it.", retryable=False)
-        await end_log(self._bus, self._bus.address(ref.key), taken.item.request_id, error)
+        if not await end_log(self._bus, self._bus.address(ref.key), taken.item.request_id, error):
+            return "dropped"  # somebody else was quicker; the next delivery finds out what is left to do
         log.error("set aside: %s", reason)
         await lease.acknowledge()
         return "poisoned"

@@ -9,8 +9,6 @@ import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-import msgspec
-
 from baton_proto import codec, subjects
 from baton_proto.language import guess_language
 from baton_proto.messages import (
@@ -21,16 +19,15 @@ from baton_proto.messages import (
     Resume,
     Sampling,
     WorkItem,
-    WorkRef,
 )
-from baton_proto.sequencer import Replaced, Sequencer
+from baton_proto.sequencer import Replaced
 from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
 from services.common.endings import end_log
 from services.common.errors import ServiceError, no_worker
-from services.common.log import LogWriter, Position, make_handoff, publish_again, push_ref, read_tail
+from services.common.log import Position, publish_again, push_ref, read_tail, start_log
 from services.common.presence import Presence
 
 from .auth import Identity
@@ -221,18 +218,14 @@ class Requests:
             ServiceError, Unconfirmed
         """
         at = subjects.LogAddress(item.shard, item.key)
-        sequencer = Sequencer(item.request_id, self._bus.name)
-        frame = msgspec.structs.replace(accepted, handoff=await make_handoff(self._bus, item, 0))
         try:
-            async with LogWriter(self._bus, at, sequencer) as writer:
-                await writer.write(frame)
-                await writer.flush()
+            ref = await start_log(self._bus, item, accepted)
         except Replaced:
             return False
         except Full:
             raise _overloaded() from None
         try:
-            await push_ref(self._bus, WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=0))
+            await push_ref(self._bus, ref)
         except Full:
             await end_log(self._bus, at, item.request_id, _overloaded().frame())
         # Where NATS did not answer (a new leader is being elected, say), the client is told to send its query again:

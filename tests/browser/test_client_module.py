@@ -339,6 +339,103 @@ async def test_too_many_connections_means_a_pause(client: Client) -> None:
     await (await client.gateway.connection()).receive("query")
 
 
+async def test_a_client_that_was_too_slow_comes_back_and_resumes(client: Client) -> None:
+    await client.start()
+    connection, log = await client.ask()
+    await connection.send(log.accepted(), log.chunk("one "))
+    await client.until("answer.frames.length === 2")
+    await connection.close(4009)
+    second = await client.gateway.connection()
+    assert (await second.receive("resume"))["after_seq"] == 1
+    await second.send(resumed(log, 2), log.chunk("two"), log.done())
+    assert (await client.ended())["text"] == "one two"
+
+
+async def test_a_server_that_only_greets_and_breaks_ends_its_patience(client: Client) -> None:
+    await client.start(timing="{ giveUpMs: 400 }")
+    connection, _ = await client.ask()
+    while not await client.page.evaluate("answer.finished"):
+        await connection.close(1011)
+        try:
+            connection = await asyncio.wait_for(client.gateway.connection(), 1)
+        except TimeoutError:
+            break
+    assert (await client.ended())["error"]["code"] == "disconnected"
+
+
+# --- a server that is too busy for a question -------------------------------------------------------------------------
+
+
+def refusal(log: Log, code: str = "overloaded", **fields: Any) -> dict[str, Any]:
+    message = {"type": "error", "code": code, "message": "Full.", "retryable": True, "request_id": log.request_id}
+    return {**message, **fields}
+
+
+@pytest.mark.parametrize("code", ["overloaded", "rate_limited", "no_worker"])
+async def test_a_question_that_was_refused_for_now_is_asked_again_when_the_server_said_to(
+    client: Client, code: str
+) -> None:
+    await client.start(options="{ random: () => 0 }")
+    connection, log = await client.ask()
+    await client.page.evaluate("window.refusedAt = Date.now()")
+    await connection.send(refusal(log, code, retry_after_ms=400))
+    await client.until("answer.waiting !== null")
+    waiting = await client.page.evaluate("({ ...answer.waiting, in: answer.waiting.until - refusedAt })")
+    assert (waiting["code"], waiting["message"]) == (code, "Full.")
+    assert waiting["in"] >= 400
+    assert (await connection.receive("query"))["request_id"] == log.request_id
+    assert await client.page.evaluate("Date.now() >= refusedAt + 400 && answer.waiting === null")
+    await connection.send(log.accepted(), log.chunk("There."), log.done())
+    assert (await client.ended())["text"] == "There."
+
+
+async def test_a_refusal_that_stays_is_told_after_a_bounded_number_of_questions(client: Client) -> None:
+    await client.start()
+    connection, log = await client.ask()
+    for _ in range(3):
+        await connection.send(refusal(log, retry_after_ms=1))
+        await connection.receive("query")
+    await connection.send(refusal(log, retry_after_ms=1500))
+    error = (await client.ended())["error"]
+    assert (error["code"], error["retryAfterMs"]) == ("overloaded", 1500)
+    assert connection.messages.empty()
+
+
+async def test_a_refusal_that_waits_for_somebody_is_told_at_once(client: Client) -> None:
+    await client.start()
+    connection, log = await client.ask()
+    await connection.send(refusal(log, "conversation_busy", retry_after_ms=1))
+    assert (await client.ended())["error"]["code"] == "conversation_busy"
+
+
+async def test_a_question_that_waits_to_be_asked_again_can_be_cancelled(client: Client) -> None:
+    await client.start()
+    connection, log = await client.ask()
+    await connection.send(refusal(log, retry_after_ms=20_000))
+    await client.until("answer.waiting !== null")
+    await client.page.evaluate("answer.cancel()")
+    await connection.receive("cancel")
+    await connection.send(refusal(log, "not_found", retryable=False))
+    assert (await client.ended())["finishReason"] == "cancelled"
+
+
+async def test_a_new_connection_does_not_wait_and_the_question_is_asked_once(client: Client) -> None:
+    await client.start(options="{ random: () => 0 }")
+    connection, log = await client.ask()
+    await connection.send(refusal(log, retry_after_ms=300))
+    await client.until("answer.waiting !== null")
+    await client.page.evaluate("window.until = answer.waiting.until")
+    await connection.close(1012)
+    second = await client.gateway.connection()
+    await second.receive("query")
+    await second.send(log.accepted())
+    await client.until("answer.frames.length === 1")
+    await client.until("Date.now() > until + 50")
+    await second.send(log.chunk("Once."), log.done())
+    assert (await client.ended())["text"] == "Once."
+    assert second.messages.empty()
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 

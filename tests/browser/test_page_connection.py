@@ -61,6 +61,18 @@ async def test_the_page_says_that_it_reconnects_and_what_happens_to_the_answer(t
     await expect(turn.steps.last).to_contain_text("Waiting for the connection")
 
 
+async def test_the_page_says_that_a_busy_server_is_asked_again(talk: Talk) -> None:
+    turn, log = await talk.ask()
+    refusal = {"type": "error", "code": "overloaded", "message": "Full.", "retryable": True, "retry_after_ms": 1_500}
+    await talk.connection.send({**refusal, "request_id": log.request_id})
+    await expect(turn.steps.last).to_contain_text("Very busy right now; asking again in 2 s")
+    await expect(turn.error).to_have_count(0)
+    await talk.connection.receive("query")
+    await talk.connection.send(log.accepted(), log.chunk("There."), log.done())
+    await turn.until("done")
+    await expect(turn.answer).to_have_text("There.")
+
+
 async def test_when_the_network_returns_the_page_does_not_wait(talk: Talk) -> None:
     await talk.connection.close(4029)
     await expect(talk.page.connection).to_have_attribute("data-state", "reconnecting")

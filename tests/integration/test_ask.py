@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import pty
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from tests.commands import environment, in_terminal
+from tests.scripted_gateway import HELLO, gateway, send
 from tests.servers.processes import ROOT, free_port
 
 pytestmark = pytest.mark.anyio
 
-HELLO = {"type": "hello", "protocol": "baton.v1", "auth": "off"}
 SOURCES = [
     {"n": 1, "id": "a", "document_id": "d1", "title": "Leave", "url": "/documents/d1", "snippet": "…", "score": 2.0},
     {"n": 2, "id": "b", "document_id": "d2", "title": "Travel", "url": "/documents/d2", "snippet": "…", "score": 1.0}
@@ -37,11 +35,6 @@ STORY: list[dict[str, Any]] = [
     {"type": "done", "finish_reason": "stop", "cited": [1], "citations": []}
     | {"timings": {"ttft_ms": 210, "retrieval_ms": 40}, "usage": {"completion_tokens": 9}},
 ]
-Script = Callable[[ServerConnection], Awaitable[None]]
-
-
-async def send(connection: ServerConnection, frame: dict[str, Any], request_id: str, seq: int) -> None:
-    await connection.send(json.dumps({**frame, "request_id": request_id, "seq": seq}, ensure_ascii=False))
 
 
 async def tell_story(connection: ServerConnection) -> None:
@@ -49,20 +42,6 @@ async def tell_story(connection: ServerConnection) -> None:
     query = json.loads(await connection.recv())
     for seq, frame in enumerate(STORY):
         await send(connection, frame, query["request_id"], seq)
-
-
-@contextlib.asynccontextmanager
-async def gateway(script: Script) -> AsyncIterator[str]:
-    async def handle(connection: ServerConnection) -> None:
-        await script(connection)
-        await connection.wait_closed()
-
-    async with serve(handle, "127.0.0.1", 0) as server:
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}", "PYTHONIOENCODING": "utf-8"}
 
 
 async def baton(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -219,7 +198,7 @@ async def test_what_a_gateway_has_left_out_is_asked_for_and_joined_chunks_are_no
 
     async with gateway(script) as url:
         status, out, _ = await baton("--url", url, "q")
-        screen = await _in_terminal("--url", url, "q")
+        screen = await in_terminal("ask", "--url", url, "q")
     assert status == 0
     assert [message["type"] for message in asked] == ["resume", "resume"]
     assert asked[0]["after_seq"] == 1
@@ -235,9 +214,10 @@ async def test_a_gateway_that_does_not_come_back_ends_the_attempts() -> None:
 
     async with serve(script, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
-        status, _, err = await baton("--url", url, "q")
+        status, _, err = await baton("--give-up-after", "1", "--url", url, "q")
     assert status == 3
     assert "did not come back" in err
+    assert "its request id is ask-" in err
 
 
 async def test_ctrl_c_cancels_and_shows_what_there_is() -> None:
@@ -293,7 +273,7 @@ async def test_in_a_terminal_steps_come_with_times_and_nothing_steers_the_termin
             await send(connection, frame, query["request_id"], seq)
 
     async with gateway(script) as url:
-        screen = await _in_terminal("--url", url, "q")
+        screen = await in_terminal("ask", "--url", url, "q")
     assert re.search(r"\d\.\d\d s  Searching the documents", screen)
     assert "You get 20 days" in screen
     assert "of leave." in screen
@@ -302,29 +282,3 @@ async def test_in_a_terminal_steps_come_with_times_and_nothing_steers_the_termin
     assert "\x1b]0;" not in screen
     assert "\x1b[2J" not in screen
     assert "\x1b[36m[1]" in screen  # the citation, though it came in two halves
-
-
-async def _in_terminal(*arguments: str) -> str:
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.cli", "ask", *arguments),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=ROOT,
-        env={**environment(), "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": ""},
-    )
-    os.close(theirs)
-    reading = asyncio.create_task(asyncio.to_thread(_read_all, ours))
-    assert await asyncio.wait_for(process.wait(), 30) == 0
-    screen = await reading
-    os.close(ours)
-    return screen
-
-
-def _read_all(descriptor: int) -> str:
-    data = b""
-    with contextlib.suppress(OSError):  # EIO: the other end has closed
-        while part := os.read(descriptor, 65_536):
-            data += part
-    return data.decode()

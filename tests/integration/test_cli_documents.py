@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from services.cli import ingest as commands
+from services.common.bus import connect
 from services.common.config import NatsSettings
 from services.common.documents import open_documents
+from tests.rig import rig
 from tests.servers.milvus import Milvus
 from tests.servers.nats import Nats
 from tests.servers.processes import free_port
@@ -122,3 +124,21 @@ def test_what_is_missing_is_told_without_a_traceback(baton, tmp_path: Path, monk
     code, _, err = baton("documents")
     assert code == 1
     assert "did you mean BATON_MILVUS_URI" in err
+
+
+def test_bringing_documents_in_changes_no_stream_of_a_running_system(baton, nats: Nats, tmp_path: Path) -> None:
+    async def settings_of_streams() -> dict[str, dict[str, object]]:
+        async with rig(nats.url, log_max_age_s=7_200, work_max_items=77) as one:
+            js = one.bus.client.jetstream()
+            return {info.config.name or "": info.config.as_dict() for info in await js.streams_info_iterator()}
+
+    before = asyncio.run(settings_of_streams())
+    # This shell knows nothing of the settings that the services run with.
+    assert baton("ingest", write_documents(tmp_path / "d"))[0] == 0
+
+    async def now() -> dict[str, dict[str, object]]:
+        async with connect(NatsSettings(url=nats.url), "test") as bus:
+            js = bus.client.jetstream()
+            return {info.config.name or "": info.config.as_dict() for info in await js.streams_info_iterator()}
+
+    assert asyncio.run(now()) == before

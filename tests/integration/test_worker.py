@@ -29,6 +29,7 @@ from services.common.endings import end_log
 from services.common.errors import ServiceError
 from services.common.job import Job
 from services.common.log import make_handoff, open_handoff, push_ref
+from services.common.streams import ensure_consumer
 from tests.rig import Rig, run_rig
 from tests.servers.cable import cable
 from tests.servers.nats import Nats
@@ -225,6 +226,26 @@ def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats:
         assert (dead.request_id, dead.deliveries) == (item.request_id, 2)
         assert dead.handoff is not None
         assert (await open_handoff(one.bus, dead.handoff)).query == item.query
+
+    run_rig(nats, scenario)
+
+
+def test_an_answer_that_moves_is_not_taken_for_one_that_kills_its_workers(nats: Nats) -> None:
+    """As when NATS has lost a leader and delivers again what healthy holders have."""
+
+    async def scenario(one: Rig) -> None:
+        item = one.item(stage="generate")
+        await one.start(item)
+        await ensure_consumer(one.bus, "generate", 10.0, 1)
+        queue = await one.bus.client.jetstream().pull_subscribe_bind("generate", stream=subjects.WORK_STREAM)
+        for _ in range(3):
+            (message,) = await queue.fetch(1, timeout=5)
+            await message.nak()
+        tail = await one.bus.tail(one.bus.address(item.key))
+        assert tail is not None
+        await one.append(item, AnswerChunk(content="0 "), next_seq=1, last=tail.stream_seq)
+        async with one.worker(generate, "generate", max_deliveries=2, ack_wait_s=10.0):
+            assert text(await one.ended(item)) == "0 1 2 3 4 "
 
     run_rig(nats, scenario)
 

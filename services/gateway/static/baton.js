@@ -51,6 +51,10 @@ export const TIMING = Object.freeze({
 });
 
 const MAX_ATTEMPTS = 5;
+const MAX_ASKED_AGAIN = 3;
+const MAX_REFUSED_WAIT_MS = 30_000;
+/** Refusals of a question that pass by themselves: it is asked again, a few times, when the server said to. */
+const BUSY = new Set(["overloaded", "rate_limited", "no_worker"]);
 const MAX_PROGRESS_LINES = 50;
 const MAX_SILENT_CHECKS = 5;
 const GAP = Symbol("gap");
@@ -338,6 +342,9 @@ export class Answer extends EventTarget {
     /** @type {Frame[]} */
     this.frames = [];
     this.state = new AnswerState();
+    /** While the server was too busy for the question: why, and when (Unix ms) it is asked again.
+     * @type {{ code: string, message: string, until: number } | null} */
+    this.waiting = null;
     /** Resolves with the last state; never rejects. @type {Promise<AnswerState>} */
     this.ended = new Promise((resolve) => this.addEventListener("end", () => resolve(this.state), { once: true }));
   }
@@ -350,9 +357,17 @@ export class Answer extends EventTarget {
     this.client.cancel(this.requestId);
   }
 
+  /** For the client only. @param {{ code: string, message: string, until: number } | null} waiting */
+  wait(waiting) {
+    if (this.waiting === waiting) return;
+    this.waiting = waiting;
+    this.dispatchEvent(new CustomEvent("wait", { detail: waiting }));
+  }
+
   /** For the client only. @param {Frame} frame */
   push(frame) {
     if (this.finished) return;
+    this.wait(null);
     this.frames.push(frame);
     this.state = this.state.next(frame);
     this.dispatchEvent(new CustomEvent("frame", { detail: frame }));
@@ -371,8 +386,8 @@ export class Answer extends EventTarget {
 // --- the connection ---------------------------------------------------------------------------------------------------
 
 /**
- * What a close code asks for; any other code means: come back after a growing, random delay. @type {Record<number,
- * string>}
+ * What a close code asks for. Any other code (1011 and 4009 among them) means: come back after a growing, random delay,
+ * with `resume`. @type {Record<number, string>}
  */
 const CLOSE_POLICY = { 1009: "stop", 1012: "now", 4001: "token", 4003: "stop", 4008: "rest", 4029: "pause" };
 
@@ -559,9 +574,10 @@ export class BatonClient extends EventTarget {
     clearTimeout(this.#watchTimer);
     this.#socket = null;
     this.#pingedAt = null;
-    this.#downSince ??= Date.now();
     for (const call of this.#calls.values()) call.resuming = false;
-    if (Date.now() - this.#openedAt > this.timing.stableMs && this.hello) this.#attempt = 0;
+    // A connection that only ever greets and breaks is no progress: patience goes on running.
+    if (Date.now() - this.#openedAt > this.timing.stableMs && this.hello) this.#progress();
+    this.#downSince ??= Date.now();
     const policy = CLOSE_POLICY[code];
     if (policy === "stop") {
       if (code === 1009) this.#refuse("too_large", "A message was larger than the server allows.", code, reason);
@@ -571,6 +587,12 @@ export class BatonClient extends EventTarget {
       this.#downSince = null;
       this.#setState("idle", { code, reason });
     } else this.#retry(policy ?? "backoff", code, reason);
+  }
+
+  /** The connection does what it is for: the next time it is lost is a new outage. */
+  #progress() {
+    this.#attempt = 0;
+    this.#downSince = null;
   }
 
   /** @param {string} policy @param {number} code @param {string} reason */
@@ -677,7 +699,6 @@ export class BatonClient extends EventTarget {
   }
 
   #online() {
-    this.#downSince = null;
     this.#heardAt = Date.now();
     this.#setState("online");
     for (const call of this.#calls.values()) this.#start(call);
@@ -701,6 +722,7 @@ export class BatonClient extends EventTarget {
    */
   #start(call) {
     call.heardAt = Date.now();
+    call.answer.wait(null);
     const unanswered = call.message && call.log.next === 0 && !(call.sent && call.cancelled);
     // Sent again, the same request id attaches to the request if it did arrive.
     if (unanswered) this.#send(/** @type {Frame} */ (call.message));
@@ -746,7 +768,7 @@ export class BatonClient extends EventTarget {
     }
     call.attempts = 0;
     call.resuming = false;
-    this.#attempt = 0;
+    this.#progress();
     call.answer.push(/** @type {Frame} */ (accepted));
     if (call.answer.finished) this.#calls.delete(call.answer.requestId);
   }
@@ -759,7 +781,25 @@ export class BatonClient extends EventTarget {
     } else if (call.cancelled && call.log.next === 0) {
       this.#end(call, { type: "done", finish_reason: "cancelled", cited: [], local: true });
     } else if (call.cancelled && !call.resuming) this.#again(call);
+    else if (this.#isBusy(call, frame)) this.#askLater(call, frame);
     else this.#end(call, frame);
+  }
+
+  /** @param {Call} call @param {Frame} frame */
+  #isBusy(call, frame) {
+    const isQuestion = call.message !== null && call.log.next === 0 && !call.resuming;
+    return isQuestion && frame.retryable === true && BUSY.has(frame.code) && call.attempts < MAX_ASKED_AGAIN;
+  }
+
+  /** Ask again when the server said to, and a little later by chance. @param {Call} call @param {Frame} frame */
+  #askLater(call, frame) {
+    call.attempts += 1;
+    const told = Math.min(frame.retry_after_ms ?? 1_000, MAX_REFUSED_WAIT_MS);
+    const waitMs = told + this.random() * (told / 2);
+    const until = Date.now() + waitMs;
+    call.answer.wait({ code: String(frame.code), message: String(frame.message ?? ""), until });
+    // If there is another connection by then, the question was asked on that one already.
+    setTimeout(() => call.answer.waiting?.until === until && this.#isOpen(call) && this.#start(call), waitMs);
   }
 
   /** @param {Call} call */

@@ -41,6 +41,10 @@ const WORDS = {
   "steps.summary": [(n) => (n === 1 ? "1 step" : `${n} steps`), (n) => `${n} 个步骤`],
   "steps.sent": ["Sending the question", "正在发送问题"],
   "steps.waiting": ["Waiting for the connection; the answer continues by itself", "等待连接恢复，回答会自动继续"],
+  "steps.busy": [
+    (w) => `${w.why}; asking again in ${w.seconds} s`,
+    (w) => `${w.why}，${w.seconds} 秒后自动重新提问`,
+  ],
   "stage.understanding": ["Understanding", "理解问题"],
   "stage.retrieving": ["Searching", "检索文档"],
   "stage.generating": ["Writing", "生成回答"],

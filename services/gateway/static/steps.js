@@ -28,9 +28,9 @@ export class StepsView {
     this.timer = undefined;
   }
 
-  /** @param {AnswerState} state @param {boolean} connected */
-  update(state, connected) {
-    const lines = this.#lines(state, connected);
+  /** @param {AnswerState} state @param {boolean} connected @param {string} waiting why the question is asked later */
+  update(state, connected, waiting) {
+    const lines = this.#lines(state, connected, waiting);
     while (this.rows.length > lines.length) this.rows.pop()?.row.remove();
     lines.forEach((line, index) => this.#row(line, index));
     if (state.finished) this.tookMs ??= performance.now() - this.startedAt;
@@ -52,9 +52,10 @@ export class StepsView {
    * The steps, with a line for what the page itself is doing.
    * @param {AnswerState} state
    * @param {boolean} connected
+   * @param {string} waiting
    * @returns {Step[]}
    */
-  #lines(state, connected) {
+  #lines(state, connected, waiting) {
     /** @type {Step} */
     const own = {
       kind: "stage",
@@ -70,6 +71,7 @@ export class StepsView {
     };
     if (state.finished) return [...state.steps];
     if (!connected) return [...state.steps, { ...own, label: t("steps.waiting") }];
+    if (waiting) return [...state.steps, { ...own, label: waiting }];
     if (state.steps.length === 0) return [{ ...own, label: t("steps.sent") }];
     return [...state.steps];
   }

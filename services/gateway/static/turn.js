@@ -60,6 +60,7 @@ export class TurnView {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.countdown = undefined;
     answer.addEventListener("frame", () => this.schedule());
+    answer.addEventListener("wait", () => this.schedule());
     this.render();
   }
 
@@ -90,13 +91,21 @@ export class TurnView {
     const started = performance.now();
     const { state } = this;
     this.element.dataset.phase = state.phase;
-    this.steps.update(state, this.page.connected());
+    this.steps.update(state, this.page.connected(), this.#waitingText());
     this.#renderText(state);
     this.sources.update(state);
     this.#renderNotes(state);
     this.#renderMeta(state);
     this.#announce(state);
     this.lastCost = performance.now() - started;
+  }
+
+  /** Why the question has to be asked again, and when; empty if it has not. */
+  #waitingText() {
+    const { waiting } = this.answer;
+    if (!waiting) return "";
+    const seconds = Math.max(1, Math.ceil((waiting.until - Date.now()) / 1000));
+    return t("steps.busy", { why: errorTitle(waiting), seconds });
   }
 
   /** Forget what depends on the language, and show all of it again. */

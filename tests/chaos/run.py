@@ -51,7 +51,8 @@ def run_chaos(
         number: how many different questions; all where it is None.
         milvus: see `fleet`.
     """
-    say(f"starting {'three nats-servers' if run.cluster else 'nats-server'}, Milvus Lite, gateways and workers")
+    servers = "three nats-servers" if run.cluster else "nats-server"
+    say(f"starting {servers}, {'Milvus Lite, ' if milvus else ''}gateways and workers")
     with fleet(folder, cluster=run.cluster, delay_ms=delay_ms, milvus=milvus) as processes:
         return asyncio.run(_under_faults(run, faults, processes, say, number))
 

@@ -40,8 +40,12 @@ check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: venv-dev ## Measure what the log costs, as a ratio to plain NATS publishing.
+bench: venv-dev ## Measure what the log, resumes and slow readers cost, each as a ratio.
 	@.venv/bin/python -m bench.relay $(ARGS)
+	@printf '\n'
+	@.venv/bin/python -m bench.resumes
+	@printf '\n'
+	@.venv/bin/python -m bench.slow_readers
 
 chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove that no answer loses a frame.
 	@exec .venv/bin/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(if $(CLUSTER),--cluster) $(ARGS)

@@ -147,7 +147,7 @@ class RunningWorker:
 
 @contextlib.asynccontextmanager
 async def rig(url: str, **changes: Any) -> AsyncIterator[Rig]:
-    settings = NatsSettings(url=url, shards=4, **changes)
+    settings = NatsSettings(**{"url": url, "shards": 4, **changes})
     async with connect(settings, "rig") as bus, streams.kept(bus):
         yield Rig(bus, settings)
 

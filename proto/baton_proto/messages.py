@@ -247,8 +247,10 @@ class WorkItem(Message, frozen=True, kw_only=True):
 
     `stage` is `retrieve`, `generate` or `tools.<set>`. `calls` is set for tools only. `queued_ms` is when this item was
     handed over, for the time in the queue. `place` is the stream sequence of the user's place among the running
-    requests, which is freed when the log ends. `extra` holds top-level fields this version does not know; they are
-    written back as they came, so a newer worker's fields survive an older one's hand-off.
+    requests, which is freed when the log ends. `lane` is set where the gateway let the request wait for its user's turn
+    before it went to the first stage (absent: it went there at once). `on_disconnect` is the query's, for whichever
+    gateway its last client leaves. `extra` holds top-level fields this version does not know; they are written back as
+    they came, so a newer worker's fields survive an older one's hand-off.
     """
 
     stage: StageName
@@ -277,6 +279,8 @@ class WorkItem(Message, frozen=True, kw_only=True):
     traceparent: str = ""
     variant: str = ""
     place: Count | None = None
+    lane: Key | None = None
+    on_disconnect: Literal["continue", "cancel"] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

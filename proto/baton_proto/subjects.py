@@ -17,6 +17,7 @@ DEAD_STREAM = "BATON_DEAD"
 CANCEL_STREAM = "BATON_CANCEL"
 """Notes about a request, of each kind the last one: cancel orders, returned items."""
 RUNNING_STREAM = "BATON_RUNNING"
+WAITING_STREAM = "BATON_WAITING"
 AUDIT_STREAM = "BATON_AUDIT"
 CONVERSATIONS_BUCKET = "baton_conversations"
 ANSWERS_BUCKET = "baton_answers"
@@ -131,9 +132,28 @@ def kept_answer(key: str) -> str:
     return f"$KV.{ANSWERS_BUCKET}.{checked_key(key)}"
 
 
+def owner_hash(owner: str) -> str:
+    """The owner as a part of subjects: the first 32 hex digits of SHA-256 over `owner` (UTF-8)."""
+    return hashlib.sha256(owner.encode()).hexdigest()[:32]
+
+
 def running_subject(owner: str) -> str:
-    """Where the running requests of an owner have their places: the first 32 hex digits of SHA-256 over `owner`."""
-    return f"{PREFIX}.running.{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
+    """Where the running requests of an owner have their places."""
+    return f"{PREFIX}.running.{owner_hash(owner)}"
+
+
+def waiting_subject(lane: str) -> str:
+    """Where the references wait that are let through when it is the turn of `lane`, 32 lower-case hex digits."""
+    return f"{PREFIX}.waiting.{checked_key(lane)}"
+
+
+def parse_waiting(subject: str) -> str:
+    """The lane in a waiting subject.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return checked_key(subject.removeprefix(f"{PREFIX}.waiting."))
 
 
 def presence_subject(stage: str) -> str:

@@ -29,6 +29,7 @@ from baton_proto.subjects import LogAddress
 
 from . import metrics
 from .config import NatsSettings
+from .inbox import Inbox
 from .nats_client import NatsClient
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,10 @@ REQUEST_TIMEOUT_S = 2.0
 OBJECT_TIMEOUT_S = 10.0
 SAY_AGAIN_S = 10.0
 CANCEL_AGAIN_S = 0.5
-REPLAY_BATCH = 256
-REPLAY_BYTES = 4 * 1024 * 1024
+REPLAY_MESSAGES = 256
+REPLAY_BYTES = 512 * 1024
+"""Most of one batch; a message that is larger by itself comes alone."""
+REPLAYS_AT_ONCE = 32
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10047, 10077, 10122, 10023, 10068})
 _NOT_FOUND = frozenset({10037, 10059})
@@ -72,6 +75,7 @@ class Bus:
         self.settings = settings
         self.name = name
         self._objects: ObjectStore | None = None
+        self._replays = Inbox(client, REPLAYS_AT_ONCE)
 
     @property
     def connected(self) -> bool:
@@ -155,40 +159,49 @@ class Bus:
             Unconfirmed: nobody answered.
         """
         found: list[Stored] = []
-        while True:
-            batch, more = await self._replay_batch(at, after)
+        more = True
+        while more:
+            batch, more = await self.replay_batch(at, found[-1].stream_seq if found else after)
             found += batch
-            if not more or not batch:
-                return found
-            after = batch[-1].stream_seq
+        return found
 
-    async def _replay_batch(self, at: LogAddress, after: int) -> tuple[list[Stored], bool]:
-        """One batched direct get (ADR-31); it ends with a status message that says how many are left."""
-        inbox = self.client.new_inbox()
-        subscription = await self.client.subscribe(inbox, pending_bytes_limit=2 * REPLAY_BYTES)
-        request = {
-            "batch": REPLAY_BATCH,
-            "max_bytes": REPLAY_BYTES,
-            "seq": after + 1,
-            "next_by_subj": subjects.log_subject(at),
-        }
+    async def replay_batch(
+        self, at: LogAddress, after: int = 0, messages: int = REPLAY_MESSAGES, size: int = REPLAY_BYTES
+    ) -> tuple[list[Stored], bool]:
+        """The first messages of a log with a stream sequence above `after`, and whether there are more.
+
+        One batched direct get (ADR-31 of NATS); it ends with a status message that says how many are left.
+
+        Args:
+            messages, size: most messages and about most bytes.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
         found: list[Stored] = []
-        try:
-            await self.client.publish(
-                f"$JS.API.DIRECT.GET.{subjects.log_stream(at.shard)}", json.dumps(request).encode(), reply=inbox
-            )
-            while True:
-                message = await subscription.next_msg(timeout=REQUEST_TIMEOUT_S)
-                headers = message.headers or {}
-                if (status := headers.get("Status")) is not None:
-                    if status not in ("204", "404"):
-                        raise Unconfirmed(f"replay: {status} {headers.get('Description', '')}")
-                    return found, int(headers.get("Nats-Num-Pending", "0")) > 0
+        more = False
+
+        def collect(message: Msg) -> bool:
+            nonlocal more
+            headers = message.headers or {}
+            status = headers.get("Status")
+            if status is None:
                 found.append(Stored(message.data, int(headers["Nats-Sequence"])))
-        except (nats.errors.Error, TimeoutError) as error:
+                return False
+            if status not in ("204", "404"):
+                raise Unconfirmed(f"replay: {status}")
+            more = bool(found) and int(headers.get("Nats-Num-Pending", "0")) > 0
+            return True
+
+        stream, subject = subjects.log_stream(at.shard), subjects.log_subject(at)
+        request = {"batch": messages, "max_bytes": size, "seq": after + 1, "next_by_subj": subject}
+        try:
+            await self._replays.ask(
+                f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), REQUEST_TIMEOUT_S, collect
+            )
+        except (nats.errors.Error, TimeoutError, LookupError, ValueError) as error:
             raise Unconfirmed(f"replay: {error or type(error).__name__}") from None
-        finally:
-            await quietly(subscription.unsubscribe())
+        return found, more
 
     async def delete_stored(self, stream: str, stream_seq: int) -> bool:
         """Delete one message of a stream; whether it was there.
@@ -325,6 +338,20 @@ class Bus:
             raise Unconfirmed(f"{subject}: {error or type(error).__name__}") from None
         return answer.data
 
+    async def answer(self, subject: str, respond: Callable[[bytes], bytes | None]) -> None:
+        """Answer every request on a subject with what `respond` gives; None leaves it to others.
+
+        Raises:
+            Unconfirmed: there is no connection.
+        """
+
+        async def on_request(message: Msg) -> None:
+            answer = respond(message.data)
+            if answer is not None and message.reply:
+                await self.publish(message.reply, answer)
+
+        await self.subscribe(subject, on_request)
+
     async def _ask(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
         try:
             answer = await self.client.request(subject, data, timeout=REQUEST_TIMEOUT_S, headers=headers)
@@ -420,15 +447,15 @@ async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
 
 async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
     while True:
+        client = NatsClient()
         try:
-            client = NatsClient()
             await client.connect(
                 servers=[url.strip() for url in settings.url.split(",")],
                 name=name,
                 connect_timeout=2,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,  # type: ignore[arg-type]
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it only waits for so long
                 ping_interval=5,
                 max_outstanding_pings=2,
                 error_cb=events.error,

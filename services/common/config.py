@@ -38,7 +38,11 @@ class NatsSettings:
         minimum=1024 * 1024,
     )
     work_max_items: int = setting(
-        "BATON_WORK_MAX_ITEMS", 10_000, "Work items waiting before new queries are refused.", minimum=1
+        "BATON_WORK_MAX_ITEMS",
+        10_000,
+        "Work items that the queue holds. New queries are refused at 9 tenths of it, those of a user who has more than "
+        "the direct ones at 7 tenths; the rest is for answers that have begun.",
+        minimum=1,
     )
 
 
@@ -88,9 +92,31 @@ class GatewaySettings:
     requests_per_connection: int = setting(
         "BATON_REQUESTS_PER_CONNECTION", 64, "Requests that run at once on one connection.", minimum=1
     )
+    requests_per_user: int = setting(
+        "BATON_REQUESTS_PER_USER",
+        50,
+        "Requests of one user that run at once, over all gateways. Without authentication there are no users, "
+        "and no such limit.",
+        minimum=1,
+        maximum=100_000,
+    )
+    direct_requests: int = setting(
+        "BATON_DIRECT_REQUESTS",
+        8,
+        "Running requests of one user (without authentication: of one connection) on a gateway that go to the workers "
+        "at once. Further ones wait for their user's turn while workers are busy.",
+        minimum=1,
+        maximum=100_000,
+    )
     max_connections: int = setting("BATON_MAX_CONNECTIONS", 10_000, "Connections before 4029.", minimum=1)
     send_buffer_bytes: int = setting(
         "BATON_SEND_BUFFER_BYTES", 4 * 1024 * 1024, "Bytes that may wait for a slow client before 4009.", minimum=65_536
+    )
+    disconnect_grace_s: float = setting(
+        "BATON_DISCONNECT_GRACE_S",
+        60.0,
+        "Seconds a request goes on that nobody follows any more, where its query did not say `on_disconnect`.",
+        minimum=0,
     )
     no_worker_s: float = setting(
         "BATON_NO_WORKER_S", 4.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1

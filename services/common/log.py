@@ -16,7 +16,7 @@ from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Handoff, LogEntry, L
 from baton_proto.sequencer import Append, Replaced, Sequencer
 from baton_proto.subjects import LogAddress
 
-from . import metrics
+from . import metrics, waiting
 from .bus import Bus, Refused, Unconfirmed
 
 log = logging.getLogger(__name__)
@@ -274,10 +274,17 @@ async def push_ref(bus: Bus, ref: WorkRef, tries: int = 5) -> None:
         Full: the queue takes no more.
         Unconfirmed: NATS did not answer, also not after several tries.
     """
-    data = codec.encode(ref)
+    await queue_ref(bus, ref, None, tries)
+
+
+async def queue_ref(bus: Bus, ref: WorkRef, lane: str | None, tries: int = 5) -> None:
+    """Put a reference into the work queue, or where it waits for the turn of `lane`. Contract of `push_ref`."""
+    data, message_id = codec.encode(ref), subjects.work_message_id(ref.key, ref.seq)
     for attempt in range(tries):
         try:
-            return await bus.push_work(ref.stage, data, subjects.work_message_id(ref.key, ref.seq))
+            if lane is not None:
+                return await waiting.put(bus, lane, ref)
+            return await bus.push_work(ref.stage, data, message_id)
         except Unconfirmed:
             if attempt == tries - 1:
                 raise
@@ -288,11 +295,16 @@ async def push_ref(bus: Bus, ref: WorkRef, tries: int = 5) -> None:
 async def publish_again(bus: Bus, at: LogAddress, position: Position) -> None:
     """If the log ends in a hand-off, put its reference into the queue once more: its writer may have died before.
 
+    One that waits, or waited, for its user's turn is put where it waits: asking for it again jumps no queue.
+
     Harmless where it is there already, by the message id or because the log refuses the second of two holders.
 
     Raises:
         Full, Unconfirmed
+        codec.WireError: the item is unreadable.
     """
     if position.final.handoff is not None:
-        stage, seq = position.final.handoff.stage, position.final.seq
-        await push_ref(bus, WorkRef(stage=stage, key=at.key, shard=at.shard, seq=seq))
+        handoff, seq = position.final.handoff, position.final.seq
+        ref = WorkRef(stage=handoff.stage, key=at.key, shard=at.shard, seq=seq)
+        lane = codec.item_from_map(handoff.item).lane if handoff.item is not None and seq == 0 else None
+        await queue_ref(bus, ref, lane)

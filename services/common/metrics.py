@@ -31,10 +31,20 @@ REQUESTS = Counter(
 REFUSED = Counter("baton_refused_messages_total", "Client messages that became no request, by error code.", ["code"])
 CONNECTIONS = Gauge("baton_connections", "Open WebSocket connections.")
 RUNNING = Gauge("baton_running_requests", "Requests that this gateway follows and that have not ended.")
+WAITING = Gauge(
+    "baton_waiting_requests",
+    "Accepted requests that wait for their user's turn, over all gateways, as this one sees it.",
+)
+WAITED = Histogram(
+    "baton_waiting_seconds",
+    "Time that a request waited for its user's turn before it went to a worker.",
+    buckets=_LATENCY,
+)
 CLOSED = Counter("baton_closed_connections_total", "Connections that the gateway closed, by close code.", ["code"])
 FRAMES = Counter("baton_frames_total", "Frames relayed to clients.")
 GAPS = Counter("baton_repaired_gaps_total", "Times that missing frames were fetched from the log.")
 CANCELS = Counter("baton_cancels_total", "Cancels that clients asked for.")
+ABANDONED = Counter("baton_abandoned_total", "Requests that were cancelled because nobody followed them any more.")
 
 # --- workers ----------------------------------------------------------------------------------------------------------
 WORK = Counter("baton_work_items_total", "Work items that left a worker.", ["stage", "outcome"])

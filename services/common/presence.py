@@ -51,6 +51,7 @@ class Presence:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._heard: dict[tuple[str, str], tuple[float, Announcement]] = {}
+        self._stages: set[str] = set()
         self._since = clock()
 
     @property
@@ -64,6 +65,8 @@ class Presence:
 
     def hear(self, announcement: Announcement) -> None:
         key = (announcement.stage, announcement.worker)
+        if len(self._stages) < MAX_WORKERS:
+            self._stages.add(announcement.stage)
         if announcement.draining:
             self._heard.pop(key, None)
         elif key in self._heard or len(self._heard) < MAX_WORKERS:
@@ -73,9 +76,20 @@ class Presence:
         """The live workers of a stage."""
         return [one for one in self._current() if one.stage == stage]
 
+    def gone(self, stage: str) -> bool:
+        """Whether there were workers of a stage, and none is alive now."""
+        return stage in self._stages and not self.live(stage)
+
     def counts(self) -> dict[str, int]:
         """How many workers of each stage are alive."""
         return dict(Counter(one.stage for one in self._current()))
+
+    def slots(self) -> dict[str, int]:
+        """How many items the live workers of each stage hold at most, all together."""
+        slots: Counter[str] = Counter()
+        for one in self._current():
+            slots[one.stage] += one.slots
+        return dict(slots)
 
     def tools(self) -> dict[str, list[ToolSpec]]:
         """The tools that live workers serve, by stage; of two tools of one name in a stage the first counts."""

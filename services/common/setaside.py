@@ -169,6 +169,7 @@ def _anew(item: WorkItem, bus: Bus) -> WorkItem:
         deadline_ms=now + min(max(item.deadline_ms - item.received_ms, least), most),
         timings=Timings(),
         place=None,
+        lane=None,
     )
 
 

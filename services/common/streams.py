@@ -57,6 +57,15 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             **common,
         ),
         StreamConfig(
+            name=subjects.WAITING_STREAM,
+            subjects=[f"{subjects.PREFIX}.waiting.*"],
+            discard=DiscardPolicy.NEW,
+            max_msgs=settings.work_max_items,
+            max_age=settings.log_max_age_s,
+            duplicate_window=min(DUPLICATE_WINDOW_S, settings.log_max_age_s),
+            **common,
+        ),
+        StreamConfig(
             name=subjects.CANCEL_STREAM,
             subjects=[f"{subjects.PREFIX}.cancel.*", f"{subjects.PREFIX}.returned.*"],
             max_msgs_per_subject=1,
@@ -92,6 +101,19 @@ def _answers_config(settings: NatsSettings, common: dict[str, Any]) -> StreamCon
     )
 
 
+def _places_config(per_user: int, settings: NatsSettings) -> StreamConfig:
+    return StreamConfig(
+        name=subjects.RUNNING_STREAM,
+        subjects=[f"{subjects.PREFIX}.running.*"],
+        discard=DiscardPolicy.NEW,
+        discard_new_per_subject=True,
+        max_msgs_per_subject=per_user,
+        allow_msg_ttl=True,
+        storage=StorageType(settings.log_storage),
+        num_replicas=settings.replicas,
+    )
+
+
 def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
     return StreamConfig(
         name=subjects.log_stream(shard),
@@ -108,8 +130,11 @@ def _log_config(shard: int, settings: NatsSettings, common: dict[str, Any]) -> S
     )
 
 
-async def ensure(bus: Bus) -> None:
+async def ensure(bus: Bus, places_per_user: int | None = None) -> None:
     """Make or change all streams and buckets. Safe to run by many processes at once; repeated until it works.
+
+    Args:
+        places_per_user: requests of one user that may run at once; only gateways know.
 
     Raises:
         SettingsError: a setting that cannot be changed any more.
@@ -118,6 +143,8 @@ async def ensure(bus: Bus) -> None:
     while True:
         try:
             await _ensure_once(bus)
+            if places_per_user is not None:
+                await _ensure_places(bus, places_per_user)
         except (TimeoutError, NatsError, OSError) as error:
             log.warning("JetStream is not ready (%s); trying again", error or type(error).__name__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -126,25 +153,37 @@ async def ensure(bus: Bus) -> None:
             return
 
 
+async def _ensure_places(bus: Bus, per_user: int) -> None:
+    """Make or change the stream of running requests' places. Only gateways do: the limit is a setting of theirs, and a
+    worker that does not know it must not set it back."""
+    js = bus.client.jetstream(timeout=5)
+    config = _places_config(per_user, bus.settings)
+    try:
+        existing = (await js.stream_info(subjects.RUNNING_STREAM)).config
+    except NotFoundError:
+        existing = None
+    await _ensure_stream(js, config, existing)
+
+
 @contextlib.asynccontextmanager
-async def kept(bus: Bus) -> AsyncIterator[None]:
+async def kept(bus: Bus, places_per_user: int | None = None) -> AsyncIterator[None]:
     """Make the streams now, and again whenever the connection was lost: a server that keeps them in memory has
     forgotten them if it was started anew."""
-    await ensure(bus)
-    watching = asyncio.create_task(_again_after_reconnects(bus), name="streams")
+    await ensure(bus, places_per_user)
+    watching = asyncio.create_task(_again_after_reconnects(bus, places_per_user), name="streams")
     try:
         yield
     finally:
         await end_tasks(watching)
 
 
-async def _again_after_reconnects(bus: Bus) -> None:
+async def _again_after_reconnects(bus: Bus, places_per_user: int | None) -> None:
     reconnects = bus.reconnects
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         if bus.reconnects != reconnects:
             reconnects = bus.reconnects
-            await ensure(bus)
+            await ensure(bus, places_per_user)
 
 
 async def _ensure_once(bus: Bus) -> None:

@@ -65,7 +65,7 @@ async def _serve(
 
 async def _open(stack: contextlib.AsyncExitStack, nats: NatsSettings, settings: GatewaySettings) -> Gateway:
     bus = await stack.enter_async_context(connect(nats, instance_name("gateway")))
-    await stack.enter_async_context(streams.kept(bus))
+    await stack.enter_async_context(streams.kept(bus, settings.requests_per_user))
     presence = await stack.enter_async_context(watch(bus))
     gateway = Gateway(bus, presence, settings)
     await stack.enter_async_context(gateway.running())

@@ -24,7 +24,7 @@ from services.common.presence import Presence
 from services.common.process import package_version
 
 from .auth import Authenticator, Unauthorized, bearer, origin_allowed
-from .connection import BAD_ORIGIN, GOING_AWAY, TOO_MANY, Connection
+from .connection import BAD_ORIGIN, GOING_AWAY, LEAVING, TOO_MANY, Connection
 from .originals import original_response
 from .requests import Requests
 
@@ -70,13 +70,19 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The clock that time-outs, absent workers and silent logs are measured by."""
-        ticking = asyncio.create_task(self._tick(), name="tick")
+        """Answers other gateways, moves waiting requests on, and runs the clock that time-outs, absent workers and
+        silent logs are measured by."""
+        await self.requests.listen()
+        background = [
+            asyncio.create_task(self._tick(), name="tick"),
+            asyncio.create_task(self.requests.feeder.run(), name="feed"),
+        ]
         try:
             yield
         finally:
-            ticking.cancel()
-            await asyncio.gather(ticking, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await self.requests.close()
 
     async def drain(self, drain_s: float) -> None:
@@ -90,13 +96,11 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self._connections:
-                    self._send_away(idle_only=idle_only)
+                    for connection in self._connections:
+                        connection.drain()
+                        if not idle_only:
+                            connection.close(GOING_AWAY, LEAVING)
                     await asyncio.sleep(0.05)
-
-    def _send_away(self, *, idle_only: bool) -> None:
-        for connection in self._connections:
-            if not (idle_only and connection.busy):
-                connection.close(GOING_AWAY, "this replica is going away")
 
     async def _tick(self) -> None:
         pause = min(1.0, self._settings.idle_s / 4)
@@ -121,7 +125,7 @@ class Gateway:
             await socket.close(BAD_ORIGIN, "origin not allowed")
             return
         if self.draining:
-            await socket.close(GOING_AWAY, "this replica is going away")
+            await socket.close(GOING_AWAY, LEAVING)
             return
         if len(self._connections) >= self._settings.max_connections:
             metrics.CLOSED.labels(str(TOO_MANY)).inc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import jwt
 
+from baton_proto import subjects
 from services.common.config import GatewaySettings
 
 ANONYMOUS = "anonymous"
@@ -25,11 +27,21 @@ class Unauthorized(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks. `owner` is the token's subject; `expires` is Unix time in seconds, None for never."""
+    """Who asks. `owner` is the token's subject; `expires` is Unix time in seconds, None for never.
+
+    `lane` is what takes turns with others when work has to wait: the user, or, where nobody says who it is, each
+    connection by itself.
+    """
 
     owner: str
     claims: Mapping[str, Any] = field(default_factory=dict)
     expires: float | None = None
+    lane: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @property
+    def known(self) -> bool:
+        """Whether a token has said who it is; otherwise everybody shares one owner."""
+        return self.expires is not None
 
     @property
     def expired(self) -> bool:
@@ -67,7 +79,8 @@ class Authenticator:
             raise Unauthorized("the token has expired") from None
         except (jwt.PyJWTError, ValueError) as error:
             raise Unauthorized(f"the token is not valid: {error}") from None
-        return Identity(str(claims["sub"]), claims, float(claims["exp"]))
+        owner = str(claims["sub"])
+        return Identity(owner, claims, float(claims["exp"]), subjects.owner_hash(owner))
 
     async def _claims(self, token: str) -> dict[str, Any]:
         if self._keys is None:

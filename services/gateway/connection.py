@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -30,6 +30,7 @@ from baton_proto.messages import (
     Query,
     Resume,
     Resumed,
+    StoredAnswer,
 )
 from services.common import metrics
 from services.common.config import GatewaySettings
@@ -47,6 +48,13 @@ HEARTBEAT_MS = 20_000
 MESSAGES_PER_SECOND = 200.0
 MESSAGE_BURST = 1_000.0
 
+LEAVING = "this replica is going away"
+HANDLE_S = 10.0
+FLUSH_S = 1.5
+CLOSE_S = 1.0
+CLOSE_SLOW_S = 10.0
+"""How long a close waits behind what a slow client has yet to read; after that it sees a broken connection instead."""
+
 GOING_AWAY, UNAUTHORIZED, BAD_ORIGIN, IDLE, TOO_SLOW, TOO_MANY = 1012, 4001, 4003, 4008, 4009, 4029
 
 
@@ -59,10 +67,24 @@ class Close(Exception):
         self.reason = reason
 
 
-@dataclass(slots=True)
-class _Running:
-    follower: Follower
-    on_disconnect: str
+class _Shown:
+    """One request as this connection's client sees it."""
+
+    def __init__(self, request_id: str, outbox: Outbox) -> None:
+        self._request_id = request_id
+        self._outbox = outbox
+        self._stopped = False
+
+    def __call__(self, frame: LogFrame) -> None:
+        metrics.FRAMES.inc()
+        self._outbox.put(codec.client_map(self._request_id, frame))
+
+    def in_turn(self, frame: LogFrame) -> Awaitable[None] | None:
+        metrics.FRAMES.inc()
+        return self._outbox.put_in_turn(codec.client_map(self._request_id, frame), lambda: not self._stopped)
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 class Connection:
@@ -83,7 +105,7 @@ class Connection:
         self._server = server
         self._binary = socket.scope.get("subprotocol") == "baton.v1.msgpack"
         self._outbox = Outbox(binary=self._binary, limit=settings.send_buffer_bytes)
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Follower] = {}
         self._handling: set[asyncio.Task[None]] = set()
         self._latest: dict[str, asyncio.Task[None]] = {}  # request id -> the message about it that is handled last
         self._accepting = 0
@@ -91,12 +113,13 @@ class Connection:
         self._active = time.monotonic()
         self._allowance = MESSAGE_BURST
         self._allowed_at = time.monotonic()
+        self._draining = False
         self._close: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
 
     @property
     def busy(self) -> bool:
         """Whether a request runs or something waits to be sent."""
-        answering = any(not one.follower.ended for one in self._running.values())
+        answering = any(not one.ended for one in self._running.values())
         return answering or bool(self._handling) or not self._outbox.empty
 
     async def serve(self) -> None:
@@ -105,9 +128,9 @@ class Connection:
         receiving = asyncio.create_task(self._receive())
         overrun = asyncio.create_task(self._outbox.overrun.wait())
         everything: set[asyncio.Future[Any]] = {sending, receiving, overrun, self._close}
+        close: Close | None = None
         try:
             done, _ = await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            close: Close | None
             if self._close in done:
                 close = self._close.result()
             elif overrun in done:
@@ -119,18 +142,29 @@ class Connection:
             for task in (sending, receiving, overrun):
                 task.cancel()
             await asyncio.gather(sending, receiving, overrun, return_exceptions=True)
-            for task in list(self._handling):
-                task.cancel()
-            for running in self._running.values():
-                self._requests.leave(running.follower, running.on_disconnect)
+            await self._handled()
+            self._outbox.close()
+            for follower in self._running.values():
+                # A connection that we have closed ourselves says nothing about what its client wants.
+                self._requests.leave(follower, wished=close is None)
 
     def close(self, code: int, reason: str) -> None:
         if not self._close.done():
             self._close.set_result(Close(code, reason))
 
+    def drain(self) -> None:
+        """Begin nothing new; close at once if nothing runs. Called again and again until it has closed.
+
+        A query or resume that comes now closes the connection unanswered: its client sends it again to another replica,
+        and resumes there what ran here.
+        """
+        self._draining = True
+        if not self.busy:
+            self.close(GOING_AWAY, LEAVING)
+
     def tick(self) -> None:
         """Idle for too long, or a token that has expired."""
-        self._running = {name: one for name, one in self._running.items() if not one.follower.ended}
+        self._running = {name: one for name, one in self._running.items() if not one.ended}
         if self._who is not None and self._who.expired:
             self.close(UNAUTHORIZED, "the token has expired")
         if self.busy:
@@ -157,24 +191,30 @@ class Connection:
         named = {"request_id": request_id} if request_id else {}
         self._put(Error(code=code, message=message, retryable=fields.pop("retryable", False), **fields), **named)
 
-    def _show(self, request_id: str, frame: LogFrame) -> None:
-        metrics.FRAMES.inc()
-        shown = codec.client_map(request_id, frame)
-        self._outbox.put(shown)
-
     async def _finish(self, close: Close | None) -> None:
-        """Send what waits, for a moment, then close."""
+        """Answer what is being handled and send what waits, for a moment, then close."""
         if close is None:
             return
         metrics.CLOSED.labels(str(close.code)).inc()
-        if close.code != TOO_SLOW:
+        if close.code == TOO_SLOW:
+            self._outbox.close()
+        else:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(FLUSH_S):
+                    if self._handling:
+                        await asyncio.wait(self._handling)
                     await self._outbox.drained()
         if self._socket.application_state is not WebSocketState.DISCONNECTED:
             with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
-                async with asyncio.timeout(2.0):
+                async with asyncio.timeout(CLOSE_SLOW_S if close.code == TOO_SLOW else CLOSE_S):
                     await self._socket.close(close.code, close.reason)
+
+    async def _handled(self) -> None:
+        """Wait for what is being handled: a query that is cut off might leave a log that nobody watches."""
+        if self._handling:
+            await asyncio.wait(self._handling, timeout=HANDLE_S)
+        for task in list(self._handling):
+            task.cancel()
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -271,7 +311,9 @@ class Connection:
         self._active = time.monotonic()
         if isinstance(parsed, Auth):
             await self._identify(parsed.token)
-        else:
+        elif self._draining and not isinstance(parsed, Cancel):
+            self.close(GOING_AWAY, LEAVING)
+        elif not self._close.done():
             await self._begin(parsed)
 
     async def _begin(self, message: Query | Resume | Cancel) -> None:
@@ -310,22 +352,39 @@ class Connection:
         name = query.request_id or f"req_{secrets.token_hex(12)}"
         self._accepting += 1
         try:
-            follower = await self._requests.accept(query, name, who, lambda frame: self._show(name, frame))
+            if query.request_id and (stored := await self._requests.kept(name, who)) is not None:
+                self._put_stored(name, 0, stored)
+                return
+            follower = await self._requests.accept(query, name, who, _Shown(name, self._outbox))
         finally:
             self._accepting -= 1
-        self._replace(follower.request_id, _Running(follower, query.on_disconnect or "continue"))
+        self._replace(name, follower)
         follower.release()
 
     async def _on_resume(self, message: Resume, who: Identity) -> None:
         self._require_room(message.request_id)
         name = message.request_id
-        follower = await self._requests.resume(message, who, lambda frame: self._show(name, frame))
-        self._replace(name, _Running(follower, "continue"))
-        self._put(Resumed(request_id=name, recovered=True, next_seq=follower.next_seq))
-        follower.release()
+        found = await self._requests.resume(message, who, _Shown(name, self._outbox))
+        if isinstance(found, StoredAnswer):
+            self._put_stored(name, message.after_seq + 1, found)
+            return
+        self._replace(name, found)
+        self._put(Resumed(request_id=name, recovered=True, next_seq=found.next_seq))
+        found.release()
+
+    def _put_stored(self, name: str, next_seq: int, stored: StoredAnswer) -> None:
+        """What is left of a request whose log has expired; where there is no answer, say that it is gone."""
+        resumed = Resumed(request_id=name, recovered=False, next_seq=next_seq)
+        if stored.answer is not None:
+            resumed = msgspec.structs.replace(
+                resumed, answer=stored.answer, sources=stored.sources, finish_reason=stored.finish_reason
+            )
+        self._put(resumed)
+        if stored.answer is None:
+            self._error("gone", "The answer to this question is no longer stored; ask it again.", name)
 
     def _require_room(self, request_id: str | None) -> None:
-        running = sum(not one.follower.ended for one in self._running.values()) + self._accepting
+        running = sum(not one.ended for one in self._running.values()) + self._accepting
         if request_id not in self._running and running >= self._settings.requests_per_connection:
             raise ServiceError(
                 "rate_limited",
@@ -334,12 +393,12 @@ class Connection:
                 retry_after_ms=1_000,
             )
 
-    def _replace(self, name: str, running: _Running) -> None:
+    def _replace(self, name: str, follower: Follower) -> None:
         """The newest query or resume of a request on a socket takes the place of an earlier one."""
         earlier = self._running.get(name)
-        self._running[name] = running
+        self._running[name] = follower
         if earlier is not None:
-            self._requests.leave(earlier.follower, "continue")
+            self._requests.replace(earlier)
 
 
 def _why_ended(task: asyncio.Task[None]) -> Close | None:

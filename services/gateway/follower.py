@@ -1,26 +1,24 @@
-"""Follows one request's log and gives its frames on in order, whatever the live path loses."""
+"""Follows one request: its frames to its client, and the ends that time demands."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Any
 
 from baton_proto import codec
-from baton_proto.messages import Done, Error, LogEntry, LogFrame, Timings, Usage
-from baton_proto.sequencer import Assembler, Gap
+from baton_proto.messages import Done, Error, ErrorCode, LogEntry, LogFrame, Timings, Usage
 from baton_proto.subjects import LogAddress
-from services.common import metrics
-from services.common.bus import Bus, Stored, Unconfirmed
+from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.endings import end_log
 from services.common.errors import no_worker
-from services.common.holding import DEADLINE
+from services.common.holding import DEADLINE, FULL
 from services.common.presence import Presence
 
 from .observer import Observer
+from .reader import LogReader, Lost, Show
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +28,29 @@ DEADLINE_GRACE_MS = 1_500
 """How much longer than a deadline the gateway waits for the holder to keep it."""
 CANCEL_GRACE_S = 1.0
 
-Show = Callable[[LogFrame], None]
+
+class _Nobody:
+    """Where frames go that have no client (any more)."""
+
+    def __call__(self, frame: LogFrame) -> None:
+        pass
+
+    def in_turn(self, frame: LogFrame) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+NOBODY = _Nobody()
 
 
 class Follower:
     """One request, followed from `next_seq` to its terminal frame.
 
-    Frames go to `observer`, if there is one, and to `show`, which must not wait. Until `release` is called they are
-    held back. `tick` is called about once a second and does what time demands.
+    Frames go to `observer`, if there is one, and to `show`. Until `release` is called they are held back. `tick` is
+    called about once a second and does what time demands. `deadline_ms` and `on_disconnect` are what the query said;
+    they are known as soon as its first frame, or any later hand-off, has been read.
     """
 
     def __init__(
@@ -55,20 +68,17 @@ class Follower:
         self._presence = presence
         self.at = at
         self.request_id = request_id
-        self.show = show
         self._observer = observer
-        self._must_read = False
         self.deadline_ms: int | None = None
-        self._assembler = Assembler(next_seq)
-        self._stream_seq = 0
-        self._heard = time.monotonic()
-        self._held: list[Stored] | None = []
+        self.on_disconnect: str | None = None
+        self._reader = LogReader(
+            bus, at, next_seq, show=show, shown=self._shown, learn=self._learn, broken=self._broken
+        )
+        self._must_read = False
+        self._released = False
         self._waiting_stage = ""
         self._absent_since: float | None = None
         self._cancel_at: float | None = None
-        self._unsubscribe: Callable[[], Awaitable[None]] | None = None
-        self._again = False
-        self._repair: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
 
@@ -77,32 +87,38 @@ class Follower:
         return self.over.is_set()
 
     @property
+    def watched(self) -> bool:
+        """Whether a client sees it."""
+        return self._reader.show is not NOBODY
+
+    @property
+    def observed(self) -> bool:
+        """Whether it measures its request."""
+        return self._observer is not None
+
+    @property
     def next_seq(self) -> int:
-        return self._assembler.next_seq
+        return self._reader.next_seq
+
+    def hide(self) -> None:
+        """Its client does not want it any more, or has left; the log is followed all the same."""
+        self._reader.show.stop()
+        self._reader.show = NOBODY
 
     async def listen(self) -> None:
         """Subscribe to the live path. Raises Unconfirmed without a connection."""
-        self._unsubscribe = await self._bus.follow(self.at, self._on_live)
+        await self._reader.listen()
 
     def attach(self) -> None:
         """The log was there before we listened: it must be read, and somebody else measures it."""
         self._must_read = True
         self._observer = None
-        self.deadline_ms = None
+        self.deadline_ms = self.on_disconnect = None  # the first query's count
 
     def release(self) -> None:
         """Let frames through."""
-        held, self._held = self._held or [], None
-        for stored in held:
-            self._take(stored)
-        if self._must_read:
-            self.read_log()
-
-    def read_log(self) -> None:
-        """Fetch what the live path has not brought."""
-        self._again = True
-        if not self.ended and (self._repair is None or self._repair.done()):
-            self._repair = asyncio.create_task(self._read_log(), name=f"read {self.at.key}")
+        self._released = True
+        self._reader.start(read=self._must_read)
 
     def cancel(self) -> None:
         """The user has cancelled: if no holder ends the log within a second, `tick` does."""
@@ -111,12 +127,11 @@ class Follower:
 
     def tick(self, no_worker_s: float) -> None:
         """Read a silent log again; end one that is past its deadline, cancelled, or waits for an absent worker."""
-        if self.ended or self._held is not None:
+        if self.ended or not self._released:
             return
         now = time.monotonic()
-        if now - self._heard > SILENCE_S:
-            self._heard = now
-            self.read_log()
+        if now - self._reader.heard > SILENCE_S:
+            self._reader.read()
         if self._cancel_at is not None and now > self._cancel_at:
             self._end(Done(finish_reason="cancelled", cited=[], citations=[], usage=Usage(), timings=Timings()))
         elif self.deadline_ms is not None and now_ms() > self.deadline_ms + DEADLINE_GRACE_MS:
@@ -127,12 +142,9 @@ class Follower:
     async def close(self) -> None:
         """Stop following. The request itself goes on."""
         self.over.set()
-        for task in (self._repair, self._ending):
-            if task is not None:
-                task.cancel()
-        if self._unsubscribe is not None:
-            await self._unsubscribe()
-            self._unsubscribe = None
+        if self._ending is not None:
+            self._ending.cancel()
+        await self._reader.close()
 
     def _absent(self, now: float) -> float:
         """Seconds for which the log has been waiting for a worker while none of its stage was alive."""
@@ -150,57 +162,48 @@ class Follower:
     async def _end_log(self, frame: Done | Error, only_after: int | None) -> None:
         try:
             await end_log(self._bus, self.at, self.request_id, frame, only_after=only_after)
+        except Full:
+            self._give_up(FULL)  # there is no room for the log's last frame: nobody can write it
         except (Unconfirmed, codec.WireError) as error:
             log.warning("could not end the log: %s", error)
         else:
-            self.read_log()
+            self._reader.read()
 
-    def _on_live(self, stored: Stored) -> None:
-        if self._held is not None:
-            self._held.append(stored)
-        else:
-            self._take(stored)
+    # --- what the log tells -------------------------------------------------------------------------------------------
 
-    def _take(self, stored: Stored) -> None:
-        if self.ended:
-            return
-        self._heard = time.monotonic()
-        try:
-            entry = codec.decode(stored.data, LogEntry)
-            for frame in self._assembler.feed(entry):
-                self._give(frame)
-        except Gap:
-            metrics.GAPS.inc()
-            self.read_log()
-            return
-        except codec.WireError as error:
-            log.error("an entry of the log cannot be read: %s", error)
-            self._give_up("internal", "A worker wrote something into this answer that cannot be read.")
-            return
-        self._stream_seq = max(self._stream_seq, stored.stream_seq)
+    def _learn(self, entry: LogEntry) -> None:
+        # Only an entry's last frame may hand over. That of `accepted` counts too: it waits for its first worker.
+        handoff = entry.frames[-1].handoff
+        self._waiting_stage = handoff.stage if handoff else ""
+        if handoff is not None and handoff.item is not None:
+            self._learn_item(handoff.item)
 
-    def _give(self, frame: LogFrame) -> None:
-        # The accepted frame's hand-off counts too: the request waits for its first worker.
-        self._waiting_stage = frame.handoff.stage if frame.handoff else ""
+    def _learn_item(self, item: dict[str, Any]) -> None:
+        if self.deadline_ms is None and isinstance(deadline_ms := item.get("deadline_ms"), int):
+            self.deadline_ms = deadline_ms
+        if isinstance(choice := item.get("on_disconnect"), str):
+            self.on_disconnect = choice
+
+    def _shown(self, frame: LogFrame) -> None:
         if self._observer is not None:
             self._observer.see(frame)
-        self.show(frame)
         if isinstance(frame, Done | Error):
             self.over.set()
 
-    def _give_up(self, code: Literal["log_lost", "internal"], message: str) -> None:
+    def _broken(self, error: Exception) -> None:
+        if isinstance(error, Lost):
+            log.warning("%s: %s", self.at.key, error)
+            self._give_up(_error("log_lost", "The log of this request is gone; ask the question again."))
+        else:
+            log.error("an entry of the log cannot be read: %s", error)
+            self._give_up(_error("internal", "A worker wrote something into this answer that cannot be read."))
+
+    def _give_up(self, error: Error) -> None:
+        """Tell the client what no frame of the log will tell it."""
         if not self.ended:
-            self.show(Error(code=code, message=message, retryable=True))
+            self._reader.show(error)
             self.over.set()
 
-    async def _read_log(self) -> None:
-        """Read from where we are to the end; once more when a live entry has not joined on meanwhile."""
-        try:
-            while self._again and not self.ended:
-                self._again = False
-                for stored in await self._bus.replay(self.at, self._stream_seq):
-                    self._take(stored)
-            if self._stream_seq == 0 and await self._bus.tail(self.at) is None:
-                self._give_up("log_lost", "The log of this request is gone; ask the question again.")
-        except Unconfirmed as error:
-            log.info("the log could not be read now: %s", error)  # the next tick tries again
+
+def _error(code: ErrorCode, message: str) -> Error:
+    return Error(code=code, message=message, retryable=True)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from baton_proto import codec, subjects
@@ -14,34 +14,36 @@ from baton_proto.language import guess_language
 from baton_proto.messages import (
     Accepted,
     CancelOrder,
-    LogFrame,
     Query,
     Resume,
     Sampling,
+    StoredAnswer,
     WorkItem,
+    WorkRef,
 )
 from baton_proto.sequencer import Replaced
 from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
-from services.common.endings import end_log
-from services.common.errors import ServiceError, no_worker
-from services.common.log import Position, publish_again, push_ref, read_tail, start_log
+from services.common.endings import end_log, stored_answer
+from services.common.errors import ServiceError
+from services.common.log import Position, publish_again, queue_ref, read_tail, start_log
 from services.common.presence import Presence
 
+from .admission import Admission
 from .auth import Identity
-from .follower import Follower
+from .feeder import Feeder
+from .follower import NOBODY, Follower
+from .leaving import Leaving
 from .observer import Observer
+from .reader import Show
 
 log = logging.getLogger(__name__)
 
 ACCEPT_TIMEOUT_S = 6.0
-Show = Callable[[LogFrame], None]
-
-
-def _nobody(_: LogFrame) -> None:
-    """Where frames go after their client has left."""
+LOOK_AGAIN_S = (0.1, 0.4)
+"""A cancel may overtake its query on its way through another connection or gateway."""
 
 
 class Requests:
@@ -53,6 +55,13 @@ class Requests:
         self._settings = settings
         self._followers: set[Follower] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._admission = Admission(bus, presence, settings)
+        self.feeder = Feeder(bus, presence, self._admission.load)
+        self._leaving = Leaving(bus, settings.disconnect_grace_s, self._cancel_abandoned)
+
+    async def listen(self) -> None:
+        """Tell other gateways what is followed here. Raises Unconfirmed without a connection."""
+        await self._leaving.listen()
 
     async def accept(self, query: Query, request_id: str, who: Identity, show: Show) -> Follower:
         """Make a query a request and follow it; a request id that is known already is attached to from its start.
@@ -62,17 +71,18 @@ class Requests:
         """
         observer = Observer()
         at = self._bus.address(subjects.request_key(who.owner, request_id))
-        await self._require_worker(subjects.RETRIEVE, at)
         item = self._work_item(query, who, request_id, at)
         accepted = Accepted(conversation_id=item.conversation_id or "")
 
         follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
-        follower.deadline_ms = item.deadline_ms
+        follower.deadline_ms, follower.on_disconnect = item.deadline_ms, item.on_disconnect
+        self._admission.enter(who.lane, follower)
         try:
             with _bus_troubles():
                 async with asyncio.timeout(ACCEPT_TIMEOUT_S):
                     await follower.listen()
-                    if not await self._create(accepted, item):
+                    if not await self._create(accepted, item, who):
+                        self._admission.leave(who.lane, follower)
                         follower.attach()
                         await publish_again(self._bus, at, await self._existing(at, request_id))
         except BaseException:
@@ -81,15 +91,28 @@ class Requests:
         self._follow(follower)
         return follower
 
-    async def resume(self, message: Resume, who: Identity, show: Show) -> Follower:
-        """Follow a request that runs or ran, from after `after_seq`.
+    async def kept(self, request_id: str, who: Identity) -> StoredAnswer | None:
+        """What is kept of a request whose log has expired; None where there is a log, or neither.
+
+        Raises:
+            ServiceError: NATS does not answer.
+        """
+        at = self._bus.address(subjects.request_key(who.owner, request_id))
+        with _bus_troubles():
+            stored = await stored_answer(self._bus, at.key)
+            return None if stored is None or await read_tail(self._bus, at) is not None else stored
+
+    async def resume(self, message: Resume, who: Identity, show: Show) -> Follower | StoredAnswer:
+        """Follow a request that runs or ran, from after `after_seq`; where its log has expired, what is kept of it.
 
         Raises:
             ServiceError: `not_found` (also for somebody else's), or `bad_message` for a place beyond the log's end.
         """
         at = self._bus.address(subjects.request_key(who.owner, message.request_id))
         with _bus_troubles():
-            tail = await self._existing(at, message.request_id)
+            tail = await read_tail(self._bus, at)
+            if tail is None:
+                return await self._stored(at, message.request_id)
             if message.after_seq > tail.final.seq:
                 raise ServiceError(
                     "bad_message", f"after_seq is {message.after_seq}; the last frame so far is {tail.final.seq}."
@@ -100,13 +123,14 @@ class Requests:
             if tail.ended and message.after_seq == tail.final.seq:
                 follower.over.set()
                 return follower
-            await publish_again(self._bus, at, tail)
-            await follower.listen()
+            if not tail.ended:
+                await publish_again(self._bus, at, tail)
+                await follower.listen()
         self._follow(follower)
         return follower
 
     async def cancel(self, request_id: str, who: Identity) -> None:
-        """Cancel a request, wherever it runs. Harmless when it has ended.
+        """Cancel a request, wherever it runs. Harmless when it has ended, also when its log has expired since.
 
         Raises:
             ServiceError: `not_found` (also for somebody else's), or NATS does not answer.
@@ -116,12 +140,12 @@ class Requests:
         with _bus_troubles():
             follower = next((one for one in self._followers if one.at == at and not one.ended), None)
             # One that is followed here exists and runs; that saves a look at the log while somebody waits.
-            if follower is None and (await self._existing(at, request_id)).ended:
+            if follower is None and await self._has_ended(at, request_id):
                 return
             await self._order_cancel(at)
             if follower is None:
                 # Nobody follows it here; someone must still see to it that the log ends.
-                follower = Follower(self._bus, self._presence, at, request_id, _nobody)
+                follower = Follower(self._bus, self._presence, at, request_id, NOBODY)
                 follower.attach()
                 await follower.listen()
                 self._follow(follower)
@@ -132,29 +156,53 @@ class Requests:
         """Where the log of a request stands; somebody else's is at another address, so it does not exist either."""
         tail = await read_tail(self._bus, at)
         if tail is None:
-            raise ServiceError("not_found", f"There is no request {request_id!r}.")
+            raise _not_found(request_id)
         return tail
 
-    def leave(self, follower: Follower, on_disconnect: str) -> None:
-        """The client of a request is gone. It goes on, and is watched to its end, unless its client chose otherwise."""
-        follower.show = _nobody
-        if follower.ended:
-            return
-        if on_disconnect == "cancel":
-            self._spawn(self._cancel_abandoned(follower))
-        elif follower.deadline_ms is None:
-            follower.over.set()  # somebody else accepted it and watches it
+    async def _has_ended(self, at: subjects.LogAddress, request_id: str) -> bool:
+        """Whether a request has ended, perhaps so long ago that its log has expired; its log may be about to be
+        created. Raises ServiceError `not_found`, Unconfirmed."""
+        for pause in (*LOOK_AGAIN_S, None):
+            tail = await read_tail(self._bus, at)
+            if tail is not None:
+                return tail.ended
+            if pause is not None:
+                await asyncio.sleep(pause)
+        await self._stored(at, request_id)
+        return True
+
+    async def _stored(self, at: subjects.LogAddress, request_id: str) -> StoredAnswer:
+        """What is kept of a request without a log."""
+        stored = await stored_answer(self._bus, at.key)
+        if stored is None:
+            raise _not_found(request_id)
+        return stored
+
+    def leave(self, follower: Follower, *, wished: bool) -> None:
+        """A follower's client is gone; `wished`: by its own choice. The request is watched to its end (see Leaving)."""
+        self._leaving.left(follower, wished=wished)
+
+    def replace(self, earlier: Follower) -> None:
+        """The client follows this request by a newer follower."""
+        self._leaving.forget(earlier)
+        earlier.hide()
+        if not earlier.observed:
+            earlier.over.set()  # nobody needs it any more: `tick` closes it
 
     def tick(self) -> None:
         """Once a second: let each request do what time demands, forget those that have ended."""
         for follower in list(self._followers):
             follower.tick(self._settings.no_worker_s)
             if follower.ended:
+                self._leaving.forget(follower)
                 self._followers.discard(follower)
                 self._spawn(follower.close())
+        self._admission.forget_ended()
+        self._leaving.tick()
         metrics.RUNNING.set(len(self._followers))
 
     async def close(self) -> None:
+        self._leaving.close()
         for follower in list(self._followers):
             await follower.close()
         for task in list(self._tasks):
@@ -162,6 +210,8 @@ class Requests:
 
     def _follow(self, follower: Follower) -> None:
         self._followers.add(follower)
+        if follower.watched:
+            self._leaving.joined(follower)
         metrics.RUNNING.set(len(self._followers))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -179,14 +229,6 @@ class Requests:
         except (Unconfirmed, Full) as error:
             log.warning("an abandoned request could not be cancelled: %s", error)
         follower.cancel()
-
-    async def _require_worker(self, stage: str, at: subjects.LogAddress) -> None:
-        """Refuse a new query that nobody would take; one that is known already needs no worker to be shown."""
-        if not self._presence.settled or self._presence.live(stage):
-            return
-        with _bus_troubles():
-            if await read_tail(self._bus, at) is None:
-                raise no_worker(stage)
 
     def _work_item(self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress) -> WorkItem:
         now = now_ms()
@@ -209,28 +251,50 @@ class Requests:
                 sampling=Sampling(seed=query.seed, temperature=query.temperature, max_tokens=query.max_tokens),
                 cache=query.cache,
                 traceparent=traceparent,
+                on_disconnect=query.on_disconnect,
             )
 
-    async def _create(self, accepted: Accepted, item: WorkItem) -> bool:
-        """Create the log and queue the work. False: the log is there already.
+    async def _create(self, accepted: Accepted, item: WorkItem, who: Identity) -> bool:
+        """Create the log and queue the work. False: the log is there already; then nothing is asked of admission.
 
         Raises:
             ServiceError, Unconfirmed
         """
         at = subjects.LogAddress(item.shard, item.key)
         try:
+            item = await self._admission.admit(item, who)
+        except ServiceError:
+            if await read_tail(self._bus, at) is None:
+                raise
+            return False
+        ref: WorkRef | None = None
+        try:
             ref = await start_log(self._bus, item, accepted)
         except Replaced:
             return False
         except Full:
-            raise _overloaded() from None
-        try:
-            await push_ref(self._bus, ref)
-        except Full:
-            await end_log(self._bus, at, item.request_id, _overloaded().frame())
-        # Where NATS did not answer (a new leader is being elected, say), the client is told to send its query again:
-        # that finds the log as it stands and queues the work once more.
+            raise self._admission.overloaded() from None
+        finally:
+            if ref is None:
+                self._spawn(self._admission.free(item))
+        await self._queue(item, ref)
         return True
+
+    async def _queue(self, item: WorkItem, ref: WorkRef) -> None:
+        """To the workers, or where it waits for its user's turn. The log is there: if there is no room after all, it
+        says so itself, on whichever replica it is read.
+
+        Raises:
+            Unconfirmed: NATS did not answer (a new leader is being elected, say). The client is told to send its query
+                again, which finds the log as it stands and queues the work once more.
+        """
+        try:
+            await queue_ref(self._bus, ref, item.lane)
+        except Full:
+            at = subjects.LogAddress(item.shard, item.key)
+            await end_log(self._bus, at, item.request_id, self._admission.overloaded().frame())
+        if item.lane is not None:
+            self.feeder.wake()
 
 
 @contextlib.contextmanager
@@ -244,6 +308,5 @@ def _bus_troubles() -> Iterator[None]:
         raise ServiceError("overloaded", message, retryable=True, retry_after_ms=2_000) from None
 
 
-def _overloaded() -> ServiceError:
-    message = "Too much work is waiting; try again later."
-    return ServiceError("overloaded", message, retryable=True, retry_after_ms=3_000)
+def _not_found(request_id: str) -> ServiceError:
+    return ServiceError("not_found", f"There is no request {request_id!r}.")

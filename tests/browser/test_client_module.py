@@ -221,8 +221,8 @@ async def test_the_stored_answer_is_shown_as_such_when_the_log_is_gone(client: C
     assert (state["text"], state["recovered"], state["cited"], state["phase"]) == ("whole [1]", False, [1], "done")
 
 
-@pytest.mark.parametrize("reply", ["resumed", "error"])
-async def test_an_answer_that_is_gone_ends_with_gone(client: Client, reply: str) -> None:
+@pytest.mark.parametrize("resumed_first", [True, False])
+async def test_an_answer_that_is_gone_ends_with_gone(client: Client, resumed_first: bool) -> None:
     await client.start()
     connection, log = await client.ask()
     await connection.send(log.accepted(), log.chunk("half"))
@@ -231,7 +231,9 @@ async def test_an_answer_that_is_gone_ends_with_gone(client: Client, reply: str)
     second = await client.gateway.connection()
     await second.receive("resume")
     gone = {"type": "error", "request_id": log.request_id, "code": "gone", "message": "expired", "retryable": False}
-    await second.send(resumed(log, 0, recovered=False) if reply == "resumed" else gone)
+    if resumed_first:
+        await second.send(resumed(log, 0, recovered=False))
+    await second.send(gone)
     state = await client.ended()
     assert (state["error"]["code"], state["text"], state["phase"]) == ("gone", "half", "failed")
 

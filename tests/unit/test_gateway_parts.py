@@ -92,6 +92,8 @@ def test_a_worker_is_alive_until_it_has_been_silent_or_says_goodbye() -> None:
     now[0] += 5
     assert presence.settled
     assert presence.live("retrieve") == []
+    assert presence.gone("retrieve")
+    assert not presence.gone("generate"), "never heard of is not gone"
 
 
 def test_while_nobody_could_be_heard_silence_is_no_absence() -> None:

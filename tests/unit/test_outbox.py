@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.gateway import outbox as outbox_module
 from services.gateway.outbox import JOIN_ABOVE_BYTES, Outbox
 
 
@@ -90,3 +93,88 @@ def test_more_than_the_limit_is_an_overrun_and_takes_no_more_memory() -> None:
         outbox.put({"type": "status", "request_id": "r", "seq": seq, "content": "x" * 100})
     assert outbox.overrun.is_set()
     assert outbox.bytes <= 100_000
+
+
+def test_a_message_larger_than_the_limit_is_taken_when_nothing_else_waits() -> None:
+    outbox = Outbox(binary=False, limit=10_000)
+    outbox.put(chunk("r", 0, "x" * 50_000))
+    assert not outbox.overrun.is_set()
+    assert [frame["seq"] for frame in drain(outbox)] == [0]
+
+
+def test_a_terminal_frame_is_taken_beyond_the_limit_and_nothing_else_is() -> None:
+    outbox = Outbox(binary=False, limit=10_000)
+    outbox.put({"type": "status", "request_id": "r", "seq": 0, "content": "x" * 9_990})
+    outbox.put({"type": "done", "request_id": "r", "seq": 1, "finish_reason": "stop"})
+    assert not outbox.overrun.is_set()
+    outbox.put({"type": "status", "request_id": "q", "seq": 0, "content": "x"})
+    assert outbox.overrun.is_set()
+    assert [frame["type"] for frame in drain(outbox)] == ["status", "done"]
+
+
+def test_what_may_wait_for_its_turn_does_and_keeps_its_place() -> None:
+    async def scenario() -> None:
+        outbox = Outbox(binary=False, limit=10_000)
+        taken: list[int] = []
+
+        async def replay() -> None:
+            for seq in range(100):
+                if (waiting := outbox.put_in_turn(chunk("r", seq, "x" * 900), lambda: True)) is not None:
+                    await waiting
+                assert outbox.bytes <= 10_000
+
+        replaying = asyncio.create_task(replay())
+        while len(taken) < 100:
+            taken.append(json.loads(await outbox.take())["seq"])
+            await asyncio.sleep(0)
+        await replaying
+        assert taken == list(range(100))
+        assert not outbox.overrun.is_set()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("why", ["not wanted any more", "closed"])
+def test_what_waits_for_its_turn_in_vain_is_let_go(why: str) -> None:
+    async def scenario() -> None:
+        outbox = Outbox(binary=False, limit=10_000)
+        outbox.put(chunk("r", 0, "x" * 9_000))
+        waiting = outbox.put_in_turn(chunk("r", 1, "y"), lambda: why == "closed")
+        assert waiting is not None
+        later = asyncio.ensure_future(waiting)
+        await asyncio.sleep(0)
+        if why == "closed":
+            outbox.close()
+        else:
+            await outbox.take()
+        await asyncio.wait_for(later, 5)
+        assert outbox.empty
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_takes_nothing_while_something_waits_for_its_turn_is_too_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox_module, "STALLED_S", 0.01)
+
+    async def scenario() -> None:
+        outbox = Outbox(binary=False, limit=10_000)
+        outbox.put(chunk("r", 0, "x" * 9_000))
+        waiting = outbox.put_in_turn(chunk("r", 1, "y"), lambda: True)
+        assert waiting is not None
+        await asyncio.wait_for(asyncio.ensure_future(waiting), 5)
+        assert outbox.overrun.is_set()
+
+    asyncio.run(scenario())
+
+
+def test_joined_text_is_held_once_however_small_its_pieces_are() -> None:
+    outbox = Outbox(binary=False, limit=10_000_000)
+    outbox.put({"type": "status", "request_id": "r", "seq": 0, "content": "x" * (JOIN_ABOVE_BYTES + 1)})
+    tracemalloc.start()
+    for seq in range(1, 100_001):
+        outbox.put(chunk("r", seq, f"{seq % 10}word"))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 3 * 5 * 100_000

@@ -104,6 +104,10 @@ def accepted_cases() -> list[Case]:
     cases.append(
         _accepted("item with a place", "WorkItem", codec.pack_item(placed), codec.item_to_map(placed), written=True)
     )
+    waiting = msgspec.structs.replace(ITEM, lane=ITEM.key)
+    cases.append(
+        _accepted("item with a lane", "WorkItem", codec.pack_item(waiting), codec.item_to_map(waiting), written=True)
+    )
     newer = {**codec.item_to_map(ITEM), "priority": 3, "hints": {"mood": ["curious"]}}
     cases.append(_accepted("item with unknown fields, all kept", "WorkItem", pack(newer), newer, written=False))
     unknown = {**plain(ENTRY), "zone": "eu", "weights": [1, {"a": 2}]}

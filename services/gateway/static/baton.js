@@ -751,11 +751,11 @@ export class BatonClient extends EventTarget {
 
   /** @param {Call} call @param {Frame} frame */
   #resumed(call, frame) {
+    // Without an answer an error `gone` follows, which ends it.
+    if (frame.recovered === false && frame.answer == null) return;
     call.resuming = false;
-    if (frame.recovered === false) {
-      if (frame.answer == null) this.#end(call, localError("gone", "This answer is no longer stored.", false));
-      else this.#end(call, frame);
-    } else if (frame.next_seq > call.log.next) this.#again(call);
+    if (frame.recovered === false) this.#end(call, frame);
+    else if (frame.next_seq > call.log.next) this.#again(call);
   }
 
   /** @param {Call} call @param {Frame} frame */

@@ -1,0 +1,147 @@
+"""A cheap WebSocket client for benchmarks: it costs a fraction of a full one, so the gateway is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+import msgspec
+
+
+class Frame(msgspec.Struct):
+    """What a benchmark looks at in a message from the gateway."""
+
+    type: str
+    request_id: str = ""
+    seq: int = -1
+    from_seq: int = -1
+    content: str = ""
+    code: str = ""
+
+    @property
+    def first(self) -> int:
+        return self.seq if self.from_seq < 0 else self.from_seq
+
+
+_decoder = msgspec.json.Decoder(Frame)
+
+
+class Socket(asyncio.Protocol):
+    """One connection. Each message is decoded and given to `receive`, with the time of its arrival."""
+
+    def __init__(self, receive: Callable[[Socket, Frame, float], None]) -> None:
+        self._receive = receive
+        self._buffer = bytearray()
+        self._open = False
+        self._transport: asyncio.Transport | None = None
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[int] = loop.create_future()
+        """Its close code; 1006 where there was none."""
+
+    def send(self, message: object) -> None:
+        self._write(1, msgspec.json.encode(message))
+
+    def _write(self, opcode: int, data: bytes) -> None:
+        mask = os.urandom(4)
+        masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+        length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack("!H", len(data))
+        assert self._transport is not None
+        self._transport.write(bytes([0x80 | opcode]) + length + mask + masked)
+
+    def pause(self) -> None:
+        """Read nothing for now: the gateway sees a slow client once the buffers between are full."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio's side -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        key = base64.b64encode(os.urandom(16)).decode()
+        transport.write(
+            f"GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        self._buffer += data
+        if not self._open:
+            head, found, rest = bytes(self._buffer).partition(b"\r\n\r\n")
+            if not found:
+                return
+            assert b" 101 " in head.split(b"\r\n", 1)[0], head
+            self._buffer, self._open = bytearray(rest), True
+            self.opened.set_result(None)
+        at = 0
+        while (message := self._message(at)) is not None:
+            opcode, body, at = message
+            if opcode == 8:
+                self._ended(struct.unpack("!H", body[:2])[0] if len(body) >= 2 else 1005)
+                break
+            if opcode == 9:
+                self._write(10, body)  # a ping that is not answered ends the connection
+            elif opcode in (1, 2):
+                self._receive(self, _decoder.decode(body), now)
+        del self._buffer[:at]
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._ended(1006)
+
+    def _message(self, at: int) -> tuple[int, bytes, int] | None:
+        """The whole message at an offset: opcode, body, where the next one begins. The gateway does not fragment."""
+        buffer = self._buffer
+        if len(buffer) < at + 2:
+            return None
+        opcode, length, start = buffer[at] & 15, buffer[at + 1], at + 2
+        if length == 126:
+            start += 2
+        elif length == 127:
+            start += 8
+        if len(buffer) < start:
+            return None
+        if length >= 126:
+            length = int.from_bytes(buffer[at + 2 : start], "big")
+        if len(buffer) < start + length:
+            return None
+        return opcode, bytes(buffer[start : start + length]), start + length
+
+    def _ended(self, code: int) -> None:
+        if not self.closed.done():
+            self.closed.set_result(code)
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionError(f"closed with {code} while it was opened"))
+            self.opened.exception()
+
+
+async def connect(port: int, receive: Callable[[Socket, Frame, float], None], buffer_bytes: int = 32_768) -> Socket:
+    """An open connection to a gateway on this machine, with segments as small as on a real network. Raises OSError.
+
+    Args:
+        buffer_bytes: what the kernel holds here for a client that does not read.
+    """
+    loop = asyncio.get_running_loop()
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    # On loopback segments of 64 KiB let the sender's kernel hold megabytes for one slow client.
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_400)
+    plain.setblocking(False)
+    await loop.sock_connect(plain, ("127.0.0.1", port))
+    _, connection = await loop.create_connection(lambda: Socket(receive), sock=plain)
+    await connection.opened
+    return connection

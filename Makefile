@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench format lock docs clean venv venv-dev test-tools
+.PHONY: help run test check bench chaos format lock docs clean venv venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -11,6 +11,10 @@ ARGS ?=
 # Only for `make test`: TESTS="tests/unit -k settings" runs a part, JOBS is the number of test processes.
 TESTS ?=
 JOBS ?= 2
+# Only for `make chaos`: seconds, seed of the faults, and CLUSTER=1 for three nats-servers. ARGS passes further options.
+DURATION ?= 600
+SEED ?= 1
+CLUSTER ?=
 
 export PYTHON
 # Packages are installed without bytecode; each module is compiled when it is first used. Where this were forbidden,
@@ -22,7 +26,8 @@ help: ## Show this list.
 	@printf '\n'
 	@printf '  %s\n' 'make run PORT=9000            another port' \
 	    'make run ARGS=--help          what else `baton run` can do' \
-	    'make test TESTS=tests/unit    a part of the tests'
+	    'make test TESTS=tests/unit    a part of the tests' \
+	    'make chaos DURATION=60 SEED=2  a minute of other faults; with CLUSTER=1 on three nats-servers'
 
 run: venv ## Start Baton with its demo documents, and say where; Ctrl-C stops it.
 	@exec .venv/bin/baton run $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -41,6 +46,9 @@ bench: venv-dev ## Measure what the log, resumes and slow readers cost, each as 
 	@.venv/bin/python -m bench.resumes
 	@printf '\n'
 	@.venv/bin/python -m bench.slow_readers
+
+chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove that no answer loses a frame.
+	@exec .venv/bin/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(if $(CLUSTER),--cluster) $(ARGS)
 
 format: venv-dev ## Format the code and put right what the linter can.
 	@.venv/bin/ruff check --fix --quiet . || true

@@ -6,13 +6,13 @@ Every wait is bounded. Nothing here knows what a frame means; `log.py` does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -30,7 +30,7 @@ from baton_proto.subjects import LogAddress
 from . import metrics
 from .config import NatsSettings
 from .inbox import Inbox
-from .lean_client import LeanClient
+from .nats_client import NatsClient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,6 +38,7 @@ T = TypeVar("T")
 REQUEST_TIMEOUT_S = 2.0
 OBJECT_TIMEOUT_S = 10.0
 SAY_AGAIN_S = 10.0
+CANCEL_AGAIN_S = 0.5
 REPLAY_MESSAGES = 256
 REPLAY_BYTES = 512 * 1024
 """Most of one batch; a message that is larger by itself comes alone."""
@@ -371,6 +372,19 @@ async def within(seconds: float, awaitable: Awaitable[T]) -> T:
         return await awaitable
 
 
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended, whatever they end with.
+
+    They are told again every now and then: nats-py waits with `asyncio.wait_for`, which may swallow a cancellation
+    before Python 3.12 (see `within`), and a loop around it would go on for ever. Not for tasks that clean up slowly.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def quietly(awaitable: Awaitable[Any]) -> None:
     """Await what may fail because NATS is away, where nothing can be done about it."""
     try:
@@ -413,7 +427,7 @@ class _Events:
         log.info("NATS: connected again")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
     """A connected bus, kept connected for good: NATS being away is weather, at start too."""
     events = _Events(settings.url)
@@ -423,14 +437,17 @@ async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
         yield Bus(client, settings, name)
     finally:
         events.closing = True
-        if client.is_connected:
-            await quietly(within(3.0, client.flush(timeout=2)))
-        await quietly(client.close())
+        # uvloop's RuntimeError says that the transport has closed itself, with something still to be sent.
+        with contextlib.suppress(RuntimeError):
+            if client.is_connected:
+                await quietly(within(3.0, client.flush(timeout=2)))
+        with contextlib.suppress(RuntimeError):
+            await quietly(client.close())
 
 
 async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
     while True:
-        client = LeanClient()
+        client = NatsClient()
         try:
             await client.connect(
                 servers=[url.strip() for url in settings.url.split(",")],

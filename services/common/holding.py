@@ -105,7 +105,7 @@ async def hold(
     """
     item = arrived(taken.item)
     sequencer = Sequencer(item.request_id, bus.name, next_seq=taken.next_seq, last=taken.last)
-    async with LogWriter(bus, bus.address(item.key), sequencer) as writer:
+    async with LogWriter(bus, bus.address(item.key), sequencer, lambda: lease.held) as writer:
         job = HeldJob(bus, item, taken.written, writer)
         try:
             with tracing.span(f"baton.{stage}", item.traceparent):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import msgspec
 
 from baton_proto import codec, subjects
 from baton_proto.messages import MAX_ENTRY_BYTES, TERMINAL, Handoff, LogEntry, LogFrame, WorkItem, WorkRef
-from baton_proto.sequencer import Append, Sequencer
+from baton_proto.sequencer import Append, Replaced, Sequencer
 from baton_proto.subjects import LogAddress
 
 from . import metrics, waiting
@@ -29,12 +30,17 @@ class LogWriter:
 
     `failed` is done as soon as this writer can no longer go on: with `Replaced` or `Full`, as a rule. Start it with
     `async with`.
+
+    Args:
+        held: asked before each append whether the writer still holds the baton. The log would take a frame of one that
+            has only just woken while its successor has not written yet, and the successor would be the one to stop.
     """
 
-    def __init__(self, bus: Bus, at: LogAddress, sequencer: Sequencer) -> None:
+    def __init__(self, bus: Bus, at: LogAddress, sequencer: Sequencer, held: Callable[[], bool] = lambda: True) -> None:
         self._bus = bus
         self._at = at
         self._sequencer = sequencer
+        self._held = held
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -121,6 +127,8 @@ class LogWriter:
         data = codec.encode(append.entry)
         pause = 0.05
         while not self._over:
+            if not self._held():
+                raise Replaced(f"{self._sequencer.request_id}: the lease was lost before this could be stored")
             try:
                 self._sequencer.stored(await self._bus.append(self._at, data, append.expected))
             except (Refused, Unconfirmed) as error:

@@ -14,11 +14,14 @@ from nats.aio.msg import Msg
 from baton_proto import codec, subjects
 from baton_proto.messages import PRESENCE_INTERVAL_MS, PRESENCE_TTL_MS, Announcement, ToolSpec
 
-from .bus import Bus
+from .bus import Bus, end_tasks
 
 log = logging.getLogger(__name__)
 
 MAX_WORKERS = 10_000
+ECHO_EVERY_S = 0.5
+ECHO_LATE_S = 1.5
+"""Well below `PRESENCE_TTL_MS`: an outage must be noticed before what was heard last is forgotten."""
 
 
 async def announce(bus: Bus, current: Callable[[], Announcement]) -> None:
@@ -39,7 +42,11 @@ async def announce(bus: Bus, current: Callable[[], Announcement]) -> None:
 
 
 class Presence:
-    """The workers heard of within `PRESENCE_TTL_MS`. Open it with `watch`."""
+    """The workers heard of within `PRESENCE_TTL_MS`. Open it with `watch`.
+
+    Silence means absence only to one who could have heard: after the connection was away, what was known before it
+    stands until we have listened for that time again.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -51,6 +58,10 @@ class Presence:
     def settled(self) -> bool:
         """Whether it has listened long enough for silence to mean absence."""
         return self._clock() - self._since >= PRESENCE_TTL_MS / 1000
+
+    def deaf(self) -> None:
+        """We could not have heard anybody until now."""
+        self._since = self._clock()
 
     def hear(self, announcement: Announcement) -> None:
         key = (announcement.stage, announcement.worker)
@@ -91,15 +102,16 @@ class Presence:
         return {stage: list(by_name.values()) for stage, by_name in sorted(found.items())}
 
     def _current(self) -> list[Announcement]:
-        oldest = self._clock() - PRESENCE_TTL_MS / 1000
-        self._heard = {key: heard for key, heard in self._heard.items() if heard[0] >= oldest}
+        if self.settled:
+            oldest = self._clock() - PRESENCE_TTL_MS / 1000
+            self._heard = {key: heard for key, heard in self._heard.items() if heard[0] >= oldest}
         return [announcement for _, (_, announcement) in sorted(self._heard.items())]
 
 
 @contextlib.asynccontextmanager
-async def watch(bus: Bus) -> AsyncIterator[Presence]:
-    """A presence table that fills at once: a census is taken at the start."""
-    presence = Presence()
+async def watch(bus: Bus, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[Presence]:
+    """A presence table that fills at once: a census is taken at the start, and when the connection was away."""
+    presence = Presence(clock)
 
     async def on_announcement(message: Msg) -> None:
         try:
@@ -107,10 +119,43 @@ async def watch(bus: Bus) -> AsyncIterator[Presence]:
         except codec.WireError as error:
             log.warning("unreadable announcement on %s: %s", message.subject, error)
 
-    subscription = await bus.subscribe(f"{subjects.PREFIX}.workers.>", on_announcement)
+    echo = _Echo(bus)
+    subscriptions = [
+        await bus.subscribe(f"{subjects.PREFIX}.workers.>", on_announcement),
+        await bus.subscribe(echo.inbox, echo.on_message),
+    ]
     await bus.publish(subjects.CENSUS, b"")
+    noticing = asyncio.create_task(echo.notice_outages(presence), name="presence")
     try:
         yield presence
     finally:
-        with contextlib.suppress(Exception):
-            await subscription.unsubscribe()
+        await end_tasks(noticing)
+        for subscription in subscriptions:
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
+
+
+class _Echo:
+    """Whoever does not hear himself hears nobody: the connection is away, the server hangs although the connection
+    seems well, or this process stood still."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.inbox = bus.client.new_inbox()
+        self._heard = time.monotonic()
+
+    async def on_message(self, _: Msg) -> None:
+        self._heard = time.monotonic()
+
+    async def notice_outages(self, presence: Presence) -> None:
+        """Tell `presence` while nobody can be heard. Runs until cancelled."""
+        reconnects = self._bus.reconnects
+        while True:
+            await self._bus.publish(self.inbox, b"")
+            await asyncio.sleep(ECHO_EVERY_S)
+            if time.monotonic() - self._heard > ECHO_LATE_S:
+                presence.deaf()
+            if self._bus.reconnects != reconnects:
+                reconnects = self._bus.reconnects
+                presence.deaf()
+                await self._bus.publish(subjects.CENSUS, b"")

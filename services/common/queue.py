@@ -60,6 +60,7 @@ class Puller:
         self._reconnects = 0
         self._wake = asyncio.Event()
         self._subscription: Subscription | None = None
+        self._over = False
 
     def wake(self) -> None:
         """A slot has become free."""
@@ -68,7 +69,7 @@ class Puller:
     async def run(self) -> None:
         """Pull until cancelled; afterwards call `stop`."""
         self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_message)
-        while True:
+        while not self._over:
             self._wake.clear()
             await self._look()
             await self._pull()
@@ -95,6 +96,8 @@ class Puller:
     async def stop(self) -> None:
         """Take nothing more. What the server had already sent is still given to `take`, so nothing waits for a
         redelivery."""
+        # A cancellation may have been swallowed inside of nats-py (see `end_tasks`), and nobody would hear the answer.
+        self._over = True
         if self._subscription is not None:
             await quietly(within(2.0, self._subscription.drain()))  # type: ignore[no-untyped-call]
             self._subscription = None
@@ -107,7 +110,7 @@ class Puller:
             self._open.clear()
         self._open = {reply: (left, ends) for reply, (left, ends) in self._open.items() if ends > now and left > 0}
         wanted = self._free() - sum(left for left, _ in self._open.values())
-        if wanted <= 0 or not self._bus.connected:
+        if wanted <= 0 or self._over or not self._bus.connected:
             return
         self._number += 1
         reply = f"{self._inbox}.{self._number}"

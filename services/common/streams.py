@@ -27,7 +27,7 @@ from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from baton_proto import subjects
 
-from .bus import Bus
+from .bus import Bus, end_tasks
 from .config import NatsSettings
 from .settings import SettingsError
 
@@ -174,8 +174,7 @@ async def kept(bus: Bus, places_per_user: int | None = None) -> AsyncIterator[No
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end_tasks(watching)
 
 
 async def _again_after_reconnects(bus: Bus, places_per_user: int | None) -> None:

@@ -25,7 +25,7 @@ from baton_proto.messages import (
 )
 
 from . import metrics, streams
-from .bus import Bus, Full, Unconfirmed, quietly
+from .bus import Bus, Full, Unconfirmed, end_tasks, quietly
 from .clock import now_ms
 from .config import WorkerSettings
 from .endings import end_log
@@ -78,9 +78,8 @@ class Worker:
             stopping.cancel()
             background[1].cancel()
             await self._drain(drain_s)
-            background[0].cancel()
             await quietly(inventory.unsubscribe())
-            await asyncio.gather(*background, stopping, return_exceptions=True)
+            await end_tasks(*background, stopping)
 
     async def _make_consumer(self) -> None:
         await streams.ensure_consumer(self._bus, self._stage, self._settings.ack_wait_s, self._settings.concurrency)

@@ -282,10 +282,15 @@ class Requests:
 
     async def _queue(self, item: WorkItem, ref: WorkRef) -> None:
         """To the workers, or where it waits for its user's turn. The log is there: if there is no room after all, it
-        says so itself, on whichever replica it is read."""
+        says so itself, on whichever replica it is read.
+
+        Raises:
+            Unconfirmed: NATS did not answer (a new leader is being elected, say). The client is told to send its query
+                again, which finds the log as it stands and queues the work once more.
+        """
         try:
             await queue_ref(self._bus, ref, item.lane)
-        except (Full, Unconfirmed):
+        except Full:
             at = subjects.LogAddress(item.shard, item.key)
             await end_log(self._bus, at, item.request_id, self._admission.overloaded().frame())
         if item.lane is not None:

@@ -50,9 +50,12 @@ class Extractive:
             yield Calls(calls, Usage(prompt_tokens=prompt_tokens))
             return
         answer, cut = _within(answer_text(prompt), prompt.sampling.max_tokens)
-        for number, piece in enumerate(pieces(answer)):
-            if number and self._delay_s:
+        said = 0
+        for piece in pieces(answer):
+            # What a lost holder has shown already is said again at once: nobody sees it, and the user is waiting.
+            if self._delay_s and said and said >= len(prompt.written):
                 await asyncio.sleep(self._delay_s)
+            said += len(piece)
             yield Text(piece)
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=estimate_tokens(answer))
         yield Finish("length" if cut else "stop", usage)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from baton_proto import subjects
-from baton_proto.messages import AnswerChunk, Done, Timings, Usage
+from baton_proto.messages import Accepted, AnswerChunk, Done, Timings, Usage
+from services.common import streams
 from services.common.job import Job
 from tests.integration.test_gateway_protocol import SECRET, connected, gateway, receive, token
 from tests.rig import Rig, rig
@@ -63,6 +64,28 @@ def test_a_cancel_stops_the_holder_and_ends_the_answer(nats: Nats, tmp_path: Pat
             frames = await _until(socket, "done", "error")
             assert frames[-1]["finish_reason"] == "cancelled"
             await eventually(lambda: worker.worker.running == 0, "the holder has stopped", within_s=5)
+
+    _with_gateway(nats, tmp_path, scenario)
+
+
+def test_a_query_whose_work_could_not_be_queued_goes_on_when_it_is_sent_again(nats: Nats, tmp_path: Path) -> None:
+    """As while the queue's replicas elect a new leader: nothing has ended, and nothing is lost."""
+
+    async def scenario(one: Rig, port: int) -> None:
+        key = subjects.request_key("anonymous", "r")
+        item = one.item(request_id="r", key=key, shard=one.bus.address(key).shard)
+        async with connected(port) as socket:
+            await one.bus.client.jetstream().delete_stream(subjects.WORK_STREAM)
+            await _ask(socket, request_id="r")
+            refused = (await _until(socket, "error"))[-1]
+            assert (refused["code"], refused["retryable"], refused.get("seq")) == ("overloaded", True, None)
+            assert [type(frame) for frame in await one.frames(item)] == [Accepted]
+            await streams.ensure(one.bus)
+            async with one.worker(_answer):
+                await _ask(socket, request_id="r")
+                frames = await _until(socket, "done", "error")
+            assert frames[-1]["type"] == "done"
+            assert [frame["seq"] for frame in frames] == list(range(22))
 
     _with_gateway(nats, tmp_path, scenario)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 
 import msgspec
 import pytest
@@ -467,5 +469,52 @@ def test_an_item_past_its_deadline_ends_its_log_and_no_handler_sees_it(nats: Nat
         assert isinstance(last, Error)
         assert last.code == "deadline"
         assert seen == []
+
+    run_rig(nats, scenario)
+
+
+def test_a_holder_that_stood_still_writes_nothing_when_it_wakes_though_nobody_has_written_meanwhile(
+    nats: Nats,
+) -> None:
+    async def stand_still(job: Job) -> None:
+        if not job.written:
+            await job.write(AnswerChunk(content="before "))
+            await job.flush()
+            time.sleep(1.8)  # noqa: ASYNC251 - the whole process stands still, for longer than its lease
+            await job.write(AnswerChunk(content="woken "))
+            await job.flush()
+        await job.write(AnswerChunk(content="after"))
+        await job.finish(done())
+
+    async def scenario(one: Rig) -> None:
+        async with one.worker(stand_still):
+            item = one.item()
+            await one.start(item)
+            assert text(list(await one.ended(item))) == "before after"
+
+    run_rig(nats, scenario)
+
+
+def test_a_drain_ends_though_a_cancellation_was_swallowed(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does with one that comes as its future ends."""
+
+    async def scenario(one: Rig) -> None:
+        async with one.worker(retrieve) as worker:
+            client, flushing = worker.bus.client, asyncio.Event()
+            really = client.flush
+
+            async def flush(*_: object, **__: object) -> None:
+                monkeypatch.setattr(client, "flush", really)
+                flushing.set()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+
+            monkeypatch.setattr(client, "flush", flush)
+            # It takes itself for frozen, and asks the server what has come meanwhile.
+            worker.worker._puller._looked -= 60
+            worker.worker._puller.wake()
+            await flushing.wait()
+            async with asyncio.timeout(5):
+                await worker.stop()
 
     run_rig(nats, scenario)

@@ -96,6 +96,23 @@ def test_a_worker_is_alive_until_it_has_been_silent_or_says_goodbye() -> None:
     assert not presence.gone("generate"), "never heard of is not gone"
 
 
+def test_while_nobody_could_be_heard_silence_is_no_absence() -> None:
+    now = [100.0]
+    presence = Presence(clock=lambda: now[0])
+    presence.hear(announcement("one"))
+    presence.hear(announcement("two"))
+    for _ in range(20):
+        now[0] += 1
+        presence.deaf()
+        assert len(presence.live("retrieve")) == 2
+    assert not presence.settled
+    now[0] += 3
+    presence.hear(announcement("two"))
+    assert len(presence.live("retrieve")) == 2
+    now[0] += 1
+    assert [one.worker for one in presence.live("retrieve")] == ["two"]
+
+
 def test_the_tools_of_live_workers_are_known_by_stage_and_named_once() -> None:
     presence = Presence()
     spec = ToolSpec(name="clock", description="d", parameters={"type": "object"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from baton_proto.messages import Passage, Sampling, ToolCall, ToolOutcome, ToolSpec, ToolTurn
 from services.generator.extractive import Extractive, pieces
-from services.generator.port import Calls, Event, Finish, Prompt
+from services.generator.port import Calls, Event, Finish, Prompt, Text
 from services.generator.quoting.composition import quote
 from services.generator.quoting.tool_rules import expression_in, wanted_calls
 from tests.answer_job import passage
@@ -288,3 +289,24 @@ def test_a_failed_tool_is_said_and_the_documents_are_still_used() -> None:
     assert "相关规定" in answer
     english = ask("What's my leave balance?", passages=[], turns=[asked_for_leave(False, "no answer")])
     assert english == "The call of leave_balance failed: no answer"
+
+
+def test_what_a_lost_holder_has_shown_is_said_again_at_once() -> None:
+    """The successor of a killed generator must not make the user wait for what is on the screen already."""
+    delay_s = 0.02
+    question = Prompt("How many days can I carry over?", "en", [LEAVE_EN])
+
+    async def timed(prompt: Prompt) -> tuple[float, list[Event]]:
+        started = asyncio.get_running_loop().time()
+        events = [event async for event in Extractive(delay_s).generate(prompt)]
+        return asyncio.get_running_loop().time() - started, events
+
+    async def both() -> None:
+        slow_s, events = await timed(question)
+        texts = [event.content for event in events if isinstance(event, Text)]
+        fast_s, again = await timed(replace(question, written="".join(texts[:-2])))
+        assert again == events
+        assert slow_s >= (len(texts) - 1) * delay_s
+        assert 2 * delay_s <= fast_s < slow_s
+
+    asyncio.run(both())

@@ -1,0 +1,41 @@
+"""The connection to NATS itself, where the client library needs help."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+import uvloop
+
+from services.common.bus import connect, within
+from services.common.config import NatsSettings
+from tests.servers.nats import Nats
+from tests.servers.processes import eventually
+
+
+def test_a_connection_is_read_on_after_a_ping_that_nobody_waited_for(nats: Nats) -> None:
+    async def scenario() -> None:
+        async with connect(NatsSettings(url=nats.url), "impatient") as bus:
+            os.kill(nats.process.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(TimeoutError):
+                    await within(0.1, bus.client.flush())
+            finally:
+                os.kill(nats.process.pid, signal.SIGCONT)
+            await bus.request("$JS.API.INFO", b"", seconds=3.0)
+            await bus.client.flush(timeout=3)
+
+    asyncio.run(scenario())
+
+
+def test_closing_is_quiet_when_the_server_has_gone_with_something_still_to_be_sent(nats: Nats) -> None:
+    async def scenario() -> None:
+        async with connect(NatsSettings(url=nats.url), "late") as bus:
+            nats.process.kill()
+            await eventually(lambda: not bus.connected, "the loss is noticed")
+            await bus.publish("subject", b"still to be sent")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())

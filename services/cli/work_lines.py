@@ -68,11 +68,13 @@ class Poisoned:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The work of the whole system at one moment. `silent` are live workers that say they run something, but did not
-    tell what."""
+    """The work of the whole system at one moment. `waiting_for_turn` are requests that no queue has yet, because their
+    `users_waiting` users have many; `silent` are live workers that say they run something, but did not tell what."""
 
     at_ms: int
     stages: Sequence[Stage] = ()
+    waiting_for_turn: int = 0
+    users_waiting: int = 0
     running: Sequence[Running] = ()
     unanswered: Sequence[Unanswered] = ()
     poisoned: Sequence[Poisoned] = ()
@@ -87,6 +89,9 @@ def snapshot_map(snapshot: Snapshot) -> dict[str, Any]:
 def snapshot_lines(snapshot: Snapshot) -> list[str]:
     now = snapshot.at_ms
     lines = _stages(snapshot.stages, now)
+    if snapshot.waiting_for_turn:
+        waiting, users = counted(snapshot.waiting_for_turn, "request"), counted(snapshot.users_waiting, "user")
+        lines += ["", f"before the first stage: {waiting} of {users} wait for their turn"]
     lines += _section("running", _running(snapshot.running, now), len(snapshot.running))
     if snapshot.silent:
         lines.append(f"  not told what they hold: {', '.join(snapshot.silent)}")

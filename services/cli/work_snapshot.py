@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from baton_proto import codec, subjects
 from baton_proto.messages import Announcement, Holdings, LogEntry
+from services.common import waiting
 from services.common.bus import Bus
 from services.common.clock import from_rfc3339, now_ms
 from services.common.inspection import (
@@ -55,8 +56,11 @@ async def take_snapshot(bus: Bus) -> Snapshot:
         for one in refs
         if (one.ref.key, one.ref.seq) not in held
     ]
+    line = await waiting.lanes(bus)
     return Snapshot(
         at_ms=now_ms(),
+        waiting_for_turn=sum(line.values()),
+        users_waiting=len(line),
         stages=[
             _stage(stage, live[stage], queues.get(stage), lengths.get(stage, 0), oldest.get(stage, ()))
             for stage in sorted(live)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Sequence
 
@@ -158,7 +159,7 @@ class Worker:
         if lease.deliveries > 1:
             metrics.REDELIVERED.labels(self._stage).inc()
         try:
-            taken = await take(self._bus, ref)
+            taken = await self._taken(ref, lease)
         except codec.WireError as error:
             log.error("the log %s is unreadable: %s", at.key, error)
             await lease.acknowledge()
@@ -186,6 +187,17 @@ class Worker:
                 return await hold(self._bus, self._stage, self._handler, ref, taken, lease, self._giving_back)
             finally:
                 del self._held[number]
+
+    async def _taken(self, ref: WorkRef, lease: Lease) -> Taken | None:
+        """`take`, again and again while NATS does not answer and the item is still ours: giving up would leave it to
+        the next delivery, an ack wait later."""
+        while True:
+            try:
+                return await take(self._bus, ref)
+            except Unconfirmed:
+                if not lease.held:
+                    raise
+            await asyncio.sleep(random.uniform(0.1, 0.3))
 
     async def _set_aside(self, ref: WorkRef, taken: Taken, lease: Lease, deliveries: int) -> str:
         """An item that no worker has survived: end its log, keep it for a person to look at."""

@@ -82,6 +82,7 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
         ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
+        log_level="warning",  # otherwise two lines for each connection
         access_log=False,
         timeout_graceful_shutdown=2,
         server_header=False,

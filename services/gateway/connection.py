@@ -37,6 +37,7 @@ from services.common.config import GatewaySettings
 from services.common.errors import ServiceError
 from services.common.logs import request_context
 
+from .admission import spread
 from .auth import Authenticator, Identity, Unauthorized, bearer
 from .follower import Follower
 from .outbox import Outbox
@@ -390,7 +391,7 @@ class Connection:
                 "rate_limited",
                 f"{running} requests run on this connection already; wait until one ends.",
                 retryable=True,
-                retry_after_ms=1_000,
+                retry_after_ms=spread(1_000),
             )
 
     def _replace(self, name: str, follower: Follower) -> None:

@@ -36,3 +36,8 @@ def test_nothing_at_all_hints_at_the_wrong_nats() -> None:
 def test_workers_that_do_not_tell_what_they_hold_are_named() -> None:
     lines = snapshot_lines(Snapshot(NOW, silent=["old-1 (generate, 2 running)"]))
     assert "  not told what they hold: old-1 (generate, 2 running)" in lines
+
+
+def test_requests_that_wait_for_their_users_turn_are_told() -> None:
+    lines = snapshot_lines(Snapshot(NOW, waiting_for_turn=17, users_waiting=1))
+    assert "before the first stage: 17 requests of 1 user wait for their turn" in lines

@@ -39,7 +39,7 @@ REPLAY_BYTES = 512 * 1024
 REPLAYS_AT_ONCE = 32
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10047, 10077, 10122, 10023, 10068})
-_NOT_FOUND = frozenset({10037, 10059})
+_NOT_FOUND = frozenset({10014, 10037, 10059})  # consumer, message, stream
 
 
 class Refused(Exception):
@@ -131,13 +131,9 @@ class Bus:
         Raises:
             Unconfirmed: nobody answered.
         """
-        request = json.dumps({"last_by_subj": subject}).encode()
-        answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", request)
-        if (error := answer.get("error")) is not None:
-            if error.get("err_code") in _NOT_FOUND:
-                return None
-            raise Unconfirmed(error.get("description", "unknown answer from JetStream"))
-        message = answer["message"]
+        answer = await self.api(f"STREAM.MSG.GET.{stream}", last_by_subj=subject)
+        if (message := answer.get("message")) is None:
+            return None
         return Stored(b64decode(message.get("data", "")), int(message["seq"]))
 
     async def tail(self, at: LogAddress) -> Stored | None:
@@ -281,10 +277,24 @@ class Bus:
         return self._objects
 
     async def stream_state(self, stream: str) -> dict[str, Any]:
-        """The stream's state as JetStream tells it (`messages`, `bytes`, …)."""
-        answer = await self._ask(f"$JS.API.STREAM.INFO.{stream}", b"")
-        state: dict[str, Any] = answer.get("state", {})
+        """The stream's state as JetStream tells it (`messages`, `bytes`, …); empty where there is no such stream.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        state: dict[str, Any] = (await self.api(f"STREAM.INFO.{stream}")).get("state", {})
         return state
+
+    async def api(self, name: str, **request: Any) -> dict[str, Any]:
+        """An answer of the JetStream API. That a stream, a consumer or a message is not found is an answer too.
+
+        Raises:
+            Unconfirmed: nobody answered, or with another error.
+        """
+        answer = await self._ask(f"$JS.API.{name}", json.dumps(request).encode() if request else b"")
+        if (error := answer.get("error")) is not None and error.get("err_code") not in _NOT_FOUND:
+            raise Unconfirmed(f"{name}: {error.get('description', 'unknown answer from JetStream')}")
+        return answer
 
     # --- plain messages -----------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import time
 
 from baton_proto import subjects
 from baton_proto.messages import AnswerChunk, Done, Timings, Usage
-from services.common.bus import connect
 from services.common.config import NatsSettings, WorkerSettings
+from services.common.connection import connect
 from services.common.job import Job
 from services.common.process import stop_on_signals
 from services.common.worker import Worker

@@ -21,8 +21,9 @@ from baton_proto import codec, subjects
 from baton_proto.messages import AnswerChunk, LogEntry
 from baton_proto.sequencer import Sequencer
 from services.common import streams
-from services.common.bus import Bus, connect
+from services.common.bus import Bus
 from services.common.config import NatsSettings
+from services.common.connection import connect
 from services.common.log import LogWriter
 from tests.servers.nats import nats_server
 

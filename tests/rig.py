@@ -15,9 +15,10 @@ from baton_proto import subjects
 from baton_proto.messages import Accepted, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Sequencer
 from services.common import streams
-from services.common.bus import Bus, Unconfirmed, connect
+from services.common.bus import Bus, Unconfirmed
 from services.common.clock import now_ms
 from services.common.config import NatsSettings, WorkerSettings
+from services.common.connection import connect
 from services.common.job import Handler
 from services.common.log import LogWriter, make_handoff, push_ref, read_log
 from services.common.worker import Worker

@@ -50,7 +50,7 @@ async def _connected(command: str, work: Callable[[Bus], Coroutine[Any, Any, int
 @asynccontextmanager
 async def open_bus(command: str) -> AsyncIterator[Bus]:
     """A connection that changes nothing in NATS: streams are left as they are, whatever this shell's settings say."""
-    from services.common.bus import connect
+    from services.common.connection import connect
 
     (settings,) = load([NatsSettings], ALL_SETTINGS)
     connecting = connect(settings, f"baton-{command}")

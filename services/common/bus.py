@@ -6,13 +6,10 @@ Every wait is bounded. Nothing here knows what a frame means; `log.py` does.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import random
-import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -27,17 +24,14 @@ from nats.js.object_store import ObjectStore
 from baton_proto import subjects
 from baton_proto.subjects import LogAddress
 
-from . import metrics
 from .config import NatsSettings
 from .inbox import Inbox
-from .nats_client import NatsClient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 2.0
 OBJECT_TIMEOUT_S = 10.0
-SAY_AGAIN_S = 10.0
 CANCEL_AGAIN_S = 0.5
 REPLAY_MESSAGES = 256
 REPLAY_BYTES = 512 * 1024
@@ -45,7 +39,7 @@ REPLAY_BYTES = 512 * 1024
 REPLAYS_AT_ONCE = 32
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10047, 10077, 10122, 10023, 10068})
-_NOT_FOUND = frozenset({10037, 10059})
+_NOT_FOUND = frozenset({10014, 10037, 10059})  # consumer, message, stream
 
 
 class Refused(Exception):
@@ -137,13 +131,9 @@ class Bus:
         Raises:
             Unconfirmed: nobody answered.
         """
-        request = json.dumps({"last_by_subj": subject}).encode()
-        answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", request)
-        if (error := answer.get("error")) is not None:
-            if error.get("err_code") in _NOT_FOUND:
-                return None
-            raise Unconfirmed(error.get("description", "unknown answer from JetStream"))
-        message = answer["message"]
+        answer = await self.api(f"STREAM.MSG.GET.{stream}", last_by_subj=subject)
+        if (message := answer.get("message")) is None:
+            return None
         return Stored(b64decode(message.get("data", "")), int(message["seq"]))
 
     async def tail(self, at: LogAddress) -> Stored | None:
@@ -287,10 +277,24 @@ class Bus:
         return self._objects
 
     async def stream_state(self, stream: str) -> dict[str, Any]:
-        """The stream's state as JetStream tells it (`messages`, `bytes`, …)."""
-        answer = await self._ask(f"$JS.API.STREAM.INFO.{stream}", b"")
-        state: dict[str, Any] = answer.get("state", {})
+        """The stream's state as JetStream tells it (`messages`, `bytes`, …); empty where there is no such stream.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        state: dict[str, Any] = (await self.api(f"STREAM.INFO.{stream}")).get("state", {})
         return state
+
+    async def api(self, name: str, **request: Any) -> dict[str, Any]:
+        """An answer of the JetStream API. That a stream, a consumer or a message is not found is an answer too.
+
+        Raises:
+            Unconfirmed: nobody answered, or with another error.
+        """
+        answer = await self._ask(f"$JS.API.{name}", json.dumps(request).encode() if request else b"")
+        if (error := answer.get("error")) is not None and error.get("err_code") not in _NOT_FOUND:
+            raise Unconfirmed(f"{name}: {error.get('description', 'unknown answer from JetStream')}")
+        return answer
 
     # --- plain messages -----------------------------------------------------------------------------------------------
 
@@ -391,78 +395,3 @@ async def quietly(awaitable: Awaitable[Any]) -> None:
         await awaitable
     except (TimeoutError, nats.errors.Error, OSError) as error:
         log.debug("ignored: %s", error)
-
-
-class _Events:
-    """What the connection tells of itself: logged and counted, but not when we close it ourselves."""
-
-    def __init__(self, url: str) -> None:
-        self.closing = False
-        self._url = url
-        self._ever_connected = False
-        self._said: dict[str, float] = {}
-
-    def opened(self) -> None:
-        self._ever_connected = True
-
-    async def error(self, error: Exception) -> None:
-        if isinstance(error, nats.errors.SlowConsumerError):
-            metrics.NATS_SLOW.inc()
-        text = str(error) or type(error).__name__
-        now = time.monotonic()
-        if now - self._said.get(text, -SAY_AGAIN_S) < SAY_AGAIN_S:
-            return  # every attempt to connect fails alike
-        self._said = {text: now}
-        if self._ever_connected:
-            log.warning("NATS: %s", text)
-        else:
-            log.warning("no NATS at %s (%s); trying again", self._url, text)
-
-    async def disconnected(self) -> None:
-        if not self.closing and self._ever_connected:
-            log.warning("NATS: connection lost")
-
-    async def reconnected(self) -> None:
-        metrics.NATS_RECONNECTS.inc()
-        log.info("NATS: connected again")
-
-
-@contextlib.asynccontextmanager
-async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
-    """A connected bus, kept connected for good: NATS being away is weather, at start too."""
-    events = _Events(settings.url)
-    client = await _first_connection(settings, name, events)
-    events.opened()
-    try:
-        yield Bus(client, settings, name)
-    finally:
-        events.closing = True
-        # uvloop's RuntimeError says that the transport has closed itself, with something still to be sent.
-        with contextlib.suppress(RuntimeError):
-            if client.is_connected:
-                await quietly(within(3.0, client.flush(timeout=2)))
-        with contextlib.suppress(RuntimeError):
-            await quietly(client.close())
-
-
-async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
-    while True:
-        client = NatsClient()
-        try:
-            await client.connect(
-                servers=[url.strip() for url in settings.url.split(",")],
-                name=name,
-                connect_timeout=2,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it only waits for so long
-                ping_interval=5,
-                max_outstanding_pings=2,
-                error_cb=events.error,
-                disconnected_cb=events.disconnected,
-                reconnected_cb=events.reconnected,
-            )
-            return client
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            await events.error(error)
-        await asyncio.sleep(random.uniform(0.5, 1.5))

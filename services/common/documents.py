@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import msgspec
 
 from . import streams
-from .bus import Bus, connect
+from .bus import Bus
 from .config import NatsSettings
+from .connection import connect
 
 PREFIX = "documents/"
 

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from base64 import b64decode
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 from nats.aio.msg import Msg
 
 from baton_proto import codec, subjects
 from baton_proto.messages import DeadWork, Holdings, WorkRef
 
-from .bus import Bus, Unconfirmed
+from .bus import Bus
 
 MAX_READ = 10_000
 """Most messages read from one stream at once."""
-NOT_FOUND = frozenset({10037, 10059})
 
 
 class Message(NamedTuple):
@@ -54,8 +51,7 @@ async def stage_queues(bus: Bus) -> list[StageQueue]:
     """
     found: list[StageQueue] = []
     while True:
-        request = json.dumps({"offset": len(found)}).encode()
-        answer = await _api(bus, f"CONSUMER.LIST.{subjects.WORK_STREAM}", request)
+        answer = await bus.api(f"CONSUMER.LIST.{subjects.WORK_STREAM}", offset=len(found))
         consumers = answer.get("consumers") or []
         found += map(_stage_queue, consumers)
         if not consumers or len(found) >= int(answer.get("total", 0)):
@@ -88,8 +84,7 @@ async def queue_lengths(bus: Bus) -> dict[str, int]:
     Raises:
         Unconfirmed
     """
-    request = json.dumps({"subjects_filter": ">"}).encode()
-    answer = await _api(bus, f"STREAM.INFO.{subjects.WORK_STREAM}", request)
+    answer = await bus.api(f"STREAM.INFO.{subjects.WORK_STREAM}", subjects_filter=">")
     prefix = f"{subjects.PREFIX}.work."
     counts: dict[str, int] = answer.get("state", {}).get("subjects") or {}
     stages = {subject.removeprefix(prefix): count for subject, count in sorted(counts.items())}
@@ -121,8 +116,7 @@ async def still_there(bus: Bus, stream: str, stream_seq: int) -> bool:
     Raises:
         Unconfirmed
     """
-    answer = await _api(bus, f"STREAM.MSG.GET.{stream}", json.dumps({"seq": stream_seq}).encode(), missing=NOT_FOUND)
-    return "error" not in answer
+    return "message" in await bus.api(f"STREAM.MSG.GET.{stream}", seq=stream_seq)
 
 
 async def log_shards(bus: Bus) -> int:
@@ -132,31 +126,17 @@ async def log_shards(bus: Bus) -> int:
         Unconfirmed
     """
     prefix = subjects.log_stream(0).removesuffix("0")
-    request = json.dumps({"subject": f"{subjects.PREFIX}.log.>"}).encode()
-    answer = await _api(bus, "STREAM.NAMES", request)
+    answer = await bus.api("STREAM.NAMES", subject=f"{subjects.PREFIX}.log.>")
     return sum(name.startswith(prefix) for name in answer.get("streams") or [])
 
 
 async def _next_message(bus: Bus, stream: str, subject: str, first: int) -> Message | None:
-    request = json.dumps({"seq": first, "next_by_subj": subject}).encode()
-    answer = await _api(bus, f"STREAM.MSG.GET.{stream}", request, missing=NOT_FOUND)
-    if "error" in answer:
+    answer = await bus.api(f"STREAM.MSG.GET.{stream}", seq=first, next_by_subj=subject)
+    if (message := answer.get("message")) is None:
         return None
-    message = answer["message"]
     stored = datetime.fromisoformat(message["time"])
     data = b64decode(message.get("data", ""))
     return Message(message["subject"], data, int(message["seq"]), round(stored.timestamp() * 1000))
-
-
-async def _api(bus: Bus, name: str, request: bytes, missing: frozenset[int] | set[int] = frozenset()) -> dict[str, Any]:
-    """One request to JetStream; an error that is not among `missing` is an exception."""
-    try:
-        answer: dict[str, Any] = msgspec.json.decode(await bus.request(f"$JS.API.{name}", request))
-    except msgspec.DecodeError as error:
-        raise Unconfirmed(f"{name}: {error}") from None
-    if (problem := answer.get("error")) is not None and problem.get("err_code") not in missing:
-        raise Unconfirmed(f"{name}: {problem.get('description', 'unknown answer from JetStream')}")
-    return answer
 
 
 # --- who holds what ---------------------------------------------------------------------------------------------------

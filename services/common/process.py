@@ -22,8 +22,9 @@ from prometheus_client import make_wsgi_app
 from baton_proto.messages import ToolSpec
 
 from . import metrics, streams, tracing
-from .bus import Bus, connect
+from .bus import Bus
 from .config import ALL_SETTINGS, NatsSettings, ProcessSettings, WorkerSettings
+from .connection import connect
 from .job import Handler
 from .logs import set_up_logging
 from .presence import Presence, watch

@@ -9,14 +9,11 @@ import msgspec
 
 from baton_proto import codec, subjects
 from baton_proto.messages import (
-    MAX_SNIPPET_CHARS,
     Accepted,
     AnswerChunk,
     Error,
     Handoff,
     LogFrame,
-    Passage,
-    Source,
     Sources,
     Timings,
     ToolCalled,
@@ -31,6 +28,7 @@ from .clock import now_ms
 from .endings import end_log
 from .inspection import Dead, dead_items, still_there
 from .log import LogWriter, open_handoff, push_ref, read_log, read_tail, start_log
+from .passages import source_of
 
 MIN_PREFIX = 6
 DEADLINE_BOUNDS_MS = (1_000, 600_000)
@@ -82,7 +80,7 @@ async def retry(bus: Bus, dead: Dead) -> WorkItem:
         await push_ref(bus, ref)
     except (Full, Unconfirmed) as error:
         refusal = Error(code="overloaded", message="Too much work is waiting; try again later.", retryable=True)
-        with contextlib.suppress(Unconfirmed):
+        with contextlib.suppress(Unconfirmed, Full):
             await end_log(bus, bus.address(item.key), item.request_id, refusal)
         raise NotThat(f"the work queue did not take it ({error}); try again later") from None
     await discard(bus, dead)
@@ -177,22 +175,7 @@ def _frames(item: WorkItem) -> list[LogFrame]:
     """What a reader of the new log must see before the stage that goes on: sources to cite, text written before."""
     frames: list[LogFrame] = [Accepted(conversation_id=item.conversation_id or "")]
     if item.stage != subjects.RETRIEVE:
-        frames.append(Sources(sources=[_source(passage) for passage in item.passages]))
+        frames.append(Sources(sources=[source_of(passage) for passage in item.passages]))
     if text := "".join(turn.text for turn in item.turns) + item.text:
         frames.append(AnswerChunk(content=text))
     return frames
-
-
-def _source(passage: Passage) -> Source:
-    return Source(
-        n=passage.n,
-        id=passage.id,
-        document_id=passage.document_id,
-        title=passage.title,
-        url=passage.url,
-        snippet=passage.text[:MAX_SNIPPET_CHARS],
-        score=passage.score,
-        page=passage.page,
-        start=passage.start,
-        end=passage.end,
-    )

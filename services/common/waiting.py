@@ -8,19 +8,14 @@ move the same one have moved it once, and one that dies in between has lost noth
 from __future__ import annotations
 
 import asyncio
-import json
 from base64 import b64decode
 from collections.abc import Iterable
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from baton_proto import codec, subjects
 from baton_proto.messages import WorkRef
 
 from .bus import Bus, Unconfirmed
-
-_NOT_FOUND = frozenset({10014, 10037, 10059})  # consumer, message, stream
 
 
 class Waiting(NamedTuple):
@@ -53,7 +48,7 @@ async def lanes(bus: Bus) -> dict[str, int]:
     Raises:
         Unconfirmed
     """
-    answer = await _ask(bus, f"STREAM.INFO.{subjects.WAITING_STREAM}", subjects_filter=">")
+    answer = await bus.api(f"STREAM.INFO.{subjects.WAITING_STREAM}", subjects_filter=">")
     counts = answer.get("state", {}).get("subjects") or {}
     return {subjects.parse_waiting(subject): int(count) for subject, count in counts.items()}
 
@@ -68,7 +63,7 @@ async def first(bus: Bus, lane: str | None, most: int) -> list[Waiting]:
     found: list[Waiting] = []
     while len(found) < most:
         after = found[-1].seq + 1 if found else 1
-        answer = await _ask(bus, f"STREAM.MSG.GET.{subjects.WAITING_STREAM}", seq=after, next_by_subj=subject)
+        answer = await bus.api(f"STREAM.MSG.GET.{subjects.WAITING_STREAM}", seq=after, next_by_subj=subject)
         if (message := answer.get("message")) is None:
             break
         found.append(Waiting(int(message["seq"]), b64decode(message.get("data", ""))))
@@ -90,8 +85,7 @@ async def stream_state(bus: Bus, stream: str) -> StreamState:
     Raises:
         Unconfirmed
     """
-    state = (await _ask(bus, f"STREAM.INFO.{stream}")).get("state")
-    if state is None:
+    if not (state := await bus.stream_state(stream)):
         raise Unconfirmed(f"nothing is known of the stream {stream}")
     return StreamState(int(state["messages"]), int(state["last_seq"]) - int(state["messages"]))
 
@@ -104,20 +98,7 @@ async def undelivered(bus: Bus, stages: Iterable[str]) -> dict[str, int]:
     """
 
     async def of(stage: str) -> tuple[str, int]:
-        answer = await _ask(bus, f"CONSUMER.INFO.{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}")
+        answer = await bus.api(f"CONSUMER.INFO.{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}")
         return stage, int(answer.get("num_pending", 0))
 
     return dict(await asyncio.gather(*map(of, stages)))
-
-
-async def _ask(bus: Bus, what: str, **request: Any) -> dict[str, Any]:
-    """An answer of the JetStream API; that something is not found is an answer too."""
-    data = await bus.request(f"$JS.API.{what}", json.dumps(request).encode() if request else b"")
-    try:
-        answer: dict[str, Any] = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
-        raise Unconfirmed(f"{what}: {error}") from None
-    refusal = answer.get("error")
-    if refusal is not None and refusal.get("err_code") not in _NOT_FOUND:
-        raise Unconfirmed(f"{what}: {refusal.get('description', 'unknown answer from JetStream')}")
-    return answer

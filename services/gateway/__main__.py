@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import uvicorn
 
 from services.common import streams
-from services.common.bus import connect
 from services.common.config import GatewaySettings, NatsSettings, ProcessSettings
+from services.common.connection import connect
 from services.common.presence import watch
 from services.common.process import instance_name, read_settings, run, stop_on_signals
 

@@ -22,7 +22,6 @@ from .follower import DEADLINE_GRACE_MS, Follower
 
 log = logging.getLogger(__name__)
 
-"""Every answer needs these; tools are offered only while there are workers for them."""
 FEW_SHARE = 0.9
 MANY_SHARE = 0.7
 """How full the queues may be for a query of a user who has few that run, and of one who has many. What is left is for

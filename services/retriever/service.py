@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from baton_proto.messages import MAX_SNIPPET_CHARS, Language, Passage, Source, Sources, Status, WorkItem
+from baton_proto.messages import Language, Passage, Sources, Status, WorkItem
 from baton_proto.subjects import GENERATE
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.job import Handler, Job
+from services.common.passages import source_of
 
 from .port import Retriever, SearchRequest
 
@@ -41,7 +42,7 @@ def retrieve_handler(retriever: Retriever, settings: RetrieverSettings) -> Handl
         if not any(status.count is not None for status in _statuses(job)):
             await job.write(_found(item.language, len(passages), elapsed_ms))
         await job.hand_over(
-            Sources(sources=[_source(passage) for passage in passages]),
+            Sources(sources=[source_of(passage) for passage in passages]),
             msgspec.structs.replace(
                 item,
                 stage=GENERATE,
@@ -99,30 +100,6 @@ def _bounded(passages: Sequence[Passage]) -> list[Passage]:
             break
         kept.append(passage)
     return kept
-
-
-def _source(passage: Passage) -> Source:
-    return Source(
-        n=passage.n,
-        id=passage.id,
-        document_id=passage.document_id,
-        title=passage.title,
-        url=passage.url,
-        snippet=snippet(passage.text),
-        score=passage.score,
-        page=passage.page,
-        start=passage.start,
-        end=passage.end,
-    )
-
-
-def snippet(text: str) -> str:
-    """The beginning of a passage in at most `MAX_SNIPPET_CHARS` characters, cut between words where it has any."""
-    if len(text) <= MAX_SNIPPET_CHARS:
-        return text
-    cut = text[: MAX_SNIPPET_CHARS - 1]
-    blank = max(cut.rfind(" "), cut.rfind("\n"))
-    return (cut[:blank] if blank > MAX_SNIPPET_CHARS - 60 else cut).rstrip() + "…"
 
 
 def _opening(language: Language) -> list[Status]:

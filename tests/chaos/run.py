@@ -10,8 +10,9 @@ from pathlib import Path
 
 from baton_proto import codec, subjects
 from baton_proto.messages import LogFrame
-from services.common.bus import Bus, Unconfirmed, connect
+from services.common.bus import Bus, Unconfirmed
 from services.common.config import NatsSettings
+from services.common.connection import connect
 from services.common.log import read_log
 from tests.servers.processes import eventually
 from tests.system import answer

@@ -9,8 +9,9 @@ import signal
 import pytest
 import uvloop
 
-from services.common.bus import connect, within
+from services.common.bus import within
 from services.common.config import NatsSettings
+from services.common.connection import connect
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 

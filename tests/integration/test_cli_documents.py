@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from services.cli import ingest as commands
-from services.common.bus import connect
 from services.common.config import NatsSettings
+from services.common.connection import connect
 from services.common.documents import open_documents
 from tests.rig import rig
 from tests.servers.milvus import Milvus

@@ -15,8 +15,8 @@ from nats.aio.msg import Msg
 
 from baton_proto import codec, subjects
 from baton_proto.messages import Holdings
-from services.common.bus import connect
 from services.common.config import NatsSettings
+from services.common.connection import connect
 from tests.servers.processes import Process, eventually
 from tests.system import Frame, System, answer, assert_contiguous, only, start, system
 

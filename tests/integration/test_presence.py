@@ -8,8 +8,8 @@ import signal
 import time
 from pathlib import Path
 
-from services.common.bus import connect
 from services.common.config import NatsSettings
+from services.common.connection import connect
 from services.common.job import Job
 from services.common.presence import Presence, watch
 from tests.rig import rig

@@ -412,8 +412,8 @@ def test_a_worker_serves_no_more_at_once_than_it_has_slots(nats: Nats) -> None:
 
 def test_everybody_may_make_the_streams_at_once_and_again(nats: Nats) -> None:
     from services.common import streams
-    from services.common.bus import connect
     from services.common.config import NatsSettings
+    from services.common.connection import connect
 
     async def one_of_many(changes: dict[str, object]) -> int:
         async with connect(NatsSettings(url=nats.url, shards=4, **changes), "maker") as bus:  # type: ignore[arg-type]

@@ -11,8 +11,9 @@ from nats.aio.msg import Msg
 
 from baton_proto import subjects
 from services.common import streams
-from services.common.bus import Bus, Refused, connect
+from services.common.bus import Bus, Refused
 from services.common.config import NatsSettings
+from services.common.connection import connect
 from tests.servers.nats import Nats
 
 pytestmark = pytest.mark.anyio

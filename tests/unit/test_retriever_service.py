@@ -23,8 +23,9 @@ from baton_proto.messages import (
 from baton_proto.sequencer import utc_now
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
+from services.common.passages import snippet
 from services.retriever.port import SearchRequest
-from services.retriever.service import MAX_PASSAGE_CHARS, retrieve_handler, snippet
+from services.retriever.service import MAX_PASSAGE_CHARS, retrieve_handler
 
 SETTINGS = RetrieverSettings(timeout_s=2.0)
 

@@ -96,6 +96,7 @@ def _answers_config(settings: NatsSettings, common: dict[str, Any]) -> StreamCon
         max_bytes=settings.answers_max_bytes,
         allow_direct=True,
         allow_rollup_hdrs=True,
+        allow_msg_ttl=True,  # as in the buckets that the client library makes, which cannot be changed back
         deny_delete=True,
         **common,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from nats.js.api import DiscardPolicy, KeyValueConfig
 
 from baton_proto import subjects
 from baton_proto.messages import (
@@ -17,11 +20,13 @@ from baton_proto.messages import (
     Timings,
     Usage,
 )
+from services.common.config import NatsSettings
+from services.common.connection import connect
 from services.common.endings import end_log, record_end, stored_answer, summary
 from services.common.errors import ServiceError
 from services.common.job import Job
 from services.common.log import push_ref
-from tests.rig import Rig, run_rig
+from tests.rig import Rig, rig, run_rig
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
 
@@ -122,3 +127,18 @@ def test_a_log_that_runs_is_not_recorded(nats: Nats) -> None:
 )
 def test_the_kept_text_is_what_a_client_would_have(frames: list[LogFrame], answer: str) -> None:
     assert summary("r", frames).answer == answer
+
+
+def test_a_bucket_of_answers_that_the_client_library_made_is_changed_to_ours(nats: Nats) -> None:
+    """As version 0.1 made it before answers were kept: it refused what is new where it was full."""
+
+    async def main() -> None:
+        async with connect(NatsSettings(url=nats.url), "before") as bus:
+            js = bus.client.jetstream()
+            await js.create_key_value(KeyValueConfig(bucket=subjects.ANSWERS_BUCKET, ttl=60, max_bytes=1024 * 1024))
+        async with asyncio.timeout(20), rig(nats.url) as one:
+            config = (await one.bus.client.jetstream().stream_info(f"KV_{subjects.ANSWERS_BUCKET}")).config
+            assert config.discard == DiscardPolicy.OLD
+            assert config.max_age == one.settings.answers_max_age_s
+
+    asyncio.run(main())

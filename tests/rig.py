@@ -64,8 +64,13 @@ class Rig:
         """What the gateway does with a query: `accepted` with the hand-off, then the work reference."""
         await self.append(item, Accepted(conversation_id="c", handoff=await make_handoff(self.bus, item, 0)))
         ref = WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=0)
-        if push:
-            await push_ref(self.bus, ref)
+        while push:
+            try:
+                await push_ref(self.bus, ref)
+            except Unconfirmed:  # NATS is away, or elects a leader
+                await asyncio.sleep(0.1)
+            else:
+                push = False
         return ref
 
     async def frames(self, item: WorkItem) -> list[LogFrame]:

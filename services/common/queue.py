@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import random
@@ -14,15 +15,16 @@ from nats.aio.subscription import Subscription
 
 from baton_proto import subjects
 
-from .bus import Bus, Unconfirmed, quietly, within
+from .bus import Bus, Unconfirmed, end_tasks, quietly, within
 
 log = logging.getLogger(__name__)
 
 PULL_EXPIRES_S = 5.0
-LOOK_EVERY_S = 1.0
+PULL_EVERY_S = 1.0
+BEAT_S = 0.5
 FROZEN_S = 2.5
-"""When the puller has not looked for so long, this process stood still, and what arrives now may have been delivered
-at any moment since."""
+"""When no beat has come for so long, this process stood still, and what arrives now may have been delivered at any
+moment since."""
 RENEW_EVERY_S = 1.0
 
 
@@ -52,7 +54,7 @@ class Puller:
         self._take = take
         self._restore = restore
         self._missing = False
-        self._looked = time.monotonic()
+        self._beat_at = time.monotonic()
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}"
         self._inbox = bus.client.new_inbox()
         self._open: dict[str, tuple[int, float]] = {}  # reply subject -> items still to come, when it ends
@@ -68,30 +70,37 @@ class Puller:
 
     async def run(self) -> None:
         """Pull until cancelled; afterwards call `stop`."""
+        self._beat_at = time.monotonic()
         self._subscription = await self._bus.subscribe(f"{self._inbox}.*", self._on_message)
-        while not self._over:
-            self._wake.clear()
-            await self._look()
-            await self._pull()
-            try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        beating = asyncio.create_task(self._beat(), name="beat")
+        try:
+            while not self._over:
+                self._wake.clear()
+                if self._missing:
+                    await self._make_again()
+                await self._pull()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PULL_EVERY_S):
+                        await self._wake.wait()
+        finally:
+            await end_tasks(beating)
 
-    async def _look(self) -> None:
-        """Notice that time has passed without us, or that the queue is gone, before asking for more work."""
-        if time.monotonic() - self._looked > FROZEN_S:
-            log.warning("this process stood still for %.1f s", time.monotonic() - self._looked)
-            # What was sent to us meanwhile comes before the answer to this.
-            await quietly(within(2.0, self._bus.client.flush(timeout=2)))
-        self._looked = time.monotonic()
-        if self._missing:
-            self._missing = False
-            log.warning("the work queue has no consumer for us; making it again")
-            await asyncio.sleep(random.uniform(0.1, 0.5))
-            await self._restore()
-            self._looked = time.monotonic()
+    async def _beat(self) -> None:
+        """Notice that time has passed without us. Apart from pulling, which waits for NATS now and then."""
+        while not self._over:
+            if (still_s := time.monotonic() - self._beat_at) > FROZEN_S:
+                log.warning("this process stood still for %.1f s", still_s)
+                if self._bus.connected:
+                    # What was sent to us meanwhile comes before the answer to this.
+                    await quietly(within(2.0, self._bus.client.flush(timeout=2)))
+            self._beat_at = time.monotonic()
+            await asyncio.sleep(BEAT_S)
+
+    async def _make_again(self) -> None:
+        self._missing = False
+        log.warning("the work queue has no consumer for us; making it again")
+        await asyncio.sleep(random.uniform(0.1, 0.5))
+        await self._restore()
 
     async def stop(self) -> None:
         """Take nothing more. What the server had already sent is still given to `take`, so nothing waits for a
@@ -135,7 +144,7 @@ class Puller:
             break
         self._open = {reply: state for reply, state in self._open.items() if state[0] > 0}
         now = time.monotonic()
-        self._take(message, self._looked if now - self._looked > FROZEN_S else now)
+        self._take(message, self._beat_at if now - self._beat_at > FROZEN_S else now)
 
 
 class Lease:

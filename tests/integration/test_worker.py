@@ -511,9 +511,11 @@ def test_a_drain_ends_though_a_cancellation_was_swallowed(nats: Nats, monkeypatc
 
             monkeypatch.setattr(client, "flush", flush)
             # It takes itself for frozen, and asks the server what has come meanwhile.
-            worker.worker._puller._looked -= 60
-            worker.worker._puller.wake()
-            await flushing.wait()
+            puller = worker.worker._puller
+            await eventually(lambda: puller._open, "it has asked for work")
+            puller._beat_at -= 60
+            async with asyncio.timeout(5):
+                await flushing.wait()
             async with asyncio.timeout(5):
                 await worker.stop()
 

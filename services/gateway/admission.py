@@ -34,28 +34,45 @@ class Load:
     """How much lies in the queues, and how fast it leaves them.
 
     `observe` is told the state of the work stream and of the waiting one about once a second; between two observations
-    what this gateway has added is counted. `room` is how many more the workers would take at once while nobody waits.
+    what this gateway has added is counted: from `enter`, before it is stored, on. What is on its way while the streams
+    are looked at (since `look`) counts in any case, so it is sometimes counted twice for a second, and never missed.
+    `room` is how many more the workers would take at once while nobody waits.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._seen: tuple[float, int] | None = None
+        self._on_its_way = 0
+        self._arrived = 0
         self.queued = 0
         self.room = 0
         self.passed = 0
         self.per_second = 0.0
 
+    def look(self) -> None:
+        """The streams are about to be looked at."""
+        self._arrived = 0
+
     def observe(self, work: StreamState, waiting: StreamState, now: float) -> None:
-        self.queued = work.messages + waiting.messages
+        self.queued = work.messages + waiting.messages + self._on_its_way + self._arrived
         if self._seen is not None and now > self._seen[0]:
             rate = max(0.0, (work.removed - self._seen[1]) / (now - self._seen[0]))
             # Half-life of one observation: it follows a change within seconds and no single pause is taken for a stop.
             self.per_second = rate if self.per_second == 0 else (self.per_second + rate) / 2
         self._seen = (now, work.removed)
 
-    def change(self, by: int) -> None:
-        """What this gateway adds, or adds not after all, until the next observation."""
-        self.queued += by
+    def enter(self) -> None:
+        """One more is on its way into the queues."""
+        self.queued += 1
+        self._on_its_way += 1
+
+    def settle(self, *, stored: bool) -> None:
+        """It is there, or will not come after all."""
+        self._on_its_way -= 1
+        if stored:
+            self._arrived += 1
+        else:
+            self.queued -= 1
 
     def let_through(self) -> bool:
         """Whether there is room for one more; if so it is taken."""
@@ -111,7 +128,8 @@ class Admission:
             raise no_worker(subjects.GENERATE)
 
     async def admit(self, item: WorkItem, who: Identity) -> WorkItem:
-        """The item with its place among the user's running requests, and the lane if it must wait there.
+        """The item with its place among the user's running requests, and the lane if it must wait there. It counts as
+        on its way into the queues until `load.settle` is called.
 
         Raises:
             ServiceError: not now; nothing was taken.
@@ -122,11 +140,11 @@ class Admission:
         if self.load.full(FEW_SHARE if few else MANY_SHARE):
             raise self.overloaded()
         direct = self.load.let_through() or few
-        self.load.change(+1)
+        self.load.enter()
         try:
             place = await self._take_place(item) if who.known else None
         except BaseException:
-            self.load.change(-1)
+            self.load.settle(stored=False)
             raise
         return msgspec.structs.replace(item, place=place, lane=None if direct else who.lane)
 

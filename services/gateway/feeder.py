@@ -107,8 +107,10 @@ class Feeder:
     async def _look(self) -> None:
         """The state of both queues; and whatever waits in vain is taken out, also while there is no room."""
         self._looked = time.monotonic()
-        work = await waiting.stream_state(self._bus, subjects.WORK_STREAM)
+        self._load.look()
+        # In this order: what moves on meanwhile is counted in both rather than in neither.
         line = await waiting.stream_state(self._bus, subjects.WAITING_STREAM)
+        work = await waiting.stream_state(self._bus, subjects.WORK_STREAM)
         self._load.observe(work, line, self._looked)
         metrics.WAITING.set(line.messages)
         self._waits = line.messages > 0

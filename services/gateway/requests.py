@@ -270,14 +270,15 @@ class Requests:
         ref: WorkRef | None = None
         try:
             ref = await start_log(self._bus, item, accepted)
+            await self._queue(item, ref)
         except Replaced:
             return False
         except Full:
             raise self._admission.overloaded() from None
         finally:
+            self._admission.load.settle(stored=ref is not None)
             if ref is None:
                 self._spawn(self._admission.free(item))
-        await self._queue(item, ref)
         return True
 
     async def _queue(self, item: WorkItem, ref: WorkRef) -> None:

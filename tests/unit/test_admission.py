@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,10 +53,32 @@ def test_the_queue_is_full_for_who_has_many_before_it_is_for_who_has_few() -> No
 
 def test_what_is_added_between_two_observations_counts() -> None:
     load = _load(work=69)
-    load.change(+1)
+    load.enter()
     assert load.full(MANY_SHARE)
-    load.change(-1)
+    load.settle(stored=False)
     assert not load.full(MANY_SHARE)
+
+
+@pytest.mark.parametrize("arrives", ["before the look", "while it is looked", "after the look"])
+def test_what_is_on_its_way_while_the_streams_are_looked_at_is_not_missed(arrives: str) -> None:
+    load = _load(work=68)
+    load.enter()
+    load.enter()
+    if arrives == "before the look":
+        load.settle(stored=True)
+    load.look()
+    # What the streams tell may be from before they arrived.
+    seen = StreamState(69 if arrives == "before the look" else 68, 0)
+    if arrives == "while it is looked":
+        load.settle(stored=True)
+    load.observe(seen, StreamState(0, 0), 100.0)
+    if arrives == "after the look":
+        load.settle(stored=True)
+    assert load.full(MANY_SHARE)
+    load.settle(stored=True)
+    load.look()
+    load.observe(StreamState(70, 0), StreamState(0, 0), 101.0)
+    assert load.queued == 70
 
 
 def test_even_the_smallest_queue_takes_something() -> None:

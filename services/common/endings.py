@@ -44,6 +44,7 @@ async def end_log(
 
     Raises:
         Unconfirmed: NATS is away.
+        Full: the log's stream takes not even this.
     """
     for _ in range(END_TRIES):
         tail = await read_tail(bus, at)

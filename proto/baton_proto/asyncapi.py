@@ -32,6 +32,7 @@ _WIRE_MESSAGES: dict[str, tuple[type, str]] = {
     "announcement": (messages.Announcement, "A worker is alive."),
     "holdings": (messages.Holdings, "What a worker holds."),
     "storedAnswer": (messages.StoredAnswer, "What is kept of a request when its log has expired."),
+    "conversation": (messages.Conversation, "The turns of a conversation, and what runs in it."),
 }
 
 
@@ -180,6 +181,14 @@ def _channels() -> Part:
             ["storedAnswer"],
             key=key,
         ),
+        "conversations": _channel(
+            f"$KV.{subjects.CONVERSATIONS_BUCKET}.{{owner}}.{{conversation}}",
+            "The key-value bucket of conversations; changed only by an update that names the revision it was read at.",
+            "nats",
+            ["conversation"],
+            owner="32 hex digits: the start of SHA-256 over the owner.",
+            conversation="The conversation's id.",
+        ),
         "inventory": _channel(
             subjects.INVENTORY, "Who holds what? Each worker answers with its holdings.", "nats", ["holdings"]
         ),
@@ -216,6 +225,7 @@ def _operations() -> Part:
         "workerSetsAside": _operation("send", "dead", "After the log has ended with `poisoned`."),
         "workerReturns": _operation("send", "returned", "When it shuts down and gives an item back."),
         "workerKeepsAnswer": _operation("send", "answers", "After the log has ended."),
+        "workerRecordsTurn": _operation("send", "conversations", "After the answer is kept."),
         "workerTellsHoldings": _operation("send", "inventory", "To the reply subject of a request there."),
         "workerAnnounces": _operation("send", "presence", "Every second, and when a census is taken."),
         "workerHearsCensus": _operation("receive", "census", "Announce at once."),

@@ -21,6 +21,7 @@ from .messages import (
     WIRE_VERSION,
     Announcement,
     CancelOrder,
+    Conversation,
     DeadWork,
     Holdings,
     LogEntry,
@@ -36,7 +37,7 @@ from .messages import (
 ACCEPTED_VERSIONS = frozenset({WIRE_VERSION, WIRE_VERSION - 1}) - {0}
 _ITEM_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(WorkItem))
 
-M = TypeVar("M", LogEntry, WorkRef, Announcement, CancelOrder, Returned, DeadWork, Holdings, StoredAnswer)
+M = TypeVar("M", LogEntry, WorkRef, Announcement, CancelOrder, Returned, DeadWork, Holdings, StoredAnswer, Conversation)
 
 
 class WireError(ValueError):

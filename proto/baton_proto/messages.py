@@ -102,6 +102,10 @@ class Sampling(Message, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=32_768)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=100)]], Meta(max_length=4)] | None = None
 
 
 class Query(Sampling, frozen=True, kw_only=True, tag_field="type", tag="query"):
@@ -181,12 +185,14 @@ class Passage(Message, frozen=True, kw_only=True):
 
 
 class ToolSpec(Message, frozen=True, kw_only=True):
-    """A tool as a model is told of it. `parameters` is a JSON Schema of type object."""
+    """A tool as a model is told of it. `parameters` is a JSON Schema of type object. `groups`: only a user whose claim
+    `groups` names one of them may call it; none means everybody may."""
 
     name: Annotated[str, Meta(pattern=REQUEST_ID_PATTERN)]
     description: str
     parameters: dict[str, Any]
     idempotent: bool = True
+    groups: list[str] = field(default_factory=list)
 
 
 class ToolCall(Message, frozen=True, kw_only=True):
@@ -196,13 +202,15 @@ class ToolCall(Message, frozen=True, kw_only=True):
 
 
 class ToolOutcome(Message, frozen=True, kw_only=True):
-    """What a call gave: the text for the model. With `ok` false it says what went wrong."""
+    """What a call gave: the text for the model. With `ok` false it says what went wrong. `passages` are the numbers of
+    the item's passages that the call found; the model reads their texts with this result."""
 
     call_id: str
     name: str
     ok: bool
     content: str
     elapsed_ms: Count = 0
+    passages: list[int] = field(default_factory=list)
 
 
 class ToolTurn(Message, frozen=True, kw_only=True):
@@ -219,6 +227,15 @@ class Citation(Message, frozen=True, kw_only=True):
     n: int
     start: Count
     end: Count
+
+
+class PastTurn(Message, frozen=True, kw_only=True):
+    """An earlier question of the conversation with its answer, without citations and cut to what a prompt may need.
+    `standalone` is the question as it was searched for, where that was not the question itself."""
+
+    query: str
+    answer: str
+    standalone: str = ""
 
 
 class Usage(Message, frozen=True, kw_only=True, omit_defaults=False):
@@ -245,7 +262,12 @@ class Timings(Message, frozen=True, kw_only=True, omit_defaults=False):
 class WorkItem(Message, frozen=True, kw_only=True):
     """All a worker needs to go on with a request. It travels inside the log, in the `handoff` of a frame.
 
-    `stage` is `retrieve`, `generate` or `tools.<set>`. `calls` is set for tools only. `queued_ms` is when this item was
+    `stage` is `retrieve`, `generate` or `tools.<set>`. `calls` is set for tools, and for a retriever that is to search
+    again (`search_documents`). `history` are the conversation's turns before this one, oldest first. `after` is the key
+    of the request that must have ended before this one begins: a worker gives the item back until then, and takes the
+    history from the conversation when it has. `standalone` is the question so that it can be understood without the
+    history; empty means that `query` is. `corpus` and `retriever` say which state of the documents was searched, and
+    how: what a retriever contributes to the fingerprint. `queued_ms` is when this item was
     handed over, for the time in the queue. `place` is the stream sequence of the user's place among the running
     requests, which is freed when the log ends. `lane` is set where the gateway let the request wait for its user's turn
     before it went to the first stage (absent: it went there at once). `on_disconnect` is the query's, for whichever
@@ -281,6 +303,11 @@ class WorkItem(Message, frozen=True, kw_only=True):
     place: Count | None = None
     lane: Key | None = None
     on_disconnect: Literal["continue", "cancel"] | None = None
+    history: list[PastTurn] = field(default_factory=list)
+    after: Key | None = None
+    standalone: str = ""
+    corpus: str = ""
+    retriever: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -527,4 +554,53 @@ class StoredAnswer(Message, frozen=True, kw_only=True):
     sources: list[Source] = field(default_factory=list)
 
 
-WireMessage = LogEntry | WorkRef | WorkItem | Announcement | CancelOrder | Returned | DeadWork | Holdings | StoredAnswer
+class ConversationTurn(Message, frozen=True, kw_only=True):
+    """A turn as it is kept. `outcome` is the finish reason, or the code of the error; `answer` is absent where there is
+    none. The numbers in the answer, in `sources` and in `citations` are those of the live answer."""
+
+    request_id: RequestId
+    asked_ms: int
+    query: str
+    outcome: str
+    standalone: str = ""
+    answer: str | None = None
+    sources: list[Source] = field(default_factory=list)
+    cited: list[int] = field(default_factory=list)
+    citations: list[Citation] = field(default_factory=list)
+
+
+class RunningTurn(Message, frozen=True, kw_only=True):
+    """A request of a conversation that runs or waits. `since_ms` is when it was let in."""
+
+    key: Key
+    request_id: RequestId
+    since_ms: int
+
+
+class Conversation(Message, frozen=True, kw_only=True):
+    """A conversation as it is kept, under its owner's hash and its id. `turns` are the newest, oldest first; `dropped`
+    counts those before, which are no longer kept. `running` are the requests that have not been recorded yet, in the
+    order in which they were let in; the next one waits for the last of them."""
+
+    conversation_id: ConversationId
+    title: str
+    created_ms: int
+    updated_ms: int
+    v: Version = field(default_factory=_wire_version)
+    turns: list[ConversationTurn] = field(default_factory=list)
+    running: list[RunningTurn] = field(default_factory=list)
+    dropped: Count = 0
+
+
+WireMessage = (
+    LogEntry
+    | WorkRef
+    | WorkItem
+    | Announcement
+    | CancelOrder
+    | Returned
+    | DeadWork
+    | Holdings
+    | StoredAnswer
+    | Conversation
+)

@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import NamedTuple
 
-from .messages import KEY_PATTERN, STAGE_PATTERN
+from .messages import KEY_PATTERN, REQUEST_ID_PATTERN, STAGE_PATTERN
 
 PREFIX = "baton.v1"
 DEFAULT_SHARDS = 16
@@ -39,6 +39,7 @@ FOLLOWED = f"{PREFIX}.followed"
 
 _KEY = re.compile(KEY_PATTERN)
 _STAGE = re.compile(STAGE_PATTERN)
+_ID = re.compile(REQUEST_ID_PATTERN)
 _LOG = re.compile(r"baton\.v1\.(?:live|log)\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{32})")
 
 
@@ -130,6 +131,28 @@ def returned_subject(key: str) -> str:
 def kept_answer(key: str) -> str:
     """The subject behind `key` in the key-value bucket of answers."""
     return f"$KV.{ANSWERS_BUCKET}.{checked_key(key)}"
+
+
+def conversation_subject(owner: str, conversation_id: str) -> str:
+    """The subject behind a conversation's key, `<owner hash>.<conversation id>`, in its key-value bucket. The owner is
+    inside, so nobody can name another owner's conversation.
+
+    Raises:
+        ValueError: the id is not of the form of a request id.
+    """
+    if not _ID.search(conversation_id):
+        raise ValueError(f"a conversation id is 1 to 64 of A-Z, a-z, 0-9, _ and -, not {conversation_id!r}")
+    return f"$KV.{CONVERSATIONS_BUCKET}.{owner_hash(owner)}.{conversation_id}"
+
+
+def conversations_of(owner: str) -> str:
+    """All conversations of an owner: a subject with a wildcard."""
+    return f"$KV.{CONVERSATIONS_BUCKET}.{owner_hash(owner)}.*"
+
+
+def cached(kind: str, digest: str) -> str:
+    """The subject behind a cached value's key, `<kind>.<digest>`; the digest is 32 lower-case hex digits."""
+    return f"$KV.{CACHE_BUCKET}.{kind}.{checked_key(digest)}"
 
 
 def owner_hash(owner: str) -> str:

@@ -164,25 +164,29 @@ class RetrieverSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratorSettings:
-    generator: str = setting(
-        "BATON_GENERATOR", "extractive", "`extractive`, `openai`, or `module:attribute` of your own implementation."
-    )
+class LlmSettings:
     llm_url: str = setting("BATON_LLM_URL", "", "Base URL of an OpenAI-compatible server, ending in `/v1`.")
     llm_model: str = setting("BATON_LLM_MODEL", "", "Name of the model.")
     llm_api_key: str = setting("BATON_LLM_API_KEY", "", "Key of the LLM server.", secret=True)
+    first_token_timeout_s: float = setting(
+        "BATON_LLM_FIRST_TOKEN_TIMEOUT_S", 30.0, "Seconds to wait for a model's first token.", minimum=0.1
+    )
+    token_timeout_s: float = setting(
+        "BATON_LLM_TOKEN_TIMEOUT_S", 15.0, "Seconds to wait between two tokens.", minimum=0.1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorSettings(LlmSettings):
+    generator: str = setting(
+        "BATON_GENERATOR", "extractive", "`extractive`, `openai`, or `module:attribute` of your own implementation."
+    )
     llm_continue: str = setting(
         "BATON_LLM_CONTINUE",
         "off",
         "How the server is asked to continue an answer whose generator was lost (see docs/models.md); `off` = it is "
         "asked from the start, and the user sees the answer begin again.",
         choices=("off", "vllm", "prefix", "partial", "plain"),
-    )
-    first_token_timeout_s: float = setting(
-        "BATON_LLM_FIRST_TOKEN_TIMEOUT_S", 30.0, "Seconds to wait for a model's first token.", minimum=0.1
-    )
-    token_timeout_s: float = setting(
-        "BATON_LLM_TOKEN_TIMEOUT_S", 15.0, "Seconds to wait between two tokens.", minimum=0.1
     )
     prompts: str = setting("BATON_PROMPTS", "", "Folder of prompt files; empty = the ones that ship with Baton.")
     chunk_delay_ms: int = setting(
@@ -227,6 +231,7 @@ ALL_SETTINGS: tuple[type, ...] = (
     GatewaySettings,
     WorkerSettings,
     RetrieverSettings,
+    LlmSettings,
     GeneratorSettings,
     ToolsSettings,
 )

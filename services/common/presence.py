@@ -92,10 +92,11 @@ class Presence:
         return dict(slots)
 
     def tools(self) -> dict[str, list[ToolSpec]]:
-        """The tools that live workers serve, by stage; of two tools of one name in a stage the first counts."""
+        """The tools that live workers serve, by stage: tools workers, and retrievers, which can search again. Of two
+        tools of one name in a stage the first counts."""
         found: dict[str, dict[str, ToolSpec]] = {}
         for one in self._current():
-            if one.stage.startswith(f"{subjects.TOOLS}."):
+            if one.tools:
                 by_name = found.setdefault(one.stage, {})
                 for tool in one.tools:
                     by_name.setdefault(tool.name, tool)

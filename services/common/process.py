@@ -110,10 +110,10 @@ def stop_on_signals() -> asyncio.Event:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An implementation that is open: its handler, and the tools that it serves."""
+    """An implementation that is open: its handler, and the tools that it serves at the moment."""
 
     handler: Handler
-    tools: Sequence[ToolSpec] = ()
+    tools: Callable[[], Sequence[ToolSpec]] = tuple
 
 
 OpenHandler = Callable[[Bus, Presence], contextlib.AbstractAsyncContextManager[Opened]]

@@ -62,7 +62,7 @@ class SettingInfo:
 
 
 def describe(cls: type) -> list[SettingInfo]:
-    """The settings that the dataclass `cls` declares, in order."""
+    """The settings of the dataclass `cls`, in order, those that it inherits first."""
     hints = typing.get_type_hints(cls)
     return [
         SettingInfo(
@@ -107,10 +107,12 @@ def load(groups: Iterable[type], known: Iterable[type], environ: Mapping[str, st
 
 
 def markdown_table(groups: Iterable[type]) -> str:
-    """The settings table of the docs."""
+    """The settings table of the docs: what each group declares itself."""
     lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
     for cls in groups:
         for info in describe(cls):
+            if info.field not in cls.__annotations__:
+                continue
             default = "" if info.default in (None, "", ()) else f"`{_shown(info.default)}`"
             allowed = f" One of {', '.join(f'`{choice}`' for choice in info.choices)}." if info.choices else ""
             lines.append(f"| `{info.env}` | {default} | {info.help}{allowed}{_bounds(info)} |")

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nats.aio.msg import Msg
 
@@ -44,13 +44,18 @@ class Worker:
     """Serves one stage of the work queue until `stop`."""
 
     def __init__(
-        self, bus: Bus, stage: str, handler: Handler, settings: WorkerSettings, tools: Sequence[ToolSpec] = ()
+        self,
+        bus: Bus,
+        stage: str,
+        handler: Handler,
+        settings: WorkerSettings,
+        tools: Callable[[], Sequence[ToolSpec]] = tuple,
     ) -> None:
         self._bus = bus
         self._stage = subjects.checked_stage(stage)
         self._handler = handler
         self._settings = settings
-        self._tools = list(tools)
+        self._tools = tools
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[int, HeldItem] = {}
         self._giving_back = asyncio.Event()
@@ -92,7 +97,7 @@ class Worker:
             slots=self._settings.concurrency,
             running=self.running,
             draining=self.draining,
-            tools=self._tools,
+            tools=list(self._tools()),
         )
 
     async def _drain(self, drain_s: float) -> None:

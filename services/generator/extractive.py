@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 
 from baton_proto.messages import Usage
 from services.common.config import GeneratorSettings
+from services.common.llm.tokens import estimate_tokens
 
 from .port import Calls, Event, Finish, Generator, Prompt, Text
 from .quoting import words
 from .quoting.composition import no_answer, quote
 from .quoting.tool_results import describe_results
 from .quoting.tool_rules import wanted_calls
-from .tokens import estimate_tokens
 
 # A citation stays whole, Chinese comes by two characters, anything else by words.
 _PIECE = re.compile(

@@ -19,14 +19,14 @@ import httpx
 from baton_proto.messages import Usage
 from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
+from services.common.llm.server import ChatServer, ContinuationRefused
+from services.common.llm.stream import ChatTurn, ParsedCall
+from services.common.llm.tokens import estimate_tokens
 from services.common.settings import SettingsError
 
-from .chat_server import ChatServer, ContinuationRefused
-from .chat_stream import ChatTurn, ParsedCall
 from .continuing import WAYS, Seam, StartedOver, Way
 from .port import Calls, Continued, Event, Finish, Generator, Prompt, Text
 from .prompting import Message, Prompts, load_prompts, tool_definitions
-from .tokens import estimate_tokens
 
 _MAX_REPAIRS = 2
 _CONNECT_TIMEOUT_S = 10.0

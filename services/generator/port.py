@@ -6,7 +6,17 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from baton_proto.messages import FinishReason, Language, Passage, Sampling, ToolCall, ToolSpec, ToolTurn, Usage
+from baton_proto.messages import (
+    FinishReason,
+    Language,
+    Passage,
+    PastTurn,
+    Sampling,
+    ToolCall,
+    ToolSpec,
+    ToolTurn,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +25,9 @@ class Prompt:
 
     `passages` are numbered; `[n]` in the answer cites passage n. `turns` are the rounds of tool calls that are over,
     oldest first. `tools` are those that a live worker serves now; empty means none may be called.
+
+    `history` are the conversation's earlier turns, oldest first, as many as fit. `standalone` is the question put so
+    that it can be understood without them: what was searched for.
 
     `written` is what a holder that was lost has stored of this turn's text, its citations checked: the user has it on
     the screen. A generator that can, goes on from there and says so by `Continued`; one that ignores it stays correct.
@@ -27,6 +40,8 @@ class Prompt:
     turns: Sequence[ToolTurn] = ()
     sampling: Sampling = field(default_factory=Sampling)
     written: str = ""
+    history: Sequence[PastTurn] = ()
+    standalone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

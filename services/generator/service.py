@@ -103,6 +103,8 @@ class _Answer:
             turns=self._turns,
             sampling=item.sampling,
             written=written,
+            history=item.history,
+            standalone=item.standalone or item.query,
         )
         started = time.perf_counter()
         earlier_ms = 0

@@ -27,7 +27,7 @@ def main() -> None:
     @contextlib.asynccontextmanager
     async def open_handler(_: Bus, __: Presence) -> AsyncIterator[Opened]:
         async with open_tools(settings) as tools:
-            yield Opened(tools_handler(tools, settings), [tool.spec for tool in tools])
+            yield Opened(tools_handler(tools, settings), lambda: [tool.spec for tool in tools])
 
     run(serve_stage(stage, open_handler, nats, worker, process))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,6 +32,16 @@ class Tool(Protocol):
     timeout_s: float
 
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> str: ...
+
+
+class ToolSource(Protocol):
+    """Several tools that may come and go while the process runs, as an MCP server's do.
+
+    `tools` gives those that can be called now: it is asked about once a second and before each call, so it must be
+    quick. A tool that has gone may still be called by somebody who has not noticed; it then raises `ToolError`.
+    """
+
+    def tools(self) -> Sequence[Tool]: ...
 
 
 class ToolError(Exception):

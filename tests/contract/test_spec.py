@@ -31,7 +31,7 @@ def test_every_limit_is_listed_with_its_value() -> None:
 
 
 def test_every_error_code_has_a_meaning() -> None:
-    assert [code for code, *_ in rows("### 6.4 Error codes")] == list(get_args(messages.ErrorCode))
+    assert [code for code, *_ in rows("### 6.5 Error codes")] == list(get_args(messages.ErrorCode))
 
 
 def test_every_frame_has_its_writers() -> None:
@@ -85,4 +85,4 @@ def test_every_part_of_the_example_is_one_it_has() -> None:
 def test_the_gateway_closes_with_codes_of_the_spec() -> None:
     source = (ROOT / "services" / "gateway" / "connection.py").read_text("utf-8")
     used = set(re.findall(r"\b(1009|101[0-9]|40[0-9]{2})\b", source))
-    assert used <= {code for code, *_ in rows("### 6.3 Close codes")}
+    assert used <= {code for code, *_ in rows("### 6.4 Close codes")}

@@ -12,6 +12,9 @@ from baton_proto.messages import (
     Accepted,
     Announcement,
     CancelOrder,
+    Citation,
+    Conversation,
+    ConversationTurn,
     DeadWork,
     HeldItem,
     Hello,
@@ -19,14 +22,20 @@ from baton_proto.messages import (
     Limits,
     LogEntry,
     Message,
+    PastTurn,
     Pong,
     Resumed,
     Returned,
+    RunningTurn,
+    Sampling,
     StoredAnswer,
+    ToolOutcome,
+    ToolTurn,
     WorkRef,
 )
 
 from .samples import (
+    CALL,
     ENTRY,
     FRAMES,
     FULL_ITEM,
@@ -84,6 +93,46 @@ def _messages() -> Iterator[tuple[str, Any]]:
             sources=[FULL_SOURCE],
         ),
     )
+    yield (
+        "announcement of a tool for some groups",
+        Announcement(
+            worker="r", stage="retrieve", slots=1, running=0, tools=[msgspec.structs.replace(TOOL, groups=["hr"])]
+        ),
+    )
+    yield (
+        "conversation that has just begun",
+        Conversation(
+            conversation_id="conv-1",
+            title="How many days of leave?",
+            created_ms=NOW,
+            updated_ms=NOW,
+            running=[RunningTurn(key=KEY, request_id="r-1", since_ms=NOW)],
+        ),
+    )
+    yield (
+        "conversation",
+        Conversation(
+            conversation_id="conv-1",
+            title="年假",
+            created_ms=NOW,
+            updated_ms=NOW + 9_000,
+            turns=[
+                ConversationTurn(
+                    request_id="r-2",
+                    asked_ms=NOW,
+                    query="那试用期呢？",
+                    outcome="stop",
+                    standalone="试用期的年假",
+                    answer="年假十天 [1]。",
+                    sources=[FULL_SOURCE],
+                    cited=[1],
+                    citations=[Citation(n=1, start=5, end=8)],
+                ),
+                ConversationTurn(request_id="r-3", asked_ms=NOW + 1, query="为什么？", outcome="deadline"),
+            ],
+            dropped=12,
+        ),
+    )
 
 
 def _accepted(name: str, kind: str, data: bytes, meaning: dict[str, Any], *, written: bool) -> Case:
@@ -108,6 +157,30 @@ def accepted_cases() -> list[Case]:
     cases.append(
         _accepted("item with a lane", "WorkItem", codec.pack_item(waiting), codec.item_to_map(waiting), written=True)
     )
+    talk = msgspec.structs.replace(
+        FULL_ITEM,
+        stage="generate",
+        calls=[],
+        text="",
+        query="那试用期呢？",
+        standalone="试用期的年假",
+        history=[
+            PastTurn(query="有几天年假？", answer="年假十天。"),
+            PastTurn(query="然后？", answer="", standalone="年假"),
+        ],
+        after=KEY,
+        corpus="c1",
+        retriever="r1",
+        sampling=Sampling(top_p=0.9, presence_penalty=-1.5, frequency_penalty=0.5, stop=["。", "\n"]),
+        turns=[
+            ToolTurn(
+                calls=[CALL],
+                results=[ToolOutcome(call_id="c-1", name="search_documents", ok=True, content="1", passages=[1])],
+            )
+        ],
+    )
+    name = "item of a conversation"
+    cases.append(_accepted(name, "WorkItem", codec.pack_item(talk), codec.item_to_map(talk), written=True))
     newer = {**codec.item_to_map(ITEM), "priority": 3, "hints": {"mood": ["curious"]}}
     cases.append(_accepted("item with unknown fields, all kept", "WorkItem", pack(newer), newer, written=False))
     unknown = {**plain(ENTRY), "zone": "eu", "weights": [1, {"a": 2}]}

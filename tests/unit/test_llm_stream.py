@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from baton_proto.messages import ToolCall, Usage
 from services.common.errors import ServiceError
-from services.generator.chat_stream import BadStream, ChatTurn, ServerError, parse_arguments
-from services.generator.llm_errors import http_failure, refused_field, retry_after_ms, stream_failure
-from services.generator.sse import EventTooLarge, SseParser
-from services.generator.tokens import estimate_tokens
+from services.common.llm.errors import http_failure, refused_field, retry_after_ms, stream_failure
+from services.common.llm.sse import EventTooLarge, SseParser
+from services.common.llm.stream import BadStream, ChatTurn, ServerError, parse_arguments
+from services.common.llm.tokens import estimate_tokens
 
 # --- server-sent events -----------------------------------------------------------------------------------------------
 

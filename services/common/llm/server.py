@@ -13,12 +13,12 @@ from typing import Any
 
 import httpx
 
-from services.common.config import GeneratorSettings
+from services.common.config import LlmSettings
 from services.common.errors import ServiceError
 
-from . import llm_errors
-from .chat_stream import BadStream, ChatTurn, ServerError
+from . import errors
 from .sse import EventTooLarge, SseParser
+from .stream import BadStream, ChatTurn, ServerError
 
 _MAX_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.25
@@ -42,7 +42,7 @@ class ChatServer:
         client: without time-outs for reading; the settings' own are used. Closed by whoever opened it.
     """
 
-    def __init__(self, client: httpx.AsyncClient, settings: GeneratorSettings) -> None:
+    def __init__(self, client: httpx.AsyncClient, settings: LlmSettings) -> None:
         self.refused: set[str] = set()
         self.continues = True
         self._client = client
@@ -121,10 +121,10 @@ class ChatServer:
             async with asyncio.timeout_at(deadline):
                 return await self._client.send(request, stream=True)
         except TimeoutError:
-            raise llm_errors.stalled(self._settings.first_token_timeout_s, first=True) from None
+            raise errors.stalled(self._settings.first_token_timeout_s, first=True) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.warning("cannot reach the language model's server: %s", error or type(error).__name__)
-            raise llm_errors.unreachable() from error
+            raise errors.unreachable() from error
 
     async def _refuse(self, response: httpx.Response, body: dict[str, Any], deadline: float) -> None:
         """Raises what a status other than 200 means."""
@@ -134,17 +134,17 @@ class ChatServer:
         except (TimeoutError, httpx.HTTPError):
             text = ""
         continuing = body["messages"][-1]["role"] == "assistant"
-        if continuing and llm_errors.refuses_to_continue(response.status_code, text):
+        if continuing and errors.refuses_to_continue(response.status_code, text):
             self._give_up_continuing(response.status_code, text)
             raise ContinuationRefused
-        field = llm_errors.refused_field(response.status_code, text, body)
+        field = errors.refused_field(response.status_code, text, body)
         if field is not None:
             raise _FieldRefused(field)
         log.warning("the language model's server answered HTTP %d: %s", response.status_code, self._without_key(text))
         if continuing and response.status_code in (400, 422, 500, 501):
             raise ContinuationRefused  # it does not say why; the same question without the answer's beginning may do
-        after = llm_errors.retry_after_ms(response.headers.get("retry-after"), time.time())
-        raise llm_errors.http_failure(response.status_code, text, after)
+        after = errors.retry_after_ms(response.headers.get("retry-after"), time.time())
+        raise errors.http_failure(response.status_code, text, after)
 
     def _give_up_continuing(self, status: int, text: str) -> None:
         if self.continues:
@@ -162,9 +162,9 @@ class ChatServer:
             async with asyncio.timeout_at(deadline):
                 data = (await _bounded(response, _MAX_PLAIN_BODY)).decode("utf-8", "replace")
         except TimeoutError:
-            raise llm_errors.stalled(self._settings.first_token_timeout_s, first=True) from None
+            raise errors.stalled(self._settings.first_token_timeout_s, first=True) from None
         except httpx.HTTPError:
-            raise llm_errors.cut_off() from None
+            raise errors.cut_off() from None
         return self._fed(turn, data) + turn.flush()
 
     async def _read(self, response: httpx.Response, turn: ChatTurn, deadline: float) -> AsyncGenerator[str, None]:
@@ -179,7 +179,7 @@ class ChatServer:
                 events = list(parser.finish() if received is None else parser.feed(received))
             except EventTooLarge as error:
                 log.warning("the language model's server: %s", error)
-                raise llm_errors.not_understood() from None
+                raise errors.not_understood() from None
             for data in events:
                 if data.strip() == "[DONE]":
                     turn.finished = turn.finished or "stop"
@@ -196,7 +196,7 @@ class ChatServer:
         if rest := turn.flush():
             yield rest
         if not turn.finished:
-            raise llm_errors.cut_off() if turn.progress else llm_errors.not_understood()
+            raise errors.cut_off() if turn.progress else errors.not_understood()
 
     async def _next(self, body: AsyncIterator[bytes], turn: ChatTurn, deadline: float) -> bytes | None:
         """The next bytes, or None at the end of what there is to wait for."""
@@ -208,21 +208,21 @@ class ChatServer:
                 return None
             first = turn.progress == 0
             seconds = self._settings.first_token_timeout_s if first else self._settings.token_timeout_s
-            raise llm_errors.stalled(seconds, first=first) from None
+            raise errors.stalled(seconds, first=first) from None
         except (httpx.HTTPError, OSError):
             if turn.finished:
                 return None
-            raise llm_errors.cut_off() from None
+            raise errors.cut_off() from None
 
     def _fed(self, turn: ChatTurn, data: str) -> str:
         try:
             return turn.feed(json.loads(data))
         except ServerError as error:
             log.warning("the language model's server reported: %s", self._without_key(str(error)))
-            raise llm_errors.stream_failure(error.error) from None
+            raise errors.stream_failure(error.error) from None
         except (BadStream, ValueError, RecursionError) as error:
             log.warning("the language model's server sent no chat completion: %s", self._without_key(str(error)))
-            raise llm_errors.not_understood() from None
+            raise errors.not_understood() from None
 
     def _without_key(self, text: str) -> str:
         key = self._settings.llm_api_key

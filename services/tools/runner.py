@@ -94,7 +94,8 @@ class Runner:
         """The result of the first attempt that does not fail in passing. A tool that is not idempotent gets one only.
 
         Raises:
-            ToolError, _Broken: as the last attempt did.
+            ToolError: as the last attempt did, or because there is no time left.
+            _Broken
         """
         until = time.monotonic() + timeout_s
         self._retries.begun(call.name)
@@ -102,6 +103,8 @@ class Runner:
         while True:
             try:
                 return await self._in_time(tool, call, context, until - time.monotonic())
+            except TimeoutError:
+                raise ToolError(_too_slow(call.name, timeout_s, context.language)) from None
             except RetryableError as error:
                 left = until - time.monotonic()
                 pause = self._retries.pause_s(call.name, attempt, error.after_s, left) if tool.spec.idempotent else None
@@ -115,14 +118,15 @@ class Runner:
         """The call's result. It runs in a task of its own, so that one that ignores its cancellation holds up nobody.
 
         Raises:
-            ToolError: by the tool, or because it took too long.
+            TimeoutError: it took too long.
+            ToolError: by the tool.
             _Broken
         """
         task = asyncio.create_task(_guarded(tool, call, context), name=f"tool {call.name}")
         try:
             await asyncio.wait([task], timeout=max(0.0, timeout_s))
             if not task.done():
-                raise ToolError(_too_slow(call.name, timeout_s, context.language))
+                raise TimeoutError
         finally:
             await self._stop(task, call.name)
         if task.cancelled():

@@ -7,6 +7,7 @@ two requests: no connection, no cookie, no resolved name. Proxies and other sett
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 import ssl
@@ -116,5 +117,10 @@ async def connector(
 def ssl_context(authorities: str | None) -> ssl.SSLContext:
     """Checks certificates against the authorities in a PEM file, or the usual ones. Raises OSError, ssl.SSLError."""
     if authorities is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return _usual_ssl_context()
     return ssl.create_default_context(cafile=authorities)
+
+
+@functools.cache
+def _usual_ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)

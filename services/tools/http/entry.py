@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import httpx
 
@@ -36,17 +37,10 @@ _KEYS = (
 _URL = re.compile(r"(https?)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.IGNORECASE | re.DOTALL)
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OUR_HEADERS = frozenset(
-    [
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "accept-encoding",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-    ]
+    (
+        *("host", "content-length", "transfer-encoding", "connection", "accept-encoding"),
+        *("te", "trailer", "upgrade", "expect"),
+    )
 )
 _MAX_SECRET_BYTES = 16 * 1024
 
@@ -190,7 +184,10 @@ class _Declaration:
         name, _, value = item.partition("=")
         if "{" in name:
             self._fields.note("names in the query cannot be placeholders", "url")
-        return name, self._template(value, "url")
+        template = self._template(value, "url")
+        # What stands there is encoded already, and will be again.
+        parts = tuple(unquote_plus(part) if isinstance(part, str) else part for part in template.parts)
+        return unquote_plus(name), Template(parts)
 
     def _header(self, name: str, value: Any) -> Template | Secret:
         where = f"headers.{name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -26,6 +25,7 @@ from .exchange import listed
 from .fields import Fields
 from .request import Body, RequestTemplate, Secret, is_header_value
 from .result import Selection
+from .secrets import read_secret
 from .template import Template, is_identity
 from .tool import Declared, HttpTool
 
@@ -42,7 +42,6 @@ _OUR_HEADERS = frozenset(
         *("te", "trailer", "upgrade", "expect"),
     )
 )
-_MAX_SECRET_BYTES = 16 * 1024
 
 
 @asynccontextmanager
@@ -74,6 +73,9 @@ class _Declaration:
         self._total_s = 0.9 * timeout_s
         self._secrets: list[str] = []
         self._used: dict[str, str] = {}
+        """Placeholders, and where each stands first."""
+        self._all_used = True
+        """Whether `_used` is all of them: it is not where a text could not be read."""
         self.connect_s = fields.number("connect_s", min(5.0, self._total_s), most=timeout_s)
         self.read_s = fields.number("read_s", self._total_s, most=timeout_s)
         self.rule = self._rule()
@@ -154,12 +156,14 @@ class _Declaration:
         text = self._fields.text("url", needed=True)
         match = _URL.fullmatch(text)
         if match is None:
+            self._all_used = False
             if text:
                 self._fields.note("expected http:// or https://, a host and a path", "url")
             return None, [], []
         scheme, authority, path, query, fragment = match.groups()
         origin = _host(authority, scheme.lower())
         if origin is None:
+            self._all_used = False
             self._fields.note(f"{shorten(authority, 80)!r} must be a host or host:port, without placeholders", "url")
         else:
             self._check_origin(origin, hosts)
@@ -194,49 +198,16 @@ class _Declaration:
         if not _HEADER.fullmatch(name) or name.lower() in _OUR_HEADERS:
             self._fields.note("no such header can be set", where)
         if isinstance(value, dict):
-            return self._secret(value, where)
+            fields = Fields(value, f"{self._fields.place}.{where}", ("env", "file", "prefix"), self._fields.problems)
+            secret = read_secret(fields, self._folder)
+            self._secrets.append(secret.value)
+            return secret
         template = self._template(value, where)
         if arguments := [one for one in template.names if not is_identity(one)]:
             self._fields.note(f"a header takes no arguments of the model: {', '.join(arguments)}", where)
         if any(isinstance(part, str) and not is_header_value(part.strip()) for part in template.parts):
             self._fields.note("a header has visible ASCII only", where)
         return template
-
-    def _secret(self, value: dict[str, Any], where: str) -> Secret:
-        fields = Fields(value, f"{self._fields.place}.{where}", ("env", "file", "prefix"), self._fields.problems)
-        prefix = value.get("prefix", "")
-        if ("env" in value) == ("file" in value) or not isinstance(prefix, str):
-            fields.note("expected `env` with a variable's name or `file` with a path, and perhaps a `prefix`")
-            return Secret("")
-        if "env" in value:
-            name = fields.text("env", needed=True)
-            if name.startswith("BATON_"):
-                fields.note("Baton's own settings are not for tools", "env")
-            found, source = os.environ.get(name, ""), f"the variable {name}"
-        else:
-            path = fields.text("file", needed=True)
-            found, source = self._file(path, fields), f"the file {path}"
-        if not found:
-            fields.note(f"{source} is not there or is empty")
-        elif not is_header_value(found) or (not is_header_value(prefix.strip()) and prefix.strip()):
-            fields.note(f"{source} or the prefix holds what no header can: a header has visible ASCII only")
-        else:
-            self._secrets.append(found)
-        return Secret(found, prefix)
-
-    def _file(self, path: str, fields: Fields) -> str:
-        """The file's text without the end of its line; "" with the problem noted, which never quotes the text."""
-        try:
-            data = (self._folder / path).read_bytes() if path else b""
-            if len(data) > _MAX_SECRET_BYTES:
-                fields.note(f"more than {_MAX_SECRET_BYTES} bytes", "file")
-                return ""
-            return data.decode().strip()
-        except OSError as error:
-            fields.note(f"{error.strerror or error}", "file")
-        except UnicodeDecodeError:
-            fields.note("is no text", "file")
-        return ""
 
     def _body(self, method: str) -> Body | None:
         fields, content = self._fields, self._fields.raw("body")
@@ -269,7 +240,9 @@ class _Declaration:
         return content
 
     def _template(self, value: Any, where: str) -> Template:
+        found = len(self._fields.problems)
         template = self._fields.template(value, where)
+        self._all_used &= len(self._fields.problems) == found
         for name in template.names:
             self._used.setdefault(name, where)
         return template
@@ -303,7 +276,7 @@ class _Declaration:
         own = {one.rpartition(".")[2] for one in self._used if is_identity(one)}
         if is_identity(name) or name in own:
             self._fields.note("is the user's, from the token; call the parameter otherwise", f"parameters.{name}")
-        elif name not in self._used:
+        elif name not in self._used and self._all_used:
             self._fields.note("is used nowhere in the request", f"parameters.{name}")
 
     # --- what comes back ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from services.tools import retries
 from services.tools.registry import open_tools
 from services.tools.service import tools_handler
 from tests.jobs import MemoryJob, call, tools_item
+from tests.servers.certificates import make_certificates
 from tests.servers.web import Web, web
 
 SECRET = "s3cr3t-token-hunter2"
@@ -577,3 +578,43 @@ def test_a_cancel_closes_the_connection(server: Web, tmp_path: Path) -> None:
     asyncio.run(stopped())
     assert time.monotonic() - started < 10
     assert job.handed_over is None
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Web, str]]:
+    """A server for api.example, and the file with its authority."""
+    authority, certificate = make_certificates(tmp_path_factory.mktemp("tls"), "api.example")
+    with web(certificate) as one:
+        yield one, str(authority)
+
+
+def secure(one: Web, name: str, **fields: Any) -> dict[str, Any]:
+    return tool(one, "/", url=f"https://{name}:{one.port}/x", hosts=[f"{name}:{one.port}"], idempotent=False, **fields)
+
+
+def test_a_certificate_is_checked_for_the_name_and_not_the_address(tls: Any, tmp_path: Path, monkeypatch) -> None:
+    one, authority = tls
+    names(monkeypatch, {"api.example": ["127.0.0.1"], "other.example": ["127.0.0.1"]})
+    assert ask(settings(tmp_path, secure(one, "api.example", verify=authority))).ok
+    assert one.seen[-1]["headers"]["host"] == f"api.example:{one.port}"
+    outcome = ask(settings(tmp_path, secure(one, "other.example", verify=authority)))
+    assert (outcome.ok, "cannot be reached" in outcome.content) == (False, True)
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(tls: Any, tmp_path: Path, monkeypatch, caplog) -> None:
+    names(monkeypatch, {"api.example": ["127.0.0.1"]})
+    assert not ask(settings(tmp_path, secure(tls[0], "api.example"))).ok
+    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(server: Web, tls: Any, tmp_path: Path, monkeypatch) -> None:
+    one, authority = tls
+    names(monkeypatch, {"api.example": ["127.0.0.1"]})
+    http = secure(one, "api.example", verify=authority)
+    http["url"] = f"https://api.example:{one.port}/redirect/302?to={server.url}/x"
+    http["hosts"].append(server.host)
+    assert "may not go where it was led" in ask(settings(tmp_path, http)).content
+    assert server.seen == []

@@ -97,7 +97,8 @@ async def scenario(nats: Nats, folder: Path, server: Web) -> None:
     assert isinstance(frames[-1], Done)
     assert results["a"].content == "6 * 7 = 42"
     assert results["b"].content == "/hours/Mitte for lin.yue"
-    assert (results["c"].ok, results["c"].content) == (False, "The tool salaries is not available to this user.")
+    # Whoever refuses it: a generator that knows the user's groups may not even hand the call over.
+    assert "c" not in results or results["c"].content == "The tool salaries is not available to this user."
     # One set after the other: the calculator has answered before the other set is asked.
     order = [(type(frame), frame.call_id) for frame in frames if isinstance(frame, ToolCalled | ToolResult)]
     assert order.index((ToolResult, "a")) < order.index((ToolCalled, "b"))

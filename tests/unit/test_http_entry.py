@@ -164,6 +164,16 @@ def test_what_is_allowed(changes: str) -> None:
         ("{verify: missing.pem}", "http.verify: missing.pem is no file with certificates"),
         ("{result: name}", "http.result: expected a JSON pointer"),
         ("{progress: {fr: attendez}}", "http.progress: expected a text for `zh` and one for `en`"),
+        ("{parameters: {properties: [a]}}", "http.parameters.properties: expected a mapping with texts as keys"),
+        (
+            "{parameters: {properties: {order_id: {type: txt}}, required: [order_id]}}",
+            "http: the parameters are no JSON",
+        ),
+        (
+            "{parameters: {properties: {order_id: {default: 1}}, required: 5}}",
+            "http: the parameters are no JSON Schema",
+        ),
+        ("{name: 'order status'}", "must be letters, digits, _ and -"),
         ("{idempotent: sure}", "http.idempotent: expected true or false"),
         ("{connect_s: 0}", "http.connect_s: expected a number above 0 and not above 20"),
         ("{read_s: 21}", "http.read_s: expected a number above 0 and not above 20"),

@@ -16,6 +16,7 @@ import httpx
 from baton_proto.messages import ToolSpec
 from services.common.config import ToolsSettings
 from services.common.settings import SettingsError
+from services.tools.conformance import what_is_wrong_with_spec
 from services.tools.port import Tool
 from services.tools.wording import shorten
 
@@ -98,11 +99,14 @@ class _Declaration:
         max_bytes = int(fields.number("max_bytes", 256 * 1024, most=8 * 1024 * 1024))
         progress = self._progress()
         idempotent = fields.flag("idempotent", method == "GET")
+        spec = ToolSpec(name=name, description=description, parameters=parameters, idempotent=idempotent)
+        if name and description and (wrong := what_is_wrong_with_spec(spec)) is not None:
+            fields.note(wrong)
         if fields.problems or origin is None:
             return None
         request = RequestTemplate(method, origin, tuple(segments), tuple(query), tuple(headers), body)
         return Declared(
-            spec=ToolSpec(name=name, description=description, parameters=parameters, idempotent=idempotent),
+            spec=spec,
             request=request,
             hosts=frozenset(hosts),
             total_s=self._total_s,
@@ -254,19 +258,20 @@ class _Declaration:
         fields = self._fields
         schema = {"type": "object", "additionalProperties": False, **fields.mapping("parameters")}
         properties = schema.get("properties", {})
-        if not isinstance(properties, dict):
-            fields.note("expected a mapping", "parameters.properties")
-            return schema
+        if not isinstance(properties, dict) or not all(isinstance(name, str) for name in properties):
+            fields.note("expected a mapping with texts as keys", "parameters.properties")
+            return {"type": "object", "properties": {}}
         schema["properties"] = properties
-        for name in map(str, properties):
+        for name in properties:
             self._check_parameter(name)
         for name, where in self._used.items():
             if is_identity(name):
                 if name != "user.sub" and (name.startswith("user") or name == "claims"):
                     fields.note(f"{{{name}}} is not known: {{user.sub}} or {{claims.…}} are the user's", where)
             elif name not in properties:
-                fields.note(f"{{{name}}} is no parameter; known: {', '.join(map(str, properties)) or 'none'}", where)
-        required = schema.get("required", [])
+                fields.note(f"{{{name}}} is no parameter; known: {', '.join(properties) or 'none'}", where)
+        required = schema.get("required")
+        required = required if isinstance(required, list) else []
         for name in dict.fromkeys(name for segment in segments for name in segment.names):
             if not is_identity(name) and name in properties and name not in required and not _default(properties[name]):
                 fields.note(f"stands in the path and so must be `required`: {name}", "parameters")

@@ -85,6 +85,7 @@ class HttpTool:
 
     async def _refused(self, answer: Answer, language: Language) -> ToolError:
         text = _status(self.spec.name, answer.status, language)
+        log.info("the server behind the tool %s answered with status %d", self.spec.name, answer.status)
         if answer.status in _TELLING:
             try:
                 said = await self._read(answer, None, language)

@@ -22,8 +22,9 @@ from baton_proto.messages import (
 from services.common.config import ToolsSettings
 from services.common.job import Handler, Job
 
-from .port import Tool, ToolContext
+from .port import ToolContext
 from .runner import Runner
+from .toolbox import Toolbox
 from .wording import choose, shorten
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,10 @@ MAX_PROGRESS_LINES = 50
 _Event = ToolOutcome | Status
 
 
-def tools_handler(tools: Sequence[Tool], settings: ToolsSettings) -> Handler:
-    """The handler of a stage `tools.<set>` that serves `tools`."""
+def tools_handler(toolbox: Toolbox, settings: ToolsSettings) -> Handler:
+    """The handler of a stage `tools.<set>` that serves what is in `toolbox`."""
     runner = Runner(
-        tools,
+        toolbox,
         timeout_s=settings.timeout_s,
         max_result_chars=settings.max_result_chars,
         concurrency=settings.concurrency,
@@ -92,8 +93,9 @@ class _Turn:
             await self._job.flush()
 
     def _may_repeat(self, call: ToolCall) -> bool:
+        """A tool that is not there now may have been when the call was made, and may be back in a moment."""
         spec = self._runner.spec(call.name)
-        return spec is None or spec.idempotent
+        return spec is not None and spec.idempotent
 
     async def _run(self, call: ToolCall) -> None:
         item = self._job.item

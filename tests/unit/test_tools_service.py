@@ -11,12 +11,13 @@ from services.common.config import ToolsSettings
 from services.common.errors import ServiceError
 from services.tools.port import Tool, ToolContext
 from services.tools.service import MAX_PROGRESS_LINES, tools_handler
+from services.tools.toolbox import Toolbox
 from tests.jobs import MemoryJob, call, tools_item
 from tests.sample_tools import SampleTool, echo, hang, raising, returning
 
 
 def handle(job: MemoryJob, *tools: Tool, settings: ToolsSettings | None = None) -> MemoryJob:
-    asyncio.run(tools_handler(tools, settings or ToolsSettings())(job))
+    asyncio.run(tools_handler(Toolbox(tools), settings or ToolsSettings())(job))
     return job
 
 
@@ -211,6 +212,12 @@ def test_a_call_that_may_have_happened_is_not_repeated_unless_that_is_harmless(l
     assert [outcome.call_id for outcome in job.handed_over.turns[-1].results] == ["a", "b"]
 
 
+def test_a_call_of_a_tool_that_has_gone_since_is_not_made_again() -> None:
+    """It may have been made, it may be harmful, and its server may be back in a moment."""
+    job = handle(MemoryJob(tools_item(call("gone", "a")), written=[called("a", "gone")]), SampleTool("echo", echo))
+    assert "interrupted" in job.results["a"].content
+
+
 def test_a_call_that_must_not_be_repeated_starts_after_its_frame_is_stored() -> None:
     stored_at_start: list[int | None] = []
 
@@ -240,7 +247,7 @@ def test_a_cancel_stops_every_tool_before_the_handler_returns() -> None:
     job = MemoryJob(tools_item(*(call(f"slow{n}", f"c{n}") for n in range(3))))
 
     async def cancelled() -> None:
-        task = asyncio.create_task(tools_handler(tools, ToolsSettings())(job))
+        task = asyncio.create_task(tools_handler(Toolbox(tools), ToolsSettings())(job))
         for tool in tools:
             await tool.started.wait()
         task.cancel()

@@ -26,8 +26,8 @@ def main() -> None:
 
     @contextlib.asynccontextmanager
     async def open_handler(_: Bus, __: Presence) -> AsyncIterator[Opened]:
-        async with open_tools(settings) as tools:
-            yield Opened(tools_handler(tools, settings), lambda: [tool.spec for tool in tools])
+        async with open_tools(settings) as toolbox:
+            yield Opened(tools_handler(toolbox, settings), lambda: [tool.spec for tool in toolbox.tools()])
 
     run(serve_stage(stage, open_handler, nats, worker, process))
 

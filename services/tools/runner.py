@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from copy import deepcopy
 
 from baton_proto.messages import Language, ToolCall, ToolOutcome, ToolSpec
+from services.common.permission import may_call
 
-from .arguments import ArgumentChecker
 from .port import Tool, ToolContext, ToolError
+from .toolbox import Served, Toolbox
 from .wording import choose, clean, shorten
 
 log = logging.getLogger(__name__)
@@ -25,26 +25,23 @@ class _Broken(Exception):
 
 
 class Runner:
-    """Runs calls of `tools`, at most `concurrency` at once over all requests of this process.
+    """Runs calls of the tools in `toolbox`, at most `concurrency` at once over all requests of this process.
 
     Args:
         timeout_s: seconds one call may take, for tools that allow themselves more.
         max_result_chars: characters of a result that are kept, its mark included.
     """
 
-    def __init__(
-        self, tools: Sequence[Tool], *, timeout_s: float, max_result_chars: int, concurrency: int = 16
-    ) -> None:
-        self._tools = {tool.spec.name: tool for tool in tools}
-        self._checkers = {tool.spec.name: ArgumentChecker(tool.spec) for tool in tools}
+    def __init__(self, toolbox: Toolbox, *, timeout_s: float, max_result_chars: int, concurrency: int = 16) -> None:
+        self._toolbox = toolbox
         self._timeout_s = timeout_s
         self._max_chars = max_result_chars
         self._slots = asyncio.Semaphore(concurrency)
         self._left_behind: set[asyncio.Task[object]] = set()
 
     def spec(self, name: str) -> ToolSpec | None:
-        tool = self._tools.get(name)
-        return None if tool is None else tool.spec
+        served = self._toolbox.find(name)
+        return None if served is None else served.tool.spec
 
     async def run(self, call: ToolCall, context: ToolContext, wait_s: float) -> ToolOutcome:
         """The outcome of one call; every failure but cancellation is one too.
@@ -53,9 +50,12 @@ class Runner:
             wait_s: seconds until the outcome is needed, waiting for a free slot included.
         """
         until = time.monotonic() + wait_s
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return self._failed(call, self._unknown(call.name, context.language))
+        served = self._toolbox.find(call.name)
+        if served is None:
+            return self._failed(call, self._unknown(call.name, context))
+        if not may_call(served.tool.spec, context.claims):
+            return self._failed(call, _not_for_this_user(call.name, context.language))
+        tool = served.tool
         try:
             async with asyncio.timeout(wait_s):
                 await self._slots.acquire()
@@ -63,7 +63,7 @@ class Runner:
             return self._failed(call, _no_slot(context.language))
         started = time.monotonic()
         try:
-            text = await self._checked(tool, call, context, min(tool.timeout_s, self._timeout_s, until - started))
+            text = await self._checked(served, call, context, min(tool.timeout_s, self._timeout_s, until - started))
             ok = True
         except ToolError as error:
             text, ok = str(error) or _broken(call.name, context.language), False
@@ -78,11 +78,11 @@ class Runner:
         content = self._bounded(text, context.language)
         return ToolOutcome(call_id=call.call_id, name=call.name, ok=ok, content=content, elapsed_ms=elapsed_ms)
 
-    async def _checked(self, tool: Tool, call: ToolCall, context: ToolContext, timeout_s: float) -> str:
-        problem = self._checkers[call.name].problem(call.arguments, context.language)
+    async def _checked(self, served: Served, call: ToolCall, context: ToolContext, timeout_s: float) -> str:
+        problem = served.checker.problem(call.arguments, context.language)
         if problem is not None:
             raise ToolError(problem)
-        result = await self._in_time(tool, call, context, timeout_s)
+        result = await self._in_time(served.tool, call, context, timeout_s)
         if not isinstance(result, str):
             log.error("the tool %s returned %s instead of text", call.name, type(result).__name__)
             raise _Broken
@@ -131,10 +131,13 @@ class Runner:
     def _failed(self, call: ToolCall, text: str) -> ToolOutcome:
         return ToolOutcome(call_id=call.call_id, name=call.name, ok=False, content=text)
 
-    def _unknown(self, name: str, language: Language) -> str:
-        known, name = ", ".join(sorted(self._tools)), shorten(name, 64)
+    def _unknown(self, name: str, context: ToolContext) -> str:
+        """Names the tools that the user may call: a model that misspelt one finds it there."""
+        specs = [tool.spec for tool in self._toolbox.tools()]
+        names = sorted(spec.name for spec in specs if may_call(spec, context.claims))
+        known, name = shorten(", ".join(names), 1_000), shorten(name, 64)
         return choose(
-            language,
+            context.language,
             zh=f"没有名为 {name} 的工具。可用的工具：{known or '无'}。",
             en=f"There is no tool named {name}. Available: {known or 'none'}.",
         )
@@ -166,6 +169,10 @@ def _broken(name: str, language: Language) -> str:
         zh=f"工具 {name} 运行失败，详情已写入日志。",
         en=f"The tool {name} failed; its operator finds the reason in the logs.",
     )
+
+
+def _not_for_this_user(name: str, language: Language) -> str:
+    return choose(language, zh=f"当前用户不能使用工具 {name}。", en=f"The tool {name} is not available to this user.")
 
 
 def _too_slow(name: str, timeout_s: float, language: Language) -> str:

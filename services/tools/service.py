@@ -22,8 +22,9 @@ from baton_proto.messages import (
 from services.common.config import ToolsSettings
 from services.common.job import Handler, Job
 
-from .port import Tool, ToolContext
+from .port import ToolContext
 from .runner import Runner
+from .toolbox import Toolbox
 from .wording import choose, shorten
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,10 @@ MAX_PROGRESS_LINES = 50
 _Event = ToolOutcome | Status
 
 
-def tools_handler(tools: Sequence[Tool], settings: ToolsSettings) -> Handler:
-    """The handler of a stage `tools.<set>` that serves `tools`."""
+def tools_handler(toolbox: Toolbox, settings: ToolsSettings) -> Handler:
+    """The handler of a stage `tools.<set>` that serves what is in `toolbox`."""
     runner = Runner(
-        tools,
+        toolbox,
         timeout_s=settings.timeout_s,
         max_result_chars=settings.max_result_chars,
         concurrency=settings.concurrency,

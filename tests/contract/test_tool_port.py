@@ -18,9 +18,9 @@ from baton_proto import codec
 from baton_proto.messages import Announcement, Language
 from services.tools.calculator import Calculator
 from services.tools.clock import DateTime
+from services.tools.conformance import what_is_wrong
 from services.tools.leave_balance import LeaveBalance
 from services.tools.port import Tool, ToolContext, ToolError
-from services.tools.registry import what_is_wrong
 from tests.servers.hr_system import demo_erp
 
 

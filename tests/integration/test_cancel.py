@@ -19,6 +19,7 @@ from services.common.config import ToolsSettings
 from services.common.job import Job
 from services.common.presence import announce
 from services.tools.service import tools_handler
+from services.tools.toolbox import Toolbox
 from tests.integration.test_gateway_protocol import connected, gateway, receive
 from tests.rig import Rig, rig
 from tests.sample_tools import SampleTool, hang
@@ -207,7 +208,7 @@ def test_a_cancel_stops_a_tool_and_nobody_gets_its_result(gateways: Gateways) ->
 
         async with (
             one.worker(retrieve),
-            one.worker(tools_handler([tool], ToolsSettings()), STAGE),
+            one.worker(tools_handler(Toolbox([tool]), ToolsSettings()), STAGE),
             one.worker(generator, "generate"),
             connected(gateways.first) as socket,
         ):

@@ -16,6 +16,7 @@ from services.common.log import push_ref
 from services.tools.port import Tool, ToolContext
 from services.tools.registry import open_tools
 from services.tools.service import tools_handler
+from services.tools.toolbox import Toolbox
 from tests.jobs import call
 from tests.rig import Rig, rig
 from tests.sample_tools import SampleTool, hang, raising, returning
@@ -36,7 +37,7 @@ async def generate(job: Job) -> None:
 
 
 def handler(*tools: Tool) -> Handler:
-    return tools_handler(tools, ToolsSettings())
+    return tools_handler(Toolbox(tools), ToolsSettings())
 
 
 def run(nats: Nats, scenario: Any) -> None:

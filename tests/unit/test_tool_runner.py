@@ -12,6 +12,7 @@ from baton_proto.sequencer import utc_now
 from services.tools import runner as runner_module
 from services.tools.port import Tool, ToolContext, ToolError
 from services.tools.runner import Runner
+from services.tools.toolbox import Toolbox
 from tests.jobs import call
 from tests.sample_tools import SampleTool, echo, exit_process, hang, raising, refuse, returning, stubborn
 
@@ -27,7 +28,7 @@ TEXT = {
 def run(tool: Tool, language: Language = "en", *, wait_s: float = 5.0, **arguments: Any) -> ToolOutcome:
     async def once() -> ToolOutcome:
         context = ToolContext(call_id="c1", owner="o", language=language, progress=lambda text: None)
-        runner = Runner([tool], timeout_s=2.0, max_result_chars=200)
+        runner = Runner(Toolbox([tool]), timeout_s=2.0, max_result_chars=200)
         return await runner.run(call(tool.spec.name, **arguments), context, wait_s)
 
     return asyncio.run(once())
@@ -42,7 +43,7 @@ def test_a_result_comes_back_with_its_time() -> None:
 def test_an_unknown_tool_names_the_known_ones() -> None:
     async def once() -> ToolOutcome:
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
-        runner = Runner([SampleTool("echo", echo)], timeout_s=1, max_result_chars=200)
+        runner = Runner(Toolbox([SampleTool("echo", echo)]), timeout_s=1, max_result_chars=200)
         return await runner.run(call("ecko"), context, 1)
 
     outcome = asyncio.run(once())
@@ -178,7 +179,7 @@ def test_no_more_calls_run_at_once_than_allowed() -> None:
         return "ok"
 
     async def many() -> list[ToolOutcome]:
-        runner = Runner([SampleTool("count", count)], timeout_s=5, max_result_chars=200, concurrency=3)
+        runner = Runner(Toolbox([SampleTool("count", count)]), timeout_s=5, max_result_chars=200, concurrency=3)
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
         return await asyncio.gather(*(runner.run(call("count", str(n)), context, 5) for n in range(20)))
 
@@ -188,7 +189,7 @@ def test_no_more_calls_run_at_once_than_allowed() -> None:
 
 def test_a_call_that_finds_no_slot_in_time_says_so() -> None:
     async def crowded() -> ToolOutcome:
-        runner = Runner([SampleTool("slow", hang)], timeout_s=5, max_result_chars=200, concurrency=1)
+        runner = Runner(Toolbox([SampleTool("slow", hang)]), timeout_s=5, max_result_chars=200, concurrency=1)
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
         first = asyncio.create_task(runner.run(call("slow", "a"), context, 5))
         await asyncio.sleep(0)
@@ -205,7 +206,7 @@ def test_cancelling_a_call_cancels_its_tool() -> None:
     tool = SampleTool("slow", hang)
 
     async def cancelled() -> None:
-        runner = Runner([tool], timeout_s=5, max_result_chars=200)
+        runner = Runner(Toolbox([tool]), timeout_s=5, max_result_chars=200)
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
         task = asyncio.create_task(runner.run(call("slow"), context, 5))
         await tool.started.wait()

@@ -11,12 +11,13 @@ from services.common.config import ToolsSettings
 from services.common.errors import ServiceError
 from services.tools.port import Tool, ToolContext
 from services.tools.service import MAX_PROGRESS_LINES, tools_handler
+from services.tools.toolbox import Toolbox
 from tests.jobs import MemoryJob, call, tools_item
 from tests.sample_tools import SampleTool, echo, hang, raising, returning
 
 
 def handle(job: MemoryJob, *tools: Tool, settings: ToolsSettings | None = None) -> MemoryJob:
-    asyncio.run(tools_handler(tools, settings or ToolsSettings())(job))
+    asyncio.run(tools_handler(Toolbox(tools), settings or ToolsSettings())(job))
     return job
 
 
@@ -240,7 +241,7 @@ def test_a_cancel_stops_every_tool_before_the_handler_returns() -> None:
     job = MemoryJob(tools_item(*(call(f"slow{n}", f"c{n}") for n in range(3))))
 
     async def cancelled() -> None:
-        task = asyncio.create_task(tools_handler(tools, ToolsSettings())(job))
+        task = asyncio.create_task(tools_handler(Toolbox(tools), ToolsSettings())(job))
         for tool in tools:
             await tool.started.wait()
         task.cancel()

@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -22,7 +23,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
-from mcp.types import jsonrpc_message_adapter
+from mcp.types import PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
 from services.tools.wording import shorten
 
@@ -42,6 +43,9 @@ _EXIT_POLL_S = 0.25
 _GROUP_POLL_S = 0.02
 _STOP_STEPS = ((None, 1.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0))
 """What a program gets to make it end, after its stdin is closed, and the seconds that it may then take."""
+
+_ANSWER_BEGINS = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,\s*"result"')
+_ANSWER_ENDS = re.compile(rb'\}\s*,\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*\}\s*$')
 
 _Received = MemoryObjectSendStream[SessionMessage | Exception]
 _ToSend = MemoryObjectReceiveStream[SessionMessage]
@@ -116,9 +120,21 @@ async def _read(process: asyncio.subprocess.Process, name: str, received: _Recei
                 if line.strip() and bad_lines <= _MAX_BAD_LINES:
                     text = shorten(line[: 4 * MAX_LOGGED_CHARS].decode("utf-8", "replace"), MAX_LOGGED_CHARS)
                     log.warning("MCP server %s: no message on its stdout: %s", name, text)
-                continue
+                if (unread := _unreadable_answer(line)) is None:
+                    continue
+                message = unread
             await received.send(SessionMessage(message))
     lost()
+
+
+def _unreadable_answer(line: bytes) -> JSONRPCError | None:
+    """An error for the request that `line` answers in a way that cannot be read, too deeply nested for example: whoever
+    waits for it must not wait for ever."""
+    found = _ANSWER_BEGINS.match(line) or _ANSWER_ENDS.search(line[-200:])
+    if found is None:
+        return None
+    error = ErrorData(code=PARSE_ERROR, message="the answer cannot be read")
+    return JSONRPCError(jsonrpc="2.0", id=int(found[1]), error=error)
 
 
 async def _line(stdout: asyncio.StreamReader, name: str) -> bytes:

@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 from mcp import Client, MCPError, types
-from mcp.client._transport import Transport
 from mcp.types import METHOD_NOT_FOUND, Implementation
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
@@ -28,6 +27,7 @@ from .entry import McpEntry
 from .http import reached
 from .listing import MAX_TOOLS, Offered, listing
 from .results import progress_text, result_text
+from .sifting import sifted
 from .stdio import started
 from .tool import McpTool
 
@@ -66,6 +66,7 @@ class McpServer:
         self._tools: Sequence[Tool] = ()
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._running = 0
+        self._version: str | None = None
         self._told: set[str] = set()
         self._wake = asyncio.Event()
         self._trouble = self._changed = self._stopping = False
@@ -78,7 +79,7 @@ class McpServer:
     @property
     def protocol_version(self) -> str | None:
         """The version that is spoken now; None while the server is away."""
-        return None if self._client is None else self._client.protocol_version
+        return None if self._client is None else self._version
 
     def tools(self) -> Sequence[Tool]:
         """None while the server is away."""
@@ -116,9 +117,11 @@ class McpServer:
         """A connection from its beginning to its end, and why it ended."""
         self._wake.clear()
         self._trouble = self._changed = False
+        self._version = None
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + self._pace.connect_s) as scope:
                 async with self._connecting() as client:
+                    self._version = client.protocol_version
                     offered = await self._list(client)
                     scope.deadline = math.inf
                     try:
@@ -133,9 +136,9 @@ class McpServer:
             return _reason(error)
 
     def _connecting(self) -> Client:
-        transport: Transport = (started if self._entry.command else reached)(self._entry, self._on_trouble)
+        transport = (started if self._entry.command else reached)(self._entry, self._on_trouble)
         return Client(
-            transport,
+            sifted(transport, lambda: self._version, self._tell),
             cache=None,
             client_info=Implementation(name="baton", version=package_version()),
             logging_callback=self._on_log,
@@ -232,10 +235,13 @@ class McpServer:
                 break
         found = listing(tools, self._entry)
         for problem in found.problems:
-            if problem not in self._told and len(self._told) < _MAX_TOLD:
-                self._told.add(problem)
-                log.warning("MCP server %s: %s", self.name, problem)
+            self._tell(problem)
         return found.offered
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self._told and len(self._told) < _MAX_TOLD:
+            self._told.add(problem)
+            log.warning("MCP server %s: %s", self.name, problem)
 
     # --- calls ---------------------------------------------------------------------------------------------------
 

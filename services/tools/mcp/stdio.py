@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
@@ -74,44 +73,39 @@ async def started(entry: McpEntry, trouble: Callable[[], None]) -> AsyncIterator
     try:
         received, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         writing, to_send = anyio.create_memory_object_stream[SessionMessage](0)
+        ended = asyncio.Event()
+
+        def lost() -> None:
+            """The session ends, and with it every call that runs."""
+            received.close()
+            ended.set()
+            trouble()
+
         async with anyio.create_task_group() as group:
-            _start(group, process, entry.name, received, to_send, trouble)
+            group.start_soon(_read, process, entry.name, received, lost)
+            group.start_soon(_write, process, to_send, lost)
+            group.start_soon(_log_stderr, process, entry.name)
+            group.start_soon(_notice_exit, process, lost)
             try:
                 yield reading, writing
             finally:
+                by_itself = ended.is_set()
                 with anyio.CancelScope(shield=True):
                     reading.close()
                     writing.close()
                     await _stop(process, entry.name)
                 group.cancel_scope.cancel()
+                if by_itself:
+                    log.warning("MCP server %s: its program ended with %s", entry.name, process.returncode)
     finally:
         _signal_group(process.pid, signal.SIGKILL)  # also where the steps above were cut short
         _close_pipes(process)
 
 
-def _start(
-    group: TaskGroup,
-    process: asyncio.subprocess.Process,
-    name: str,
-    received: _Received,
-    to_send: _ToSend,
-    trouble: Callable[[], None],
-) -> None:
-    def lost() -> None:
-        """The session ends, and with it every call that runs."""
-        received.close()
-        trouble()
-
-    group.start_soon(_read, process, name, received, lost)
-    group.start_soon(_write, process, to_send, lost)
-    group.start_soon(_log_stderr, process, name)
-    group.start_soon(_notice_exit, process, lost)
-
-
 async def _read(process: asyncio.subprocess.Process, name: str, received: _Received, lost: Callable[[], None]) -> None:
     assert process.stdout
     bad_lines = 0
-    with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the session has ended
+    try:
         while line := await _line(process.stdout, name):
             try:
                 message = jsonrpc_message_adapter.validate_json(line, by_name=False)
@@ -124,6 +118,8 @@ async def _read(process: asyncio.subprocess.Process, name: str, received: _Recei
                     continue
                 message = unread
             await received.send(SessionMessage(message))
+    except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+        return  # it is the session that has ended
     lost()
 
 
@@ -157,8 +153,8 @@ async def _write(process: asyncio.subprocess.Process, to_send: _ToSend, lost: Ca
                 process.stdin.write(text.encode() + b"\n")
                 await process.stdin.drain()
             except (OSError, RuntimeError):  # RuntimeError: uvloop's closed transport
-                break
-    lost()
+                lost()
+                return
 
 
 async def _log_stderr(process: asyncio.subprocess.Process, name: str) -> None:

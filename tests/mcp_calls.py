@@ -30,7 +30,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 @contextlib.asynccontextmanager
 async def opened(pace: Pace = QUICK, **entry: Any) -> AsyncIterator[McpServer]:
     """A server that is on its way."""
-    async with open_entry({"mcp": "srv", **entry}, "here", ToolsSettings(), pace) as server:
+    async with open_entry({"mcp": {"name": "srv", **entry}}, "here", ToolsSettings(), pace) as server:
         yield server
 
 

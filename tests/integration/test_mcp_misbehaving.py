@@ -186,7 +186,7 @@ def test_progress_is_a_message_a_count_or_a_percentage(log: Path) -> None:
 
 def test_the_user_reaches_the_server_and_a_model_s_user_does_not(log: Path) -> None:
     async def scenario() -> None:
-        options = {"inject": {"employee": "owner"}, "meta": {"example.com/tenant": "claims.tenant"}}
+        options = {"inject": {"employee": "user.sub"}, "meta": {"example.com/tenant": "claims.tenant"}}
         async with connected(command=by_hand(log), **options) as server:
             echo = tool(server, "echo")
             said = json.loads(

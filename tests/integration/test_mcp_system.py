@@ -40,7 +40,8 @@ async def answering(nats: Nats, folder: Path) -> AsyncIterator[tuple[Rig, Tap]]:
     """A generator with a scripted model, and a tools worker whose MCP tools are there."""
     with everything_http(folder) as everything, aimock(folder / "llm", FIXTURES) as llm:
         async with rig(nats.url) as one, tap(everything.port) as wire:
-            entries = [{"mcp": "time", "command": TIME_STDIO, "prefix": "time_"}, {"mcp": "all", "url": wire.url}]
+            clock = {"name": "time", "command": TIME_STDIO, "prefix": "time_"}
+            entries = [{"mcp": clock}, {"mcp": {"name": "all", "url": wire.url}, "timeout_s": 15}]
             tools = folder / "tools.yaml"
             tools.write_text(yaml.safe_dump({"tools": entries}), encoding="utf-8")
             env = {
@@ -63,10 +64,10 @@ async def answering(nats: Nats, folder: Path) -> AsyncIterator[tuple[Rig, Tap]]:
 
                     await eventually(there, "both workers and the MCP tools are announced", 30.0)
                 yield one, wire
-                (clock,) = [pid for pid in processes("mcp_server_time") if _parent(pid) == worker.pid]
+                (program,) = [pid for pid in processes("mcp_server_time") if _parent(pid) == worker.pid]
                 # Away from this loop: the tap must go on for a good-bye to arrive.
                 assert await asyncio.to_thread(worker.stop) == 0, worker.text()
-                assert not is_running(clock)
+                assert not is_running(program)
             assert b"DELETE /mcp" in b"".join(bytes(sent) for sent in wire.sent)
 
 

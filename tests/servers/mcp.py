@@ -8,8 +8,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,82 @@ async def tap(port: int) -> AsyncIterator[Tap]:
         for writer in writers:
             writer.close()
         await server.wait_closed()
+
+
+Answer = Callable[["HttpByHand", dict[str, Any]], None]
+
+
+class HttpByHand(BaseHTTPRequestHandler):
+    """An MCP server over streamable HTTP without any SDK, protocol 2025-06-18, with one tool `t`. Calls of it, and what
+    `on` names, are left to a test."""
+
+    protocol_version = "HTTP/1.1"
+    on: Mapping[str, Answer]
+    seen: list[tuple[str, dict[str, str]]]
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.seen.append((message["method"], {name.lower(): value for name, value in self.headers.items()}))
+        if message["method"] in self.on:
+            self.on[message["method"]](self, message)
+        elif "id" not in message:
+            self.reply(202, b"")
+        elif message["method"] == "initialize":
+            server = {"name": "http-by-hand", "version": "1"}
+            self.result(message, protocolVersion="2025-06-18", capabilities={"tools": {}}, serverInfo=server)
+        elif message["method"] == "tools/list":
+            self.result(message, tools=[{"name": "t", "inputSchema": {"type": "object"}}])
+        elif message["method"] == "ping":
+            self.result(message)
+        else:
+            error = {"code": -32601, "message": "Method not found"}
+            self.reply(200, json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": error}).encode())
+
+    def do_GET(self) -> None:
+        self.reply(405, b"")
+
+    do_DELETE = do_GET
+
+    def result(self, request: dict[str, Any], **result: Any) -> None:
+        self.reply(200, json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode())
+
+    def reply(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@dataclass
+class HttpServerByHand:
+    url: str
+    seen: list[tuple[str, dict[str, str]]]
+    """Methods of messages that came, with their headers."""
+
+
+@contextlib.contextmanager
+def http_by_hand(**on: Answer) -> Iterator[HttpServerByHand]:
+    """`on` is by method, with `_` for the slash."""
+    seen: list[tuple[str, dict[str, str]]] = []
+    answers = {name.replace("_", "/"): answer for name, answer in on.items()}
+    handler = type("Handler", (HttpByHand,), {"on": answers, "seen": seen})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield HttpServerByHand(f"http://127.0.0.1:{server.server_port}/mcp", seen)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def processes(marker: str) -> list[int]:

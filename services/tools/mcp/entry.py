@@ -20,22 +20,12 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{0,32}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SOURCE = re.compile(r"owner|claims(\.[A-Za-z0-9_-]+)+")
+_SOURCE = re.compile(r"user\.sub|claims(\.[A-Za-z0-9_-]+)+")
 _OF_THE_PROTOCOL = ("mcp-", "accept", "content-", "host", "connection", "transfer-encoding", "last-event-id")
-_KEYS = {
-    "mcp",
-    "command",
-    "env",
-    "cwd",
-    "url",
-    "headers",
-    "tools",
-    "prefix",
-    "idempotent",
-    "trust_annotations",
-    "inject",
-    "meta",
-}
+_KEYS = (
+    *("name", "command", "env", "cwd", "url", "headers", "tools", "prefix"),
+    *("idempotent", "trust_annotations", "inject", "meta"),
+)
 _ONLY_STDIO = ("env", "cwd")
 _ONLY_HTTP = ("headers",)
 
@@ -44,7 +34,7 @@ _ONLY_HTTP = ("headers",)
 class McpEntry:
     """`command` for a server over stdio, otherwise `url`. `env` is the program's whole environment. `tools` are the
     server's own names, None for all. `inject` (arguments) and `meta` (keys of the request's `_meta`) say where a value
-    comes from: `owner`, or `claims.` and a path in the token's claims."""
+    comes from: `user.sub`, or `claims.` and a path in the token's claims."""
 
     name: str
     command: tuple[str, ...] = ()
@@ -60,35 +50,42 @@ class McpEntry:
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_entry(entry: Mapping[str, Any], place: str) -> McpEntry:
-    """Raises SettingsError."""
-    reader = _Reader(entry, place)
-    read = reader.read()
-    if reader.problems:
-        raise SettingsError(reader.problems)
+def read_entry(entry: Mapping[str, Any], place: str, folder: Path) -> McpEntry:
+    """What stands under `mcp`; the paths of secrets are relative to `folder`. Raises SettingsError."""
+    problems = []
+    if unknown := sorted(map(str, set(entry) - {"mcp"})):
+        problems.append(f"{place}: unknown {', '.join(unknown)}; known: mcp, groups, timeout_s")
+    content = entry.get("mcp")
+    if not isinstance(content, dict):
+        raise SettingsError([*problems, f"{place}: `mcp` must be a mapping"])
+    read = _Reader(content, f"{place}: mcp", folder, problems).read()
+    if problems:
+        raise SettingsError(problems)
     return read
 
 
 class _Reader:
-    def __init__(self, entry: Mapping[str, Any], place: str) -> None:
+    """One pass over an entry. What is wrong is added to `problems`, and reading goes on."""
+
+    def __init__(self, entry: Mapping[str, Any], place: str, folder: Path, problems: list[str]) -> None:
         self._entry = entry
         self._place = place
-        self.problems: list[str] = []
+        self._folder = folder
+        self._problems = problems
 
     def read(self) -> McpEntry:
         self._check_keys()
         trust = self._entry.get("trust_annotations", False)
         if not isinstance(trust, bool):
             self._wrong("`trust_annotations` must be true or false")
-        names = self._names("tools")
         return McpEntry(
-            name=self._text("mcp", _NAME, "a name of letters, digits, _ and -, at most 64"),
+            name=self._text("name", _NAME, "letters, digits, _ and -, at most 64"),
             command=self._command(),
             env=get_default_environment() | self._values("env", self._is_env_name),
             cwd=self._cwd(),
             url=self._url(),
             headers=self._values("headers", self._is_header),
-            tools=names,
+            tools=self._names("tools"),
             prefix=self._text("prefix", _PREFIX, "letters, digits, _ and -, at most 32", default=""),
             idempotent=self._names("idempotent") or frozenset(),
             trust_annotations=trust is True,
@@ -97,11 +94,11 @@ class _Reader:
         )
 
     def _wrong(self, text: str) -> None:
-        self.problems.append(f"{self._place}: {text}")
+        self._problems.append(f"{self._place}: {text}")
 
     def _check_keys(self) -> None:
-        if unknown := sorted(map(str, set(self._entry) - _KEYS)):
-            self._wrong(f"unknown {', '.join(unknown)}; known: {', '.join(sorted(_KEYS))}, groups, timeout_s")
+        if unknown := sorted(map(str, set(self._entry).difference(_KEYS))):
+            self._wrong(f"unknown {', '.join(unknown)}; known: {', '.join(_KEYS)}")
         stdio, http = "command" in self._entry, "url" in self._entry
         if stdio == http:
             self._wrong("expected `command` (a program to start) or `url` (an address), and not both")
@@ -171,25 +168,19 @@ class _Reader:
         return values
 
     def _value(self, key: str, value: object) -> str | None:
-        """A text, or where a secret is: `{env: NAME}` or `{file: path}`. What it holds is never in a message."""
+        """A text, or a secret by where it is. What a secret holds is never in a message."""
         match value:
             case str():
-                text = value
-            case {"env": str(name), **rest} if not rest:
-                if name not in os.environ:
-                    self._wrong(f"`{key}`: the environment has no {shorten(name, 80)}")
-                    return None
-                text = os.environ[name]
-            case {"file": str(path), **rest} if not rest:
-                try:
-                    text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-                except (OSError, UnicodeDecodeError) as error:
-                    reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-                    self._wrong(f"`{key}`: {shorten(path, 200)}: {reason}")
-                    return None
+                text: str | None = value
+            case {"env": str(name), **rest} if not rest.keys() - {"prefix"}:
+                text = self._secret(key, self._variable(key, name), rest.get("prefix", ""))
+            case {"file": str(path), **rest} if not rest.keys() - {"prefix"}:
+                text = self._secret(key, self._file(key, path), rest.get("prefix", ""))
             case _:
-                self._wrong(f"`{key}` must be a text, {{env: NAME}} or {{file: path}}")
+                self._wrong(f"`{key}` must be a text, {{env: NAME}} or {{file: path}}, perhaps with a `prefix`")
                 return None
+        if text is None:
+            return None
         if any(char in text for char in "\0\r\n"):
             self._wrong(f"`{key}` must be one line")
             return None
@@ -197,6 +188,29 @@ class _Reader:
             self._wrong(f"`{key}` must be ASCII, as headers are")
             return None
         return text
+
+    def _secret(self, key: str, found: str | None, prefix: object) -> str | None:
+        if found == "":
+            self._wrong(f"`{key}`: what it refers to is not there or is empty")
+        if not isinstance(prefix, str):
+            self._wrong(f"`{key}`: `prefix` must be a text")
+            return None
+        return f"{prefix}{found}" if found else None
+
+    def _variable(self, key: str, name: str) -> str | None:
+        if name.startswith("BATON_"):
+            self._wrong(f"`{key}`: Baton's own settings are not for tools")
+            return None
+        return os.environ.get(name, "")
+
+    def _file(self, key: str, path: str) -> str | None:
+        try:
+            return (self._folder / path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            self._wrong(f"`{key}`: {shorten(path, 200)}: {error.strerror or error}")
+        except UnicodeDecodeError:
+            self._wrong(f"`{key}`: {shorten(path, 200)}: is not UTF-8")
+        return None
 
     def _sources(self, key: str) -> dict[str, str]:
         given = self._entry.get(key) or {}
@@ -207,7 +221,7 @@ class _Reader:
             if not isinstance(name, str) or not name or (key == "meta" and _is_reserved(name)):
                 self._wrong(f"`{key}`: {shorten(str(name), 80)} is no name that may be set")
             elif not isinstance(source, str) or not _SOURCE.fullmatch(source):
-                self._wrong(f"`{key}.{shorten(name, 80)}` must be owner or claims.<name>")
+                self._wrong(f"`{key}.{shorten(name, 80)}` must be user.sub or claims.<name>")
         return dict(given)
 
     @staticmethod

@@ -31,7 +31,6 @@ async def reached(entry: McpEntry, trouble: Callable[[], None]) -> AsyncIterator
     transport = _Watched(httpx2.AsyncHTTPTransport(limits=limits, trust_env=False), trouble)
     async with (
         httpx2.AsyncClient(
-            # Identity, because a small compressed body may hide a large one.
             headers={**entry.headers, "Accept-Encoding": "identity"},
             # No time-out between two bytes: a call may be silent for as long as it may last.
             timeout=httpx2.Timeout(CONNECT_S, read=None),
@@ -64,6 +63,8 @@ class _Watched(httpx2.AsyncBaseTransport):
         if response.status_code >= 400 and response.status_code != httpx2.codes.METHOD_NOT_ALLOWED:
             self._trouble()
         assert isinstance(response.stream, httpx2.AsyncByteStream)
+        # A small compressed body may hide a large one: what comes compressed although we did not ask for it stays so.
+        response.headers.pop("content-encoding", None)
         streamed = response.headers.get("content-type", "").lower().startswith("text/event-stream")
         body = _Body(response.stream, self._trouble, None if streamed else MAX_BODY_BYTES)
         return httpx2.Response(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from services.common.config import ToolsSettings
@@ -23,7 +24,7 @@ async def open_entry(
 
     Raises SettingsError.
     """
-    server = McpServer(read_entry(entry, place), settings.timeout_s, pace)
+    server = McpServer(read_entry(entry, place, Path(settings.tools).parent), settings.timeout_s, pace)
     keeping = asyncio.create_task(server.keep(), name=f"MCP server {server.name}")
     try:
         yield server

@@ -44,7 +44,7 @@ def _from_token(sources: Mapping[str, str], context: ToolContext) -> dict[str, A
     """Raises ToolError when the token lacks one: a call that should know its user is not made without."""
     values = {}
     for name, source in sources.items():
-        value = context.owner if source == "owner" else _claim(context.claims, source.split(".")[1:])
+        value = context.owner if source == "user.sub" else _claim(context.claims, source.split(".")[1:])
         if value in (None, ""):
             raise ToolError(
                 choose(

@@ -28,15 +28,16 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(pace: Pace = QUICK, **entry: Any) -> AsyncIterator[McpServer]:
+async def opened(pace: Pace = QUICK, timeout_s: float = 20.0, **entry: Any) -> AsyncIterator[McpServer]:
     """A server that is on its way."""
-    async with open_entry({"mcp": {"name": "srv", **entry}}, "here", ToolsSettings(), pace) as server:
+    settings = ToolsSettings(timeout_s=timeout_s)
+    async with open_entry({"mcp": {"name": "srv", **entry}}, "here", settings, pace) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def connected(pace: Pace = QUICK, **entry: Any) -> AsyncIterator[McpServer]:
-    async with opened(pace, **entry) as server:
+async def connected(pace: Pace = QUICK, timeout_s: float = 20.0, **entry: Any) -> AsyncIterator[McpServer]:
+    async with opened(pace, timeout_s, **entry) as server:
         await arrives(server)
         yield server
 

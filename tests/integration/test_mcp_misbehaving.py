@@ -95,6 +95,26 @@ def test_a_server_that_hangs_is_replaced(log: Path) -> None:
     run(scenario())
 
 
+def test_a_server_that_hangs_is_replaced_although_calls_keep_it_busy(log: Path) -> None:
+    pace = Pace(check_every_s=0.2, check_s=0.2, first_wait_s=0.05, relist_s=0.1)
+
+    async def scenario() -> None:
+        async with connected(pace, timeout_s=0.3, command=by_hand(log)) as server:
+            assert "was lost during the call" in await refusal(call(server, "stop_reading"))
+            await arrives(server)
+            assert len(processes(str(log))) == 1
+
+    run(scenario())
+
+
+def test_a_server_that_cannot_bear_the_question_for_the_newest_protocol_is_not_asked(log: Path) -> None:
+    async def scenario() -> None:
+        async with connected(command=by_hand(log), handshake=True):
+            assert [message["method"] for message in messages(log)][:1] == ["initialize"]
+
+    run(scenario())
+
+
 def test_a_cancelled_call_ends_at_the_server_only(log: Path) -> None:
     async def scenario() -> None:
         async with connected(command=by_hand(log)) as server:

@@ -176,8 +176,7 @@ def test_a_server_that_never_says_good_bye_does_not_hold_up_the_end() -> None:
         server = {"name": "s", "version": "1"}
         result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": server}
         body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
-        request.do_DELETE = lambda: released.wait(20)  # type: ignore[method-assign]
-        type(request).do_DELETE = lambda _: released.wait(20)  # type: ignore[method-assign]
+        type(request).do_DELETE = lambda _: released.wait(20)
         request.reply(200, body, Mcp_Session_Id="one")
 
     async def scenario() -> None:

@@ -95,7 +95,8 @@ def test_a_model_calls_tools_of_both_servers_and_a_cancel_reaches_one(nats: Nats
             await one.start(item)
 
             async def under_way() -> bool:
-                return any(isinstance(frame, Status) and frame.call_id for frame in await one.frames(item))
+                frames = await one.frames(item)
+                return any(isinstance(frame, Status) and frame.content == "1/600" for frame in frames)
 
             await eventually(under_way, "the call makes progress")
             order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))

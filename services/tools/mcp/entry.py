@@ -24,7 +24,7 @@ _SOURCE = re.compile(r"user\.sub|claims(\.[A-Za-z0-9_-]+)+")
 _OF_THE_PROTOCOL = ("mcp-", "accept", "content-", "host", "connection", "transfer-encoding", "last-event-id")
 _KEYS = (
     *("name", "command", "env", "cwd", "url", "headers", "tools", "prefix"),
-    *("idempotent", "trust_annotations", "inject", "meta"),
+    *("idempotent", "trust_annotations", "inject", "meta", "handshake"),
 )
 _ONLY_STDIO = ("env", "cwd")
 _ONLY_HTTP = ("headers",)
@@ -34,7 +34,8 @@ _ONLY_HTTP = ("headers",)
 class McpEntry:
     """`command` for a server over stdio, otherwise `url`. `env` is the program's whole environment. `tools` are the
     server's own names, None for all. `inject` (arguments) and `meta` (keys of the request's `_meta`) say where a value
-    comes from: `user.sub`, or `claims.` and a path in the token's claims."""
+    comes from: `user.sub`, or `claims.` and a path in the token's claims. With `handshake` the server is not asked
+    whether it speaks a protocol that needs none."""
 
     name: str
     command: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class McpEntry:
     prefix: str = ""
     idempotent: frozenset[str] = frozenset()
     trust_annotations: bool = False
+    handshake: bool = False
     inject: Mapping[str, str] = field(default_factory=dict)
     meta: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,9 +77,6 @@ class _Reader:
 
     def read(self) -> McpEntry:
         self._check_keys()
-        trust = self._entry.get("trust_annotations", False)
-        if not isinstance(trust, bool):
-            self._wrong("`trust_annotations` must be true or false")
         return McpEntry(
             name=self._text("name", _NAME, "letters, digits, _ and -, at most 64"),
             command=self._command(),
@@ -88,7 +87,8 @@ class _Reader:
             tools=self._names("tools"),
             prefix=self._text("prefix", _PREFIX, "letters, digits, _ and -, at most 32", default=""),
             idempotent=self._names("idempotent") or frozenset(),
-            trust_annotations=trust is True,
+            trust_annotations=self._flag("trust_annotations"),
+            handshake=self._flag("handshake"),
             inject=self._sources("inject"),
             meta=self._sources("meta"),
         )
@@ -113,6 +113,12 @@ class _Reader:
             return value
         self._wrong(f"`{key}` must be {expected}")
         return ""
+
+    def _flag(self, key: str) -> bool:
+        value = self._entry.get(key, False)
+        if not isinstance(value, bool):
+            self._wrong(f"`{key}` must be true or false")
+        return value is True
 
     def _names(self, key: str) -> frozenset[str] | None:
         value = self._entry.get(key)

@@ -42,7 +42,8 @@ _SHOWN_CHARS = 500
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds. A server that hangs is noticed within `check_every_s` + `check_s`, one that ends at once."""
+    """Seconds. A server that ends is noticed at once; one that hangs within `check_every_s` + `check_s` when it is
+    idle, otherwise after a silence of two time-outs of a call."""
 
     connect_s: float = 60.0
     check_every_s: float = 15.0
@@ -66,6 +67,7 @@ class McpServer:
         self._tools: Sequence[Tool] = ()
         self._slots = asyncio.Semaphore(MAX_CALLS)
         self._running = 0
+        self._heard = time.monotonic()
         self._version: str | None = None
         self._told: set[str] = set()
         self._wake = asyncio.Event()
@@ -90,16 +92,20 @@ class McpServer:
     async def keep(self) -> None:
         """Connect, and again whenever the connection is lost, until `stop` is called."""
         failures = 0
-        with self._life:
-            while not self._stopping:
-                began = time.monotonic()
-                reason = await self._one_connection()
-                if self._stopping:
-                    break
-                failures = 0 if time.monotonic() - began > self._pace.settled_s else failures + 1
-                wait_s = self._wait_s(failures)
-                log.warning("MCP server %s is away: %s; next attempt in %.1f s", self.name, reason, wait_s)
-                await anyio.sleep(wait_s)
+        try:
+            with self._life:
+                while not self._stopping:
+                    began = time.monotonic()
+                    reason = await self._one_connection()
+                    if self._stopping:
+                        break
+                    failures = 1 if time.monotonic() - began > self._pace.settled_s else failures + 1
+                    wait_s = self._wait_s(failures)
+                    log.warning("MCP server %s is away: %s; next attempt in %.1f s", self.name, reason, wait_s)
+                    await anyio.sleep(wait_s)
+        finally:
+            if not self._stopping:
+                log.error("MCP server %s: nothing keeps its connection any more; restart this worker", self.name)
 
     def stop(self, *, now: bool = False) -> None:
         """Make `keep` end: with a good-bye to the server, or `now` without."""
@@ -138,7 +144,8 @@ class McpServer:
     def _connecting(self) -> Client:
         transport = (started if self._entry.command else reached)(self._entry, self._on_trouble)
         return Client(
-            sifted(transport, lambda: self._version, self._tell),
+            sifted(transport, lambda: self._version, self._tell, self._on_anything),
+            mode="legacy" if self._entry.handshake else "auto",
             cache=None,
             client_info=Implementation(name="baton", version=package_version()),
             logging_callback=self._on_log,
@@ -162,6 +169,9 @@ class McpServer:
         self._tools = tuple(McpTool(self, self._entry, one, self._timeout_s) for one in offered)
 
     # --- what happens meanwhile ----------------------------------------------------------------------------------
+
+    def _on_anything(self) -> None:
+        self._heard = time.monotonic()
 
     def _on_trouble(self) -> None:
         self._trouble = True
@@ -188,13 +198,16 @@ class McpServer:
             return
 
         async def listen() -> None:
-            try:
-                async with client.listen(tools_list_changed=True) as events:
-                    async for _ in events:
-                        self._on_change()
-            except (MCPError, RuntimeError) as error:
-                log.info("MCP server %s no longer tells of changed tools: %s", self.name, _reason(error))
-            self._on_trouble()
+            while True:
+                try:
+                    async with client.listen(tools_list_changed=True) as events:
+                        async for _ in events:
+                            self._on_change()
+                except (MCPError, RuntimeError) as error:
+                    log.info("MCP server %s no longer tells of changed tools: %s", self.name, _reason(error))
+                self._on_trouble()
+                await anyio.sleep(self._pace.check_every_s)
+                self._on_change()  # nobody told
 
         async with anyio.create_task_group() as group:
             group.start_soon(listen)
@@ -210,11 +223,14 @@ class McpServer:
                 with anyio.fail_after(self._pace.connect_s):
                     self._show(await self._list(client))
                 await anyio.sleep(self._pace.relist_s)
-            # A server may be deaf while it works: only what is idle has to answer, and what has shown trouble.
-            elif self._trouble or (not woken and not self._running):
+            elif self._trouble or (not woken and self._should_answer()):
                 self._trouble = False
                 with anyio.fail_after(self._pace.check_s):
                     await _check(client)
+
+    def _should_answer(self) -> bool:
+        """Whether the server could answer a question now: it may be deaf while it works, but not for ever."""
+        return not self._running or time.monotonic() - self._heard > 2 * self._timeout_s
 
     async def _woken(self) -> bool:
         with anyio.move_on_after(self._pace.check_every_s):

@@ -25,11 +25,12 @@ async def sifted(
     transport: AbstractAsyncContextManager[TransportStreams],
     version: Callable[[], str | None],
     tell: Callable[[str], None],
+    heard: Callable[[], None],
 ) -> AsyncIterator[TransportStreams]:
     """`transport` without such tools. `version` gives the protocol version that was agreed on, None before that; `tell`
-    is told of each tool."""
+    is told of each tool, `heard` called for everything that arrives."""
     async with transport as (reading, writing):
-        yield _Sifted(reading, version, tell), writing
+        yield _Sifted(reading, version, tell, heard), writing
 
 
 class _Sifted:
@@ -40,10 +41,12 @@ class _Sifted:
         inner: ReadStream[SessionMessage | Exception],
         version: Callable[[], str | None],
         tell: Callable[[str], None],
+        heard: Callable[[], None],
     ) -> None:
         self._inner = inner
         self._version = version
         self._tell = tell
+        self._heard = heard
 
     @property
     def last_context(self) -> contextvars.Context | None:
@@ -72,6 +75,7 @@ class _Sifted:
         return await self._inner.__aexit__(kind, error, trace)
 
     def _sift(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+        self._heard()
         version = self._version()
         if version is None or isinstance(item, Exception) or not isinstance(item.message, JSONRPCResponse):
             return item

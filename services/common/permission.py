@@ -1,4 +1,4 @@
-"""Who may call a tool. The generator offers by it, and whoever runs a call checks it again."""
+"""Who may call a tool. The generator asks before it offers a tool, and whoever runs the call asks again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from baton_proto.messages import ToolSpec
 
 
 def may_call(spec: ToolSpec, claims: Mapping[str, Any]) -> bool:
-    """Whether a user with these token claims may call the tool: its `groups` are for those whose claim `groups`, a list
-    of text or one text, names one of them. A tool without `groups` is for everybody."""
+    """Whether a user with these claims, which come from the token and never from a model, may call the tool.
+
+    The claim `groups` is a list of names or one name; anything else names no group.
+    """
     if not spec.groups:
         return True
-    groups = claims.get("groups")
-    if isinstance(groups, str):
-        groups = [groups]
-    return isinstance(groups, list | tuple) and any(isinstance(one, str) and one in spec.groups for one in groups)
+    claimed = claims.get("groups")
+    names = [claimed] if isinstance(claimed, str) else claimed if isinstance(claimed, list | tuple) else []
+    return any(isinstance(name, str) and name in spec.groups for name in names)

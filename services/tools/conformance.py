@@ -25,7 +25,7 @@ def what_is_wrong(tool: object) -> str | None:
     spec, timeout_s = getattr(tool, "spec", None), getattr(tool, "timeout_s", None)
     if not isinstance(spec, ToolSpec):
         return f"gave {type(tool).__name__}, which has no `spec` that is a ToolSpec"
-    if (problem := _wrong_with_spec(spec)) is not None:
+    if (problem := what_is_wrong_with_spec(spec)) is not None:
         return problem
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s < math.inf:
         return "`timeout_s` must be a number of seconds above 0"
@@ -34,7 +34,7 @@ def what_is_wrong(tool: object) -> str | None:
     return None
 
 
-def _wrong_with_spec(spec: ToolSpec) -> str | None:
+def what_is_wrong_with_spec(spec: ToolSpec) -> str | None:
     """Why `spec` cannot be announced or its arguments not be checked, None where both can."""
     if not _NAME.fullmatch(spec.name):
         return f"the name {shorten(repr(spec.name), 80)} must be letters, digits, _ and -, at most 64"

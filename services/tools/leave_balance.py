@@ -12,10 +12,11 @@ from msgspec import Struct, field
 
 from baton_proto.messages import Language, ToolSpec
 
-from .port import ToolContext, ToolError
+from .port import RetryableError, ToolContext, ToolError
 from .wording import choose, shorten
 
 MAX_BODY_BYTES = 256 * 1024
+_PASSING = frozenset({429, 502, 503, 504})
 _TYPES = ("annual", "sick", "personal")
 _ZH = {"annual": "年假", "sick": "病假", "personal": "事假"}
 _EN = {"annual": "Annual leave", "sick": "Sick leave", "personal": "Personal leave"}
@@ -113,7 +114,7 @@ class LeaveBalance:
                 )
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise ToolError(
+            raise RetryableError(
                 choose(
                     language,
                     zh="目前无法连接人事系统，请稍后再试。",
@@ -175,7 +176,7 @@ def _unknown_employee(language: Language) -> ToolError:
 
 
 def _bad_status(status: int, language: Language) -> ToolError:
-    return ToolError(
+    return (RetryableError if status in _PASSING else ToolError)(
         choose(
             language,
             zh=f"人事系统返回了状态 {status}，请稍后再试。",

@@ -46,3 +46,16 @@ class ToolSource(Protocol):
 
 class ToolError(Exception):
     """A failure that user and model may read about."""
+
+
+class RetryableError(ToolError):
+    """A failure that may pass by itself. The runner calls again, where the tool's spec says `idempotent` and there is
+    time; after the last attempt it is a `ToolError` like any other.
+
+    Args:
+        after_s: seconds that the other side asked to be left alone.
+    """
+
+    def __init__(self, text: str, after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.after_s = after_s

@@ -10,7 +10,8 @@ from copy import deepcopy
 from baton_proto.messages import Language, ToolCall, ToolOutcome, ToolSpec
 from services.common.permission import may_call
 
-from .port import Tool, ToolContext, ToolError
+from .port import RetryableError, Tool, ToolContext, ToolError
+from .retries import Retries
 from .toolbox import Served, Toolbox
 from .wording import choose, clean, shorten
 
@@ -38,6 +39,7 @@ class Runner:
         self._max_chars = max_result_chars
         self._slots = asyncio.Semaphore(concurrency)
         self._left_behind: set[asyncio.Task[object]] = set()
+        self._retries = Retries()
 
     def spec(self, name: str) -> ToolSpec | None:
         served = self._toolbox.find(name)
@@ -82,24 +84,49 @@ class Runner:
         problem = served.checker.problem(call.arguments, context.language)
         if problem is not None:
             raise ToolError(problem)
-        result = await self._in_time(served.tool, call, context, timeout_s)
+        result = await self._repeated(served.tool, call, context, timeout_s)
         if not isinstance(result, str):
             log.error("the tool %s returned %s instead of text", call.name, type(result).__name__)
             raise _Broken
         return result
 
+    async def _repeated(self, tool: Tool, call: ToolCall, context: ToolContext, timeout_s: float) -> object:
+        """The result of the first attempt that does not fail in passing. A tool that is not idempotent gets one only.
+
+        Raises:
+            ToolError: as the last attempt did, or because there is no time left.
+            _Broken
+        """
+        until = time.monotonic() + timeout_s
+        self._retries.begun(call.name)
+        attempt = 1
+        while True:
+            try:
+                return await self._in_time(tool, call, context, until - time.monotonic())
+            except TimeoutError:
+                raise ToolError(_too_slow(call.name, timeout_s, context.language)) from None
+            except RetryableError as error:
+                left = until - time.monotonic()
+                pause = self._retries.pause_s(call.name, attempt, error.after_s, left) if tool.spec.idempotent else None
+                if pause is None:
+                    raise
+                log.info("call %s of the tool %s is made again in %.1f s: %s", call.call_id, call.name, pause, error)
+            await asyncio.sleep(pause)
+            attempt += 1
+
     async def _in_time(self, tool: Tool, call: ToolCall, context: ToolContext, timeout_s: float) -> object:
         """The call's result. It runs in a task of its own, so that one that ignores its cancellation holds up nobody.
 
         Raises:
-            ToolError: by the tool, or because it took too long.
+            TimeoutError: it took too long.
+            ToolError: by the tool.
             _Broken
         """
         task = asyncio.create_task(_guarded(tool, call, context), name=f"tool {call.name}")
         try:
             await asyncio.wait([task], timeout=max(0.0, timeout_s))
             if not task.done():
-                raise ToolError(_too_slow(call.name, timeout_s, context.language))
+                raise TimeoutError
         finally:
             await self._stop(task, call.name)
         if task.cancelled():
@@ -147,6 +174,8 @@ async def _guarded(tool: Tool, call: ToolCall, context: ToolContext) -> object:
     """The tool's own result, with every failure that is not meant for a reader logged here and replaced."""
     try:
         return await tool.call(deepcopy(call.arguments), context)
+    except RetryableError as error:
+        raise RetryableError(str(error), error.after_s) from None
     except ToolError as error:
         raise ToolError(str(error)) from None
     except (Exception, SystemExit):

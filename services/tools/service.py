@@ -93,8 +93,9 @@ class _Turn:
             await self._job.flush()
 
     def _may_repeat(self, call: ToolCall) -> bool:
+        """A tool that is not there now may have been when the call was made, and may be back in a moment."""
         spec = self._runner.spec(call.name)
-        return spec is None or spec.idempotent
+        return spec is not None and spec.idempotent
 
     async def _run(self, call: ToolCall) -> None:
         item = self._job.item

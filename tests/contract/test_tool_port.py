@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -16,9 +17,11 @@ from jsonschema import Draft202012Validator
 
 from baton_proto import codec
 from baton_proto.messages import Announcement, Language
+from services.common.config import ToolsSettings
 from services.tools.calculator import Calculator
 from services.tools.clock import DateTime
 from services.tools.conformance import what_is_wrong
+from services.tools.http import open_entry as open_http_entry
 from services.tools.leave_balance import LeaveBalance
 from services.tools.port import Tool, ToolContext, ToolError
 from tests.servers.hr_system import demo_erp
@@ -32,6 +35,8 @@ class Case:
     works: tuple[dict[str, Any], ...]
     fails: tuple[dict[str, Any], ...]
     refused: tuple[dict[str, Any], ...]
+    speaks: bool = True
+    """Whether its results are sentences in the language of the request."""
 
 
 CASES = [
@@ -40,6 +45,7 @@ CASES = [
         works=({"expression": "1 + 1"}, {"expression": "(128+72)×3"}),
         fails=({"expression": "1 / 0"}, {"expression": "import os"}, {"expression": "9**9**9"}),
         refused=({}, {"expression": 2}, {"expression": ""}, {"expression": "1" * 501}, {"formula": "1"}),
+        speaks=False,
     ),
     Case(
         "date_time",
@@ -53,13 +59,39 @@ CASES = [
         fails=(),
         refused=({"leave_type": "holiday"}, {"employee": "lin.yue"}, {"owner": "lin.yue"}),
     ),
+    Case(
+        "declared",
+        works=({"employee": "lin.yue"}, {"employee": "anonymous"}),
+        fails=({"employee": "nobody"}, {"employee": "lin.yue/.."}, {"employee": ""}),
+        refused=({}, {"employee": 5}, {"employee": "lin.yue", "owner": "lin.yue"}),
+        speaks=False,
+    ),
 ]
+
+
+def declared(hr_url: str) -> dict[str, Any]:
+    """A tool that is nothing but YAML."""
+    return {
+        "http": {
+            "name": "declared",
+            "description": "Leave of an employee.",
+            "url": f"{hr_url}/employees/{{employee}}/leave",
+            "hosts": [urlsplit(hr_url).netloc],
+            "private": ["127.0.0.0/8"],
+            "parameters": {"properties": {"employee": {"type": "string"}}, "required": ["employee"]},
+            "progress": {"zh": "正在查询…", "en": "Asking…"},
+        }
+    }
 
 
 @asynccontextmanager
 async def opened(name: str, hr_url: str):
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with (
+        httpx.AsyncClient(trust_env=False) as client,
+        open_http_entry(declared(hr_url), "here", ToolsSettings()) as http_tool,
+    ):
         yield {
+            "declared": http_tool,
             "calculator": Calculator(),
             "date_time": DateTime("Asia/Shanghai", lambda: datetime(2026, 11, 22, 8, 0, tzinfo=UTC)),
             "leave_balance": LeaveBalance(client, hr_url),
@@ -116,7 +148,7 @@ def test_a_call_gives_text_in_the_language_of_the_request(case: Case, hr_url: st
             text = await tool.call(dict(arguments), context(language))
             assert isinstance(text, str)
             assert 0 < len(text) < 2_000
-            if case.name != "calculator":
+            if case.speaks:
                 assert any("\u4e00" <= char <= "\u9fff" for char in text) == (language == "zh")
 
     on(case, hr_url, check)

@@ -15,10 +15,16 @@ import pytest
 
 from baton_proto.messages import Language, ToolOutcome
 from services.common.config import ToolsSettings
+from services.tools import retries
 from services.tools.registry import open_tools
 from services.tools.service import tools_handler
 from tests.jobs import MemoryJob, call, tools_item
 from tests.servers.hr_system import broken_hr_system, demo_erp
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +174,13 @@ def test_a_small_compressed_body_cannot_hide_a_large_one() -> None:
     with broken_hr_system(lambda request: send(request, bomb, Content_Encoding="gzip")) as url:
         _, outcome = ask(url)
     assert (outcome.ok, outcome.content) == (False, "The HR system's answer could not be understood.")
+
+
+def test_an_hr_system_that_is_busy_for_a_moment_is_asked_again() -> None:
+    body = json.dumps({"year": 2026, "leave": [{"type": "sick", "entitlement": 5, "used": 0, "remaining": 5}]}).encode()
+    answers = iter([(b"", 503), (b"", 502), (body, 200)])
+    with broken_hr_system(lambda request: send(request, *next(answers))) as url:
+        assert "5 remaining" in ask(url, leave_type="sick")[1].content
 
 
 def test_leave_that_the_hr_system_does_not_know_is_said() -> None:

@@ -16,8 +16,12 @@ from typing import Any
 
 import pytest
 
+from services.common.config import ToolsSettings
 from services.tools.mcp.server import Pace
+from services.tools.service import tools_handler
 from services.tools.toolbox import Toolbox
+from tests.jobs import MemoryJob, tools_item
+from tests.jobs import call as tool_call
 from tests.mcp_calls import arrives, call, connected, context, leaves, names, opened, refusal, run, tool
 from tests.servers.mcp import by_hand, is_running, messages, processes
 from tests.servers.processes import ROOT, eventually, wait_until
@@ -60,6 +64,21 @@ def test_a_call_that_runs_when_its_server_dies_says_so_and_calls_work_again(log:
             assert "连接在调用期间中断" in await refusal(_await(hanging))
             await arrives(server)
             assert json.loads(await call(server, "echo", a=1)) == {"arguments": {"a": 1}, "meta": {}}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_call_that_its_server_did_not_survive_is_repeated_only_if_that_is_harmless(
+    log: Path, idempotent: bool
+) -> None:
+    async def scenario() -> None:
+        async with connected(command=by_hand(log), idempotent=["die_once"] if idempotent else []) as server:
+            job = MemoryJob(tools_item(tool_call("die_once")))
+            await tools_handler(Toolbox([], [server]), ToolsSettings())(job)
+            outcome = job.handed_over.turns[-1].results[0]
+            assert (outcome.ok, "alive" in outcome.content) == (idempotent, idempotent)
+            assert len(sent(log, "tools/call")) == 1 + idempotent
 
     run(scenario())
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 PLAIN: dict[str, Any] = {"type": "object"}
@@ -110,6 +111,13 @@ class Server:
 
     def tool_die(self, request: dict[str, Any], arguments: dict[str, Any]) -> None:
         os._exit(3)
+
+    def tool_die_once(self, request: dict[str, Any], arguments: dict[str, Any]) -> None:
+        if "died" in Path(self._log.name).read_text():
+            self.text(request, "alive")
+        else:
+            self._log.write('{"died": true}\n')
+            os._exit(5)
 
     def tool_leave_child(self, request: dict[str, Any], arguments: dict[str, Any]) -> None:
         """Dies while a child of it holds its pipes open."""

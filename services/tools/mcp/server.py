@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from baton_proto.messages import Language
 from services.common.process import package_version
-from services.tools.port import Tool, ToolContext, ToolError
+from services.tools.port import RetryableError, Tool, ToolContext, ToolError
 from services.tools.wording import choose, shorten
 
 from .entry import McpEntry
@@ -33,6 +33,8 @@ from .tool import McpTool
 
 log = logging.getLogger(__name__)
 
+RESTART_S = 1.0
+"""How long a server usually takes to be there again; a call that may be repeated waits so long."""
 MAX_CALLS = 32
 """Calls of one server that run at once; further ones wait."""
 _MAX_PAGES = 50
@@ -266,18 +268,20 @@ class McpServer:
     ) -> str:
         """Call the server's tool `name`. Cancelling this cancels the request at the server, and nothing else.
 
-        Raises ToolError.
+        Raises ToolError; RetryableError where the server is away or went away.
         """
         async with self._slots:
             client = self._client
             if client is None:
-                raise ToolError(self._away(context.language))
+                raise RetryableError(self._away(context.language), RESTART_S)
             self._running += 1
             try:
                 result = await client.call_tool(
                     name, arguments, progress_callback=_Progress(context), meta=_as_meta(meta)
                 )
             except MCPError as error:
+                if error.code == types.CONNECTION_CLOSED:
+                    raise RetryableError(self._lost(error, context.language), RESTART_S) from None
                 raise ToolError(self._failed(error, context.language)) from None
             except (ValidationError, RuntimeError, ExceptionGroup) as error:
                 log.warning("MCP server %s: a result of %s cannot be used: %s", self.name, name, _reason(error))
@@ -296,15 +300,17 @@ class McpServer:
             en=f"The tool server {self.name} cannot be reached at the moment; try again later.",
         )
 
+    def _lost(self, error: MCPError, language: Language) -> str:
+        said = shorten(error.message, _SHOWN_CHARS)
+        return choose(
+            language,
+            zh=f"与工具服务器 {self.name} 的连接在调用期间中断，结果未知（{said}）。",
+            en=f"The connection to the tool server {self.name} was lost during the call, and its result is unknown "
+            f"({said}).",
+        )
+
     def _failed(self, error: MCPError, language: Language) -> str:
         said = shorten(error.message, _SHOWN_CHARS)
-        if error.code == types.CONNECTION_CLOSED:
-            return choose(
-                language,
-                zh=f"与工具服务器 {self.name} 的连接在调用期间中断，结果未知（{said}）。",
-                en=f"The connection to the tool server {self.name} was lost during the call, and its result is "
-                f"unknown ({said}).",
-            )
         return choose(
             language,
             zh=f"工具服务器 {self.name} 报告了错误：{said}",

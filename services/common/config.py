@@ -203,7 +203,7 @@ class GeneratorSettings(LlmSettings):
 
 @dataclass(frozen=True, slots=True)
 class ToolsSettings:
-    tools: str = setting("BATON_TOOLS", "", "YAML file with further tools.")
+    tools: str = setting("BATON_TOOLS", "", "YAML file that says which tools are served (see docs/tools.md).")
     tool_set: str = setting("BATON_TOOL_SET", "default", "Name of the tool set that this worker serves.")
     timeout_s: float = setting("BATON_TOOL_TIMEOUT_S", 20.0, "Seconds one call may take at most.", minimum=0.1)
     turn_timeout_s: float = setting(

@@ -44,12 +44,12 @@ def fresh(server: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_FIRST_PAUSE_S", 0.01)
 
 
-def settings(folder: Path, http: dict[str, Any], timeout_s: float = 5.0, **common: Any) -> ToolsSettings:
+def settings(folder: Path, http: dict[str, Any], longest_s: float = 5.0, **common: Any) -> ToolsSettings:
     path = folder / "tools.yaml"
     path.write_text(
         yaml.safe_dump({"builtin": [], "tools": [{"http": http, **common}]}, sort_keys=False), encoding="utf-8"
     )
-    return ToolsSettings(tools=str(path), timeout_s=timeout_s)
+    return ToolsSettings(tools=str(path), timeout_s=longest_s)
 
 
 def tool(server: Web, path: str, **fields: Any) -> dict[str, Any]:
@@ -495,10 +495,17 @@ def test_progress_is_shown_in_the_language_of_the_request(server: Web, tmp_path:
 @pytest.mark.parametrize("path", ["/slow", "/drip"])
 def test_a_slow_server_costs_no_more_than_the_time_out(server: Web, tmp_path: Path, path: str) -> None:
     started = time.monotonic()
-    outcome = ask(settings(tmp_path, tool(server, path), timeout_s=0.5))
+    outcome = ask(settings(tmp_path, tool(server, path), 0.5))
     assert time.monotonic() - started < 3
     assert outcome.content == "The server behind the tool orders did not answer in time; try again later."
     assert len(server.seen) == 1
+
+
+def test_the_time_of_an_entry_is_the_request_s_too(server: Web, tmp_path: Path) -> None:
+    started = time.monotonic()
+    outcome = ask(settings(tmp_path, tool(server, "/slow"), 20, timeout_s=0.5))
+    assert time.monotonic() - started < 3
+    assert "did not answer in time" in outcome.content
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -543,7 +550,7 @@ def test_a_server_that_asks_for_a_long_pause_is_left_alone(server: Web, tmp_path
 
 def test_a_server_s_short_pause_is_kept(server: Web, tmp_path: Path) -> None:
     started = time.monotonic()
-    assert not ask(settings(tmp_path, tool(server, "/status/503?after=1"), timeout_s=1.5)).ok
+    assert not ask(settings(tmp_path, tool(server, "/status/503?after=1"), 1.5)).ok
     assert len(server.seen) == 2
     assert time.monotonic() - started >= 1
 
@@ -563,7 +570,7 @@ def test_a_name_that_is_not_there_is_a_server_that_is_down(server: Web, tmp_path
 
 
 def test_a_cancel_closes_the_connection(server: Web, tmp_path: Path) -> None:
-    chosen = settings(tmp_path, tool(server, "/slow"), timeout_s=20)
+    chosen = settings(tmp_path, tool(server, "/slow"), 20)
     job = MemoryJob(tools_item(call("orders")))
 
     async def stopped() -> None:

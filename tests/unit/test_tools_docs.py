@@ -26,11 +26,11 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The documented file beside the documented module, without its MCP servers: those have tests of their own."""
-    (source,) = blocks("yaml")
+    source, *_ = blocks("yaml")
     content = yaml.safe_load(source)
     content["tools"] = [entry for entry in content["tools"] if "mcp" not in entry]
     (tmp_path / "tools.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    (module,) = blocks("python")
+    module, *_ = blocks("python")
     (tmp_path / "my_company").mkdir()
     (tmp_path / "my_company" / "tools.py").write_text(module, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -39,7 +39,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_documented_file_is_one(tmp_path: Path) -> None:
-    (source,) = blocks("yaml")
+    source, *_ = blocks("yaml")
     path, problems = tmp_path / "tools.yaml", list[str]()
     path.write_text(source, encoding="utf-8")
     file = read_tools_file(str(path), problems)

@@ -212,6 +212,12 @@ def test_a_call_that_may_have_happened_is_not_repeated_unless_that_is_harmless(l
     assert [outcome.call_id for outcome in job.handed_over.turns[-1].results] == ["a", "b"]
 
 
+def test_a_call_of_a_tool_that_has_gone_since_is_not_made_again() -> None:
+    """It may have been made, it may be harmful, and its server may be back in a moment."""
+    job = handle(MemoryJob(tools_item(call("gone", "a")), written=[called("a", "gone")]), SampleTool("echo", echo))
+    assert "interrupted" in job.results["a"].content
+
+
 def test_a_call_that_must_not_be_repeated_starts_after_its_frame_is_stored() -> None:
     stored_at_start: list[int | None] = []
 

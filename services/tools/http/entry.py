@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 import httpx
 
@@ -20,8 +19,8 @@ from services.tools.conformance import what_is_wrong_with_spec
 from services.tools.port import Tool
 from services.tools.wording import shorten
 
-from .addresses import AddressRule
-from .connecting import connector, port_of, ssl_context
+from .connecting import connector, port_of
+from .destination import host_url, read_hosts, read_rule, read_verify
 from .exchange import listed
 from .fields import Fields
 from .request import Body, RequestTemplate, Secret, is_header_value
@@ -79,8 +78,8 @@ class _Declaration:
         """Whether `_used` is all of them: it is not where a text could not be read."""
         self.connect_s = fields.number("connect_s", min(5.0, self._total_s), most=timeout_s)
         self.read_s = fields.number("read_s", self._total_s, most=timeout_s)
-        self.rule = self._rule()
-        self.verify = self._verify()
+        self.rule = read_rule(fields)
+        self.verify = read_verify(fields, folder)
 
     def read(self) -> Declared | None:
         fields = self._fields
@@ -89,7 +88,7 @@ class _Declaration:
         method = fields.text("method", "GET").upper()
         if method not in _METHODS:
             fields.note(f"expected one of {', '.join(_METHODS)}", "method")
-        hosts = self._hosts()
+        hosts = read_hosts(fields)
         origin, segments, query = self._url(hosts)
         query += [(key, self._template(value, f"query.{key}")) for key, value in fields.mapping("query").items()]
         headers = [(key, self._header(key, value)) for key, value in fields.mapping("headers").items()]
@@ -108,7 +107,7 @@ class _Declaration:
         return Declared(
             spec=spec,
             request=request,
-            hosts=frozenset(hosts),
+            hosts=hosts,
             total_s=self._total_s,
             max_bytes=max_bytes,
             selection=selection,
@@ -117,45 +116,9 @@ class _Declaration:
             secrets=tuple(self._secrets),
         )
 
-    # --- where it may go ----------------------------------------------------------------------------------------------
-
-    def _hosts(self) -> list[str]:
-        """Every `host:port`; a host without a port stands for the ports of http and https."""
-        found: list[str] = []
-        for text in self._fields.texts("hosts"):
-            url = _host(text)
-            if url is None:
-                self._fields.note(f"{shorten(text, 80)!r} is no host and no host:port", "hosts")
-                continue
-            host = url.raw_host.decode("ascii")
-            found += [f"{host}:{port}" for port in ([url.port] if _has_port(text) else [80, 443])]
-        if not found and isinstance(self._fields.raw("hosts"), list):
-            self._fields.note("at least one host is needed", "hosts")
-        return found
-
-    def _rule(self) -> AddressRule:
-        value = self._fields.raw("private")
-        if value is None or isinstance(value, bool):
-            return AddressRule(private=bool(value))
-        try:
-            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-                raise ValueError
-            return AddressRule(networks=tuple(ip_network(one) for one in value))
-        except ValueError:
-            self._fields.note("expected true, or a list of networks such as 10.1.0.0/16", "private")
-            return AddressRule()
-
-    def _verify(self) -> ssl.SSLContext | None:
-        path = self._fields.text("verify")
-        try:
-            return ssl_context(str(self._folder / path) if path else None)
-        except (OSError, ssl.SSLError) as error:
-            self._fields.note(f"{path} is no file with certificates in PEM: {shorten(str(error), 120)}", "verify")
-            return None
-
     # --- what it asks -------------------------------------------------------------------------------------------------
 
-    def _url(self, hosts: list[str]) -> tuple[httpx.URL | None, list[Template], list[tuple[str, Template]]]:
+    def _url(self, hosts: frozenset[str]) -> tuple[httpx.URL | None, list[Template], list[tuple[str, Template]]]:
         """Origin, segments of the path and the query that stands in the URL."""
         text = self._fields.text("url", needed=True)
         match = _URL.fullmatch(text)
@@ -165,7 +128,7 @@ class _Declaration:
                 self._fields.note("expected http:// or https://, a host and a path", "url")
             return None, [], []
         scheme, authority, path, query, fragment = match.groups()
-        origin = _host(authority, scheme.lower())
+        origin = host_url(authority, scheme.lower())
         if origin is None:
             self._all_used = False
             self._fields.note(f"{shorten(authority, 80)!r} must be a host or host:port, without placeholders", "url")
@@ -178,8 +141,8 @@ class _Declaration:
             self._fields.note("the path must not have steps such as ..", "url")
         return origin, segments, [self._query_item(item) for item in (query or "").split("&") if item]
 
-    def _check_origin(self, origin: httpx.URL, hosts: list[str]) -> None:
-        if hosts and not listed(frozenset(hosts), origin):
+    def _check_origin(self, origin: httpx.URL, hosts: frozenset[str]) -> None:
+        if hosts and not listed(hosts, origin):
             self._fields.note(f"{origin.host}:{port_of(origin)} is not among `hosts`", "url")
         try:
             ip_address(origin.host)
@@ -302,23 +265,8 @@ class _Declaration:
         return lines
 
 
-def _host(text: str, scheme: str = "http") -> httpx.URL | None:
-    """The origin of a host or host:port; None where it is anything else."""
-    if not text or re.search(r"[\s/?#@{}\\%]", text):
-        return None
-    try:
-        url = httpx.URL(f"{scheme}://{text}/")
-    except (httpx.InvalidURL, ValueError):
-        return None
-    return url if url.host and (url.port is None or 0 < url.port < 65_536) else None
-
-
-def _has_port(text: str) -> bool:
-    return re.search(r":\d+$", text) is not None and (not text.startswith("[") or "]:" in text)
-
-
 def _literal(template: Template) -> str | None:
-    return "".join(map(str, template.parts)) if not template.names else None
+    return unquote("".join(map(str, template.parts))) if not template.names else None
 
 
 def _default(schema: Any) -> bool:

@@ -1,0 +1,115 @@
+"""Tools of two MCP servers in a whole answer: a model's server, a generator and a tools worker, all as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from baton_proto import codec, subjects
+from baton_proto.messages import AnswerChunk, CancelOrder, Done, Status, ToolCalled, ToolResult
+from services.common.clock import now_ms
+from services.common.presence import watch
+from tests.rig import Rig, rig
+from tests.servers.llm import aimock
+from tests.servers.mcp import TIME_STDIO, Tap, everything_http, is_running, processes, tap
+from tests.servers.nats import Nats
+from tests.servers.processes import eventually, running
+
+LONG = "trigger-long-running-operation"
+BOTH = [
+    {"id": "call_a", "name": "time_get_current_time", "arguments": {"timezone": "Asia/Tokyo"}},
+    {"id": "call_b", "name": LONG, "arguments": {"duration": 0.3, "steps": 3}},
+]
+ENDLESS = [{"id": "call_c", "name": LONG, "arguments": {"duration": 30, "steps": 600}}]
+FIXTURES: list[dict[str, Any]] = [
+    {"match": {"userMessage": "what time", "hasToolResult": False}, "response": {"toolCalls": BOTH}},
+    {"match": {"userMessage": "what time"}, "response": {"content": "It is late in Tokyo."}},
+    {"match": {"userMessage": "for ever"}, "response": {"toolCalls": ENDLESS}},
+]
+
+
+@asynccontextmanager
+async def answering(nats: Nats, folder: Path) -> AsyncIterator[tuple[Rig, Tap]]:
+    """A generator with a scripted model, and a tools worker whose MCP tools are there."""
+    with everything_http(folder) as everything, aimock(folder / "llm", FIXTURES) as llm:
+        async with rig(nats.url) as one, tap(everything.port) as wire:
+            clock = {"name": "time", "command": TIME_STDIO, "prefix": "time_"}
+            entries = [{"mcp": clock}, {"mcp": {"name": "all", "url": wire.url}, "timeout_s": 15}]
+            tools = folder / "tools.yaml"
+            tools.write_text(yaml.safe_dump({"tools": entries}), encoding="utf-8")
+            env = {
+                "BATON_NATS_URL": nats.url,
+                "BATON_LOG_SHARDS": str(one.settings.shards),
+                "BATON_GENERATOR": "openai",
+                "BATON_LLM_URL": llm,
+                "BATON_LLM_MODEL": "scripted",
+                "BATON_TOOLS": str(tools),
+            }
+            with (
+                running([sys.executable, "-m", "services.tools"], folder / "tools.log", env) as worker,
+                running([sys.executable, "-m", "services.generator"], folder / "generator.log", env),
+            ):
+                async with watch(one.bus) as presence:
+
+                    def there() -> bool:
+                        names = {spec.name for specs in presence.tools().values() for spec in specs}
+                        return {LONG, "time_get_current_time"} <= names and bool(presence.live(subjects.GENERATE))
+
+                    await eventually(there, "both workers and the MCP tools are announced", 30.0)
+                yield one, wire
+                (program,) = [pid for pid in processes("mcp_server_time") if _parent(pid) == worker.pid]
+                # Away from this loop: the tap must go on for a good-bye to arrive.
+                assert await asyncio.to_thread(worker.stop) == 0, worker.text()
+                assert not is_running(program)
+            assert b"DELETE /mcp" in b"".join(bytes(sent) for sent in wire.sent)
+
+
+def test_a_model_calls_tools_of_both_servers_and_a_cancel_reaches_one(nats: Nats, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with answering(nats, tmp_path) as (one, wire):
+            item = one.item(stage=subjects.GENERATE, query="what time is it?")
+            await one.start(item)
+            frames = await one.ended(item)
+            called = [frame.name for frame in frames if isinstance(frame, ToolCalled)]
+            assert called == ["time_get_current_time", LONG]
+            progress = [
+                (frame.call_id, frame.content) for frame in frames if isinstance(frame, Status) and frame.call_id
+            ]
+            assert progress[:2] == [("call_b", "1/3"), ("call_b", "2/3")]
+            results = {frame.call_id: frame for frame in frames if isinstance(frame, ToolResult)}
+            assert json.loads(results["call_a"].content)["timezone"] == "Asia/Tokyo"
+            assert (results["call_b"].ok, results["call_b"].content[:22]) == (True, "Long running operation")
+            assert (
+                "".join(frame.content for frame in frames if isinstance(frame, AnswerChunk))
+                == FIXTURES[1]["response"]["content"]
+            )
+
+            item = one.item(stage=subjects.GENERATE, query="go on for ever")
+            await one.start(item)
+
+            async def under_way() -> bool:
+                frames = await one.frames(item)
+                return any(isinstance(frame, Status) and frame.content == "1/600" for frame in frames)
+
+            await eventually(under_way, "the call makes progress")
+            order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
+            await one.bus.store(subjects.cancel_subject(item.key), order)
+            last = (await one.ended(item))[-1]
+            assert isinstance(last, Done)
+            assert last.finish_reason == "cancelled"
+            await eventually(lambda: wire.posts("notifications/cancelled"), "the server is told")
+            (cancelled,) = wire.posts("notifications/cancelled")
+            assert cancelled["params"]["requestId"] == wire.posts("tools/call")[-1]["id"]
+
+    asyncio.run(scenario())
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

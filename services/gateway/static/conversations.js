@@ -4,7 +4,7 @@
  *
  *     for (const { conversation_id, title } of await conversations(client)) console.log(conversation_id, title);
  *     const { turns, running } = await conversation(client, id);
- *     const answers = [...turns.map((turn) => storedAnswer(client, turn)), ...running.map((id) => client.attach(id))];
+ *     const answers = [...turns.map((turn) => storedAnswer(client, turn)), ...running.map((each) => client.attach(each.request_id))];
  *
  * Every function rejects with a `ConversationError`. No DOM, like baton.js.
  */
@@ -24,7 +24,7 @@ import { Answer, AnswerState } from "./baton.js";
  */
 /**
  * @typedef {{ conversation_id: string, title: string, created_ms: number, updated_ms: number, dropped?: number,
- *   turns: StoredTurn[], running: string[] }} Conversation
+ *   turns: StoredTurn[], running: { request_id: string, query: string }[] }} Conversation
  */
 
 const TIMEOUT_MS = 15_000;
@@ -51,8 +51,11 @@ export async function conversations(client) {
 /** @param {BatonClient} client @param {string} id @returns {Promise<Conversation>} */
 export async function conversation(client, id) {
   const found = await request(client, "GET", `conversations/${encodeURIComponent(id)}`);
-  // Whoever runs it may one day say more about what runs than its id.
-  const running = (found.running ?? []).map((/** @type {any} */ each) => each.request_id ?? each);
+  // A gateway need not say more about what runs than its id.
+  const running = (found.running ?? []).map((/** @type {any} */ each) => ({
+    request_id: each.request_id ?? each,
+    query: each.query ?? "",
+  }));
   return { ...found, turns: found.turns ?? [], running };
 }
 

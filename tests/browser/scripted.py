@@ -168,7 +168,8 @@ class ScriptedGateway:
         if self.auth != "off" and not authorization:
             status = 401
         if status != 200:
-            return JSONResponse({"error": {"code": "scripted", "message": f"Said with {status}."}}, status)
+            code = {401: "unauthorized", 404: "not_found"}.get(status, "overloaded")
+            return JSONResponse({"error": {"code": code, "message": f"Said with {status}."}}, status)
         if request.method == "DELETE":
             del self.conversations[id]
             return Response(status_code=204)

@@ -196,7 +196,7 @@ export class Sidebar {
     this.render();
     this.hooks.announce(t("conversations.deleted"));
     const next = this.summaries[Math.min(at, this.summaries.length - 1)];
-    (next ? this.#link(next.conversation_id) : this.parts.nav.querySelector("button"))?.focus();
+    ((next && this.#link(next.conversation_id)) ?? this.parts.toggle).focus();
   }
 
   // --- where it is ---

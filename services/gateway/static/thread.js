@@ -19,6 +19,8 @@ import { TurnView } from "./turn.js";
 
 const KEPT_TURNS = 20;
 const KNOWN_ANSWERS = 100;
+/** An answer that has just ended may not be recorded yet. */
+const RECORDED_MS = 30_000;
 
 export class Thread {
   /** @param {BatonClient} client @param {Around} around */
@@ -37,7 +39,10 @@ export class Thread {
     this.dropped = 0;
     /** Counts what was opened, so that what comes late for another conversation is left alone. */
     this.visit = 0;
-    /** Answers of this page by request id: whoever comes back finds them as they were. @type {Map<string, Answer>} */
+    /**
+     * Answers of this page by request id: whoever comes back finds them as they were.
+     * @type {Map<string, { answer: Answer, conversation: string | null, endedAt: number }>}
+     */
     this.known = new Map();
     this.head = el("div", { class: "thread-head" });
     this.list = el("div", {});
@@ -110,6 +115,9 @@ export class Thread {
     }
     // What the server does not name it may know all the same, by its request id.
     for (const [requestId, query] of queries) this.#restore(requestId, query);
+    for (const [requestId, { answer, conversation, endedAt }] of this.known)
+      if (conversation === id && !this.#isShown(requestId) && (!answer.finished || Date.now() - endedAt < RECORDED_MS))
+        this.#show(answer);
     this.#finish();
   }
 
@@ -120,8 +128,13 @@ export class Thread {
 
   /** An answer of this page that is whole, or still comes. @param {string} requestId */
   #knownAnswer(requestId) {
-    const answer = this.known.get(requestId);
+    const answer = this.known.get(requestId)?.answer;
     return answer && answer.state.recovered && !answer.state.error?.local ? answer : undefined;
+  }
+
+  /** @param {string} requestId */
+  #isShown(requestId) {
+    return this.turns.some((turn) => turn.answer.requestId === requestId);
   }
 
   /** Follow what runs. @param {string} requestId @param {string} query empty = not known here */
@@ -183,7 +196,7 @@ export class Thread {
     }
     // The server reads the language off the question; the page's own counts where a question shows none.
     if (!languageOf(query)) options.language = language();
-    for (const turn of this.turns) turn.steps.collapse();
+    for (const turn of this.turns) if (turn.state.finished) turn.steps.collapse();
     this.failure = null;
     this.#show(this.client.ask(query, options));
     this.#finish();
@@ -229,16 +242,18 @@ export class Thread {
 
   /** @param {Answer} answer @param {TurnView} turn */
   #listen(answer, turn) {
-    this.known.delete(answer.requestId);
-    this.known.set(answer.requestId, answer);
+    const entry = { answer, conversation: this.id, endedAt: 0 };
+    this.known.set(answer.requestId, entry);
     for (const [requestId, old] of this.known)
-      if (this.known.size > KNOWN_ANSWERS && old.finished) this.known.delete(requestId);
+      if (this.known.size > KNOWN_ANSWERS && old.answer.finished) this.known.delete(requestId);
     answer.addEventListener("frame", () => {
+      entry.conversation ??= answer.state.conversationId;
       if (!this.turns.includes(turn)) return;
       if (this.id === null && answer.state.conversationId) this.#named(answer.state.conversationId);
       if (answer.frames.length === 1) this.#keep();
     });
     answer.addEventListener("end", () => {
+      entry.endedAt = Date.now();
       for (const other of this.turns) if (!other.state.finished) other.schedule();
       this.refresh();
     });

@@ -111,6 +111,8 @@ export class TurnView {
     this.scheduled = true;
     const run = () => {
       this.scheduled = false;
+      // Somebody has gone on to another conversation: nobody sees this one, and it must not scroll that one.
+      if (!this.element.isConnected) return;
       // What comes with the end of an answer, its sources and timings, must not move the text that is being read.
       this.page.around(() => this.render(), this.state.finished ? this.text : null);
     };

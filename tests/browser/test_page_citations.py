@@ -21,7 +21,10 @@ HANDBOOK = source(2, "Handbook", "Unused days may be carried over.", page=3)
 CASES: list[tuple[str, list[tuple[str, list[int]]]]] = [
     ("Ten days [1]. Five carry over [2][1].", [("Ten days", [1]), ("Five carry over", [2, 1])]),
     ("First. Ten days. [1] Then more.[2]", [("Ten days.", [1]), ("Then more.", [2])]),
-    ("年假十天。[1]满五年十五天[2]，试用期没有[1][2]。", [("年假十天。", [1]), ("满五年十五天", [2]), ("试用期没有", [1, 2])]),
+    (
+        "年假十天。[1]满五年十五天[2]，试用期没有[1][2]。",
+        [("年假十天。", [1]), ("满五年十五天", [2]), ("试用期没有", [1, 2])],
+    ),
     ("👍🏽 好！👨‍👩‍👧 𠮷野家有十天[1]。", [("👨‍👩‍👧 𠮷野家有十天", [1])]),
     ("他说“可以。”然后走了[1]。", [("然后走了", [1])]),
     ("- one\n- two, e.g. this, see No. 5 [1]\n1. three [2]", [("two, e.g. this, see No. 5", [1]), ("three", [2])]),

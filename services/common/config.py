@@ -37,6 +37,27 @@ class NatsSettings:
         "Most bytes of kept answers; beyond it the oldest go.",
         minimum=1024 * 1024,
     )
+    conversations_max_age_s: int = setting(
+        "BATON_CONVERSATIONS_MAX_AGE_S",
+        30 * 24 * 3600,
+        "Seconds a conversation is kept after its last question.",
+        minimum=60,
+    )
+    conversations_max_bytes: int = setting(
+        "BATON_CONVERSATIONS_MAX_BYTES",
+        256 * 1024 * 1024,
+        "Most bytes of conversations; beyond it the ones that were used longest ago go.",
+        minimum=1024 * 1024,
+    )
+    cache_max_age_s: int = setting(
+        "BATON_CACHE_MAX_AGE_S", 24 * 3600, "Seconds a cached retrieval or answer is kept.", minimum=60
+    )
+    cache_max_bytes: int = setting(
+        "BATON_CACHE_MAX_BYTES",
+        256 * 1024 * 1024,
+        "Most bytes of cached retrievals and answers; beyond it the oldest go.",
+        minimum=1024 * 1024,
+    )
     work_max_items: int = setting(
         "BATON_WORK_MAX_ITEMS",
         10_000,

@@ -140,6 +140,7 @@ async def test_a_search_for_a_follow_up_shows_how_it_was_understood_and_what_was
     log.tool_call("search_documents", {"query": "contractors " * 40}, "call-1")
     log.tool_result("Found 1 passage", name="search_documents")
     log.sources(HANDBOOK)
+    log.status("generating", "Writing the answer")
     log.status("generating", "Thinking…")
     await talk.connection.send(*log[:])
     await expect(turn.steps.first).to_have_text(re.compile("done: UnderstandingUnderstood as: How much leave do"))
@@ -148,7 +149,9 @@ async def test_a_search_for_a_follow_up_shows_how_it_was_understood_and_what_was
     arguments = turn.steps.locator("details.arguments")
     await arguments.locator("summary").click()
     await expect(arguments.locator("pre")).to_contain_text('{\n  "query": "contractors contractors')
-    await talk.connection.send(log.chunk("None [2]."), log.done(2))
+    await talk.connection.send(log.chunk("None [2]"))
+    await expect(turn.steps.last).to_have_text(re.compile("running: Writing"))
+    await talk.connection.send(log.chunk("."), log.done(2))
     await turn.until("done")
     await expect(turn.cited_sources).to_have_text([re.compile("Handbook")])
 

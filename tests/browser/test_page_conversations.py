@@ -259,3 +259,19 @@ async def test_a_busy_conversation_refuses_and_the_question_can_be_tried_again(t
     await turn.retry.click()
     assert (await talk.connection.receive("query"))["query"] == "one more"
     await expect(talk.page.turns).to_have_count(2)
+
+
+HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+
+
+async def test_what_conversations_and_glances_say_is_text(page: Page, gateway: ScriptedGateway) -> None:
+    sources = (source(1, HOSTILE, f"{HOSTILE} and more"),)
+    keep(gateway, "c1", kept_turn("r1", HOSTILE, f"{HOSTILE} [1]", 1, sources=sources))
+    ask, _ = await opened(page, gateway, "#/c/c1")
+    await expect(ask.turn(0).question).to_have_text(HOSTILE)
+    await ask.turn(0).citation(1).hover()
+    await expect(ask.peek).to_contain_text("<img src=x onerror")
+    await ask.entries.first.get_by_role("button").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("<img src=x onerror")
+    assert await page.locator("nav img, nav script, dialog img, [role=tooltip] img, article img").count() == 0
+    assert await page.evaluate("window.hacked") is None

@@ -204,7 +204,7 @@ const REDUCERS = {
   answer_chunk: (state, frame, at) => ({
     text: state.text + textOf(frame),
     steps: isGenerating(state.steps)
-      ? state.steps
+      ? backToWriting(state.steps)
       : stage(state.steps, { ...frame, stage: "generating", content: "" }, at),
   }),
   tool_call: (state, frame, at) => ({
@@ -350,6 +350,15 @@ function isGenerating(steps) {
   return last?.stage === "generating" && last.status === "running";
 }
 
+/**
+ * What a generator said in between, as that its model thinks, is over when text comes.
+ * @param {readonly Step[]} steps the last one is generating
+ */
+function backToWriting(steps) {
+  const last = /** @type {Step} */ (steps.at(-1));
+  return last.labels > 1 ? [...steps.slice(0, -1), { ...last, label: "", labels: 0 }] : steps;
+}
+
 /** @param {readonly Source[]} known @param {readonly Source[]} more */
 function mergeSources(known, more) {
   const byNumber = new Map([...known, ...more].map((source) => [source.n, source]));
@@ -370,7 +379,8 @@ export function citationRanges(text, citations) {
   const ranges = [];
   let [points, units] = [0, 0];
   for (const { n, start } of [...citations].sort((a, b) => a.start - b.start)) {
-    for (; points < start && units < text.length; points += 1) units += text.codePointAt(units) > 0xffff ? 2 : 1;
+    for (; points < start && units < text.length; points += 1)
+      units += Number(text.codePointAt(units)) > 0xffff ? 2 : 1;
     const mark = `[${n}]`;
     if (points === start && text.startsWith(mark, units)) ranges.push({ n, start: units, end: units + mark.length });
   }

@@ -83,10 +83,7 @@ const WORDS = {
   "steps.queued": ["Waiting for the answer before", "等待上一个回答完成"],
   "steps.kept": ["Looking for the steps…", "正在查找步骤……"],
   "steps.gone": ["The steps of this answer are no longer stored", "这次回答的过程已不再保存"],
-  "steps.busy": [
-    (w) => `${w.why}; asking again in ${w.seconds} s`,
-    (w) => `${w.why}，${w.seconds} 秒后自动重新提问`,
-  ],
+  "steps.busy": [(w) => `${w.why}; asking again in ${w.seconds} s`, (w) => `${w.why}，${w.seconds} 秒后自动重新提问`],
   "stage.understanding": ["Understanding", "理解问题"],
   "stage.retrieving": ["Searching", "检索文档"],
   "stage.generating": ["Writing", "生成回答"],
@@ -148,7 +145,10 @@ const WORDS = {
   "time.total": ["Total", "总计"],
   "time.tokens": [(n) => `${n} tokens/s`, (n) => `${n} 词元/秒`],
   "cache.hit": ["From the cache", "来自缓存"],
-  "cache.hit.title": ["The same question was answered before, from the same documents", "同样的问题此前已依据相同的文档回答过"],
+  "cache.hit.title": [
+    "The same question was answered before, from the same documents",
+    "同样的问题此前已依据相同的文档回答过",
+  ],
   "cache.miss": ["Not in the cache", "缓存中没有"],
   "cache.off": ["Not used", "未使用"],
   "detail.label": ["Details", "详情"],

@@ -58,7 +58,10 @@ function run(text, context, depth, place) {
     const sign = match(SIGN, text, next);
     if (sign) {
       flush();
-      Object.assign(place, sign[1] ? { within: signNumber(sign[1]), behind: "" } : { within: "", behind: place.within });
+      Object.assign(
+        place,
+        sign[1] ? { within: signNumber(sign[1]), behind: "" } : { within: "", behind: place.within },
+      );
       at = next + sign[0].length;
       continue;
     }

@@ -76,7 +76,8 @@ function detailsNode({ state, requestId }) {
     ["detail.tokens", used?.completion_tokens ? t("detail.tokens.of", used) : null],
   ].filter(([, value]) => value);
   const list = el("dl", {});
-  for (const [key, value] of facts) list.append(el("div", {}, el("dt", {}, t(key)), el("dd", {}, String(value))));
+  for (const [key, value] of facts)
+    list.append(el("div", {}, el("dt", {}, t(String(key))), el("dd", {}, String(value))));
   return el("details", { class: "about" }, el("summary", {}, t("detail.label")), list);
 }
 

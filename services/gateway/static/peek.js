@@ -75,7 +75,10 @@ export class Peek {
   /** Above the mark where there is room, otherwise below. @param {DOMRect} mark */
   #place(mark) {
     const { width, height } = this.node.getBoundingClientRect();
-    const left = Math.min(mark.left + mark.width / 2 - width / 2, document.documentElement.clientWidth - width - GAP_PX);
+    const left = Math.min(
+      mark.left + mark.width / 2 - width / 2,
+      document.documentElement.clientWidth - width - GAP_PX,
+    );
     const above = mark.top - height - GAP_PX;
     this.node.style.left = `${Math.max(GAP_PX, left)}px`;
     this.node.style.top = `${above >= GAP_PX ? above : mark.bottom + GAP_PX}px`;

@@ -79,7 +79,14 @@ export class Sidebar {
 
   render() {
     const { id, running } = this.hooks.open();
-    const key = JSON.stringify([this.summaries, this.failure?.code, this.shared, id, running, t("conversations.label")]);
+    const key = JSON.stringify([
+      this.summaries,
+      this.failure?.code,
+      this.shared,
+      id,
+      running,
+      t("conversations.label"),
+    ]);
     if (key === this.key) return;
     this.key = key;
     const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.closest("li")?.dataset.id;

@@ -85,7 +85,11 @@ export class SourcesView {
         el("span", { class: "title" }, source.title),
         source.page ? el("span", { class: "page" }, t("source.page", source.page)) : null,
         // Several passages of one document are common: their words tell them apart.
-        el("span", { class: "excerpt", lang: langAttribute(source.snippet) }, plainExcerpt(source.snippet, EXCERPT_CHARS)),
+        el(
+          "span",
+          { class: "excerpt", lang: langAttribute(source.snippet) },
+          plainExcerpt(source.snippet, EXCERPT_CHARS),
+        ),
       ),
       icon("chevron"),
     );

@@ -25,7 +25,8 @@ const ABBREVIATIONS = new Set(
 );
 const LONGEST_WORD = 8;
 /** Ends of sentences, lines and cells. Runs are bounded, so that no text makes the search slow. */
-const BOUNDARY = /[\u3002\uff01\uff1f][\u201d\u2019\u300d\u300f\uff09\u300b)"'*_]{0,5}|[.!?\u2026][)"'\u201d\u2019\]*_]{0,5}\s|\n|\|/g;
+const BOUNDARY =
+  /[\u3002\uff01\uff1f][\u201d\u2019\u300d\u300f\uff09\u300b)"'*_]{0,5}|[.!?\u2026][)"'\u201d\u2019\]*_]{0,5}\s|\n|\|/g;
 /** What may stand between the end of a sentence and its mark, and between marks that stand together. */
 const ENDING = /[\s.!?\u2026\u3002\uff01\uff1f\uff1b;:\uff1a,\uff0c)"'\u201d\u2019\u300d\u300f\uff09\u300b*_~]/;
 /** What begins a line in Markdown without being said. */
@@ -96,7 +97,11 @@ function* boundaries(text, from, to) {
 /** @param {string} text @param {number} at @param {string} boundary @param {number} line where its line begins */
 function endsPart(text, at, boundary, line) {
   // A bar is the edge of a cell where its line begins with one.
-  if (boundary === "|") return text.slice(line, line + 4).trimStart().startsWith("|");
+  if (boundary === "|")
+    return text
+      .slice(line, line + 4)
+      .trimStart()
+      .startsWith("|");
   return !/[.!?\u2026]/.test(boundary[0]) || boundary.endsWith("\n") || endsSentence(text, at, boundary.length, line);
 }
 

@@ -129,7 +129,12 @@ export class TurnView {
     this.element.classList.toggle("waits", this.page.waits(this));
     this.question.textContent = this.answer.query || t("question.unknown");
     this.question.lang = langAttribute(this.question.textContent) ?? "";
-    this.steps.update(state, this.page.connected(), this.#waitingText(), this.stored ? (this.recalled ? "gone" : "kept") : "");
+    this.steps.update(
+      state,
+      this.page.connected(),
+      this.#waitingText(),
+      this.stored ? (this.recalled ? "gone" : "kept") : "",
+    );
     this.#renderText(state);
     this.sources.update(state);
     this.#renderNotes(state);
@@ -273,11 +278,7 @@ export class TurnView {
   /** @param {number} waitMs */
   #retryButton(waitMs) {
     const button = /** @type {HTMLButtonElement} */ (
-      el(
-        "button",
-        { type: "button", class: "retry", onclick: () => this.page.retry(this, {}) },
-        t("error.retry"),
-      )
+      el("button", { type: "button", class: "retry", onclick: () => this.page.retry(this, {}) }, t("error.retry"))
     );
     const until = performance.now() + waitMs;
     const tick = () => {

@@ -29,7 +29,7 @@ from baton_proto.subjects import LogAddress
 
 from .bus import Bus, Refused, Unconfirmed
 from .clock import now_ms
-from .conversations import TRIES, Found, busy, change, first_item, load, pause, put, read_turn
+from .conversations import TRIES, Found, busy, change, ended_at, first_item, load, pause, put, read_turn
 from .endings import end_log
 from .errors import DEADLINE, ServiceError
 from .log import Position, read_log, read_tail
@@ -43,7 +43,7 @@ OVERDUE_MS = 10_000
 """So long after its deadline a log is ended by whoever finds it: nobody else is left who would."""
 
 IfBusy = Literal["reject", "enqueue", "interrupt"]
-_Standing = ConversationTurn | Literal["busy", "gone"]
+_Standing = tuple[ConversationTurn, int] | Literal["busy", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ async def claim(bus: Bus, item: WorkItem, if_busy: IfBusy, *, fresh: bool) -> Cl
     for attempt in range(TRIES):
         now = now_ms()
         found = Found(None, 0) if fresh else await load(bus, item.owner, item.conversation_id)
-        conversation = found.conversation or begun(item.conversation_id, item.query, now)
+        conversation = found.conversation or begun(item.conversation_id, item.query, item.received_ms)
         conversation = await _mended(bus, conversation)
         waits_for = before(conversation, item.key)
         made = not any(one.key == item.key for one in conversation.running)
@@ -177,15 +177,15 @@ async def _mended(bus: Bus, conversation: Conversation) -> Conversation:
     """With what has ended recorded, and without what never began."""
     standings = await asyncio.gather(*(_standing(bus, conversation, one) for one in conversation.running))
     for one, standing in zip(conversation.running, standings, strict=True):
-        if isinstance(standing, ConversationTurn):
-            conversation = recorded(conversation, standing, now_ms())
+        if isinstance(standing, tuple):
+            conversation = recorded(conversation, *standing)
         elif standing == "gone":
             conversation = left(conversation, {one.key})
     return conversation
 
 
 async def _standing(bus: Bus, conversation: Conversation, one: RunningTurn) -> _Standing:
-    """What has become of a request that stands in `running`: its turn, where it has ended."""
+    """What has become of a request that stands in `running`: its turn and when it ended, where it has."""
     at = bus.address(one.key)
     try:
         tail = await read_tail(bus, at)
@@ -203,7 +203,7 @@ async def _standing(bus: Bus, conversation: Conversation, one: RunningTurn) -> _
         if position is None or not position.ended or not _belongs(position.frames[0], conversation):
             return "gone"
         item = await first_item(bus, position.frames)
-        return await read_turn(bus, item, position) if item is not None else "gone"
+        return (await read_turn(bus, item, position), ended_at(position)) if item is not None else "gone"
     except (codec.WireError, ValueError) as error:
         log.error("the log %s of a conversation's request is unreadable: %s", one.key, error)
         return "gone"

@@ -18,7 +18,7 @@ from baton_proto.messages import Conversation, ConversationTurn, LogFrame, WorkI
 from baton_proto.subjects import LogAddress
 
 from .bus import Bus, Full, Refused, Unconfirmed
-from .clock import now_ms
+from .clock import from_rfc3339
 from .log import Position, open_handoff
 from .turns import recorded, turn_of
 
@@ -113,14 +113,19 @@ async def record_turn(bus: Bus, position: Position) -> bool:
         item = await first_item(bus, position.frames)
         if item is None or item.conversation_id is None:
             return True
-        turn = await read_turn(bus, item, position)
+        turn, ended_ms = await read_turn(bus, item, position), ended_at(position)
         found = await change(
-            bus, item.owner, item.conversation_id, lambda conversation: recorded(conversation, turn, now_ms())
+            bus, item.owner, item.conversation_id, lambda conversation: recorded(conversation, turn, ended_ms)
         )
     except (codec.WireError, ValueError, Full) as error:
         log.error("a turn of a conversation is not kept: %s", error)
         return True
     return not found.deleted
+
+
+def ended_at(position: Position) -> int:
+    """When a log's last frame was written; Unix epoch, milliseconds."""
+    return from_rfc3339(position.final.timestamp)
 
 
 async def first_item(bus: Bus, frames: Iterable[LogFrame]) -> WorkItem | None:

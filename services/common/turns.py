@@ -44,11 +44,11 @@ HISTORY_QUESTION_TOKENS = 200
 _MARK = re.compile(r"[ \u3000]?\[(\d{1,3})\]")
 
 
-def begun(conversation_id: str, query: str, now_ms: int) -> Conversation:
+def begun(conversation_id: str, query: str, asked_ms: int) -> Conversation:
     """A new conversation, named after its first question."""
     words = " ".join(query.split())
     title = words if len(words) <= TITLE_CHARS else words[: TITLE_CHARS - 1] + "…"
-    return Conversation(conversation_id=conversation_id, title=title, created_ms=now_ms, updated_ms=now_ms)
+    return Conversation(conversation_id=conversation_id, title=title, created_ms=asked_ms, updated_ms=asked_ms)
 
 
 def knows(conversation: Conversation, request_id: str) -> bool:
@@ -82,9 +82,9 @@ def left(conversation: Conversation, keys: Collection[str]) -> Conversation:
     return msgspec.structs.replace(conversation, running=running)
 
 
-def recorded(conversation: Conversation, turn: ConversationTurn, now_ms: int) -> Conversation:
-    """With a request that ran as its newest turn. As it was where it does not run here: it is recorded already, or
-    its owner has deleted it. The oldest turns go beyond `MAX_TURNS` and `MAX_BYTES`."""
+def recorded(conversation: Conversation, turn: ConversationTurn, ended_ms: int) -> Conversation:
+    """With a request that ran, and ended then, as its newest turn; the oldest go beyond `MAX_TURNS` and `MAX_BYTES`.
+    As it was where the request does not run here: it is recorded already, or its owner has deleted it."""
     running = [one for one in conversation.running if one.request_id != turn.request_id]
     if len(running) == len(conversation.running):
         return conversation
@@ -95,7 +95,7 @@ def recorded(conversation: Conversation, turn: ConversationTurn, now_ms: int) ->
         running=running,
         turns=turns,
         dropped=conversation.dropped + len(earlier) + 1 - len(turns),
-        updated_ms=max(conversation.updated_ms, now_ms),
+        updated_ms=max(conversation.updated_ms, ended_ms),
     )
 
 

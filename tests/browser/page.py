@@ -62,7 +62,7 @@ class AskPage:
         self.new_conversation = page.locator("#new")
         self.interrupt = page.get_by_role("button", name="Stop and ask this")
         self.peek = page.get_by_role("tooltip")
-        self.conversations = page.get_by_role("navigation", name="Conversations")
+        self.conversations = page.locator("#history-nav")
         self.entries = self.conversations.get_by_role("listitem")
 
     async def open(self, *, online: bool = True) -> AskPage:

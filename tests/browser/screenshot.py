@@ -1,7 +1,7 @@
 """Takes a picture of the page on a running address: `python -m tests.browser.screenshot http://127.0.0.1:8000`.
 
-It begins some conversations, asks its question in another, waits for the whole answer, opens the first source, and writes
-a PNG of what a person would see.
+It begins some conversations, asks its question in another, waits for the whole answer, opens the first source, and
+writes a PNG of what a person would see.
 """
 
 from __future__ import annotations

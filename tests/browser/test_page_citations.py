@@ -91,15 +91,15 @@ async def test_texts_made_to_be_slow_are_judged_in_time(page: Page, gateway: Scr
 
 async def test_what_is_supported_is_underlined_alike_while_it_is_written_and_afterwards(talk: Talk) -> None:
     turn, log = await talk.ask()
-    text = "🎉 **Ten** days `each` [1]. 十天[2]。\n\n```\ncode [1]\n```\n\nNo mark."
+    text = "🎉 **Ten** days `each` [1]. 十天[2]。\n\n```\ncode [1]\n```\n\nSee `b [1]` there. No mark."
     await talk.connection.send(log.accepted(), log.sources(LEAVE, HANDBOOK), *log.chunks(text, 5))
     await expect(turn.answer).to_contain_text("No mark.")
     live = await turn.supported.all_inner_texts()
-    assert "".join(live) == "🎉 Ten days each十天"
+    assert "".join(live) == "🎉 Ten days each十天See b [1]"
     await talk.connection.send(log.done(1, 2))
     await turn.until("done")
     assert await turn.supported.all_inner_texts() == live
-    await expect(turn.answer.locator("pre")).to_have_text("code [1]")
+    await expect(turn.answer.locator("code")).to_have_text(["each", "code [1]", "b [1]"])
     assert await turn.answer.evaluate("node => /[\\ufdd0-\\ufddf]/.test(node.textContent)") is False
 
 

@@ -131,6 +131,26 @@ async def test_a_reload_in_the_middle_of_an_answer_goes_on_with_it(talk: Talk) -
     await expect(talk.page.turn(2).question).to_have_text("And sick leave?")
 
 
+async def test_an_answer_goes_on_while_another_conversation_is_open(talk: Talk) -> None:
+    keep(talk.gateway, "c1", LEAVE_TURN)
+    turn, log = await talk.ask("How much?")
+    await talk.connection.send(log.accepted("c9"), log.chunk("Ten"))
+    await expect(turn.answer).to_have_text("Ten")
+    keep(talk.gateway, "c9", kept_turn("r9", "Before", "That was before."), running=(log.request_id,))
+    await talk.page.entries.filter(has_text="How much leave?").get_by_role("link").click()
+    await expect(talk.page.turn(0).question).to_have_text("How much leave?")
+    await talk.connection.send(log.chunk(" days."))
+    await talk.page.page.go_back()
+    await expect(talk.page.turn(1).answer).to_have_text("Ten days.")
+    await talk.page.page.go_forward()
+    await expect(talk.page.turn(0).question).to_have_text("How much leave?")
+    await talk.connection.send(log.done())
+    await talk.page.page.go_back()
+    await talk.page.turn(1).until("done")
+    # It was followed all the time, so nothing had to be asked for again.
+    assert talk.connection.messages.empty()
+
+
 async def test_a_conversation_is_deleted_after_a_question_and_only_then(page: Page, gateway: ScriptedGateway) -> None:
     keep(gateway, "c1", LEAVE_TURN)
     keep(gateway, "c2", kept_turn("r2", "And travel?", "By train."))
@@ -171,6 +191,10 @@ async def test_what_goes_wrong_with_conversations_is_said(page: Page, gateway: S
     await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     await expect(ask.conversations.get_by_role("alert")).to_contain_text("The server could not be reached")
     await page.unroute("**/conversations")
+    gateway.conversations_fail = 401
+    await ask.conversations.get_by_role("button", name="Try again").click()
+    await expect(ask.conversations.get_by_role("alert")).to_contain_text("Your token was not accepted")
+    gateway.conversations_fail = None
     await ask.conversations.get_by_role("button", name="Try again").click()
     await expect(ask.entries).to_have_count(1)
 

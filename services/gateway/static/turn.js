@@ -63,7 +63,8 @@ export class TurnView {
       this.sources.element,
       this.meta,
     );
-    this.announced = 0;
+    /** How much of it was announced; what ended before it was shown is no news. */
+    this.announced = answer.finished ? 2 : 0;
     this.lastCost = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.countdown = undefined;
@@ -309,7 +310,6 @@ export class TurnView {
    * @param {AnswerState} state
    */
   #announce(state) {
-    if (this.stored) return;
     if (this.announced === 0 && state.sources.length > 0 && !state.finished) {
       this.announced = 1;
       this.page.announce(t("announce.sources", state.sources.length));

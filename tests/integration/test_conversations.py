@@ -18,12 +18,13 @@ import pytest
 import websockets
 from nats.js.api import DiscardPolicy, KeyValueConfig
 
-from baton_proto import subjects
+from baton_proto import codec, subjects
 from baton_proto.messages import (
     AnswerChunk,
     Conversation,
     ConversationTurn,
     Done,
+    Returned,
     RunningTurn,
     Source,
     Sources,
@@ -268,16 +269,16 @@ def test_a_request_that_is_sent_again_is_attached_to_and_changes_no_conversation
                 frames = await other.answered("first", conversation, request_id="again")
                 assert frames[0]["conversation_id"] == "c"
                 other.frames.clear()
-            await other.ask("slow", "c", request_id=running)
-            assert other.frames[running][0]["type"] == "accepted"
-            place.answering.proceed.set()
-            await user.end_of(running)
-            assert place.answering.begun == ["first", "slow"]
+            await other.ask("slow", "a third", request_id=running)
+            assert other.frames[running][0]["conversation_id"] == "c"
 
             async def only_one() -> bool:
                 return [one["conversation_id"] for one in await user.listed()] == ["c"]
 
-            await eventually(only_one, "the claims in the others are taken back")
+            await eventually(only_one, "the claims in the others are taken back", within_s=5)
+            place.answering.proceed.set()
+            await user.end_of(running)
+            assert place.answering.begun == ["first", "slow"]
             assert await user.turns("c") == [("first", "stop"), ("slow", "stop")]
 
     run(servers, scenario)
@@ -317,6 +318,14 @@ def test_questions_that_wait_are_answered_in_the_order_in_which_they_came(server
                 names.append(name)
             assert (await user.conversation("c"))["running"] == names
             await eventually(lambda: place.worker.worker.running == 1, "the others hold no slot")
+            last = subjects.request_key(place.owner, names[3])
+
+            async def asked_for_often() -> bool:
+                note = await place.rig.bus.last(subjects.CANCEL_STREAM, subjects.returned_subject(last))
+                return note is not None and codec.decode(note.data, Returned).deliveries >= 6
+
+            # More often than an item may be delivered that kills its workers.
+            await eventually(asked_for_often, "the last one has been looked at often")
             assert place.answering.begun == ["slow"]
             place.answering.proceed.set()
             assert _code(await elsewhere.end_of(names[3])) == ("done", "stop")
@@ -495,8 +504,12 @@ def test_a_request_that_was_refused_leaves_no_conversation(servers: Servers) -> 
             async def gone() -> bool:
                 return (await user.http("GET", "/conversations/c")).status_code == 404
 
-            await eventually(gone, "the claim is taken back")
+            await eventually(gone, "the claim is taken back", within_s=5)
             assert await user.listed() == []
+            subject = subjects.conversation_subject(place.owner, "c")
+            left = await place.rig.bus.client.jetstream().get_last_msg(conversations.STREAM, subject)
+            assert left.headers is not None
+            assert left.headers["Nats-TTL"] == "60"
 
     run(servers, scenario)
 

@@ -98,6 +98,9 @@ def _questions() -> Iterator[str]:
         except EOFError:
             print(file=sys.stderr)
             return
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            raise
         if not in_terminal and not line:
             return
         if line.strip():

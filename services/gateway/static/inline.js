@@ -104,6 +104,7 @@ function special(text, at, context, depth, unclosed, place, flush) {
   if (escaped) return one(document.createTextNode(escaped[1]), 2);
   if (text[at] === "`") {
     const [node, length] = codeSpan(text, at, unclosed);
+    flush();
     const found = one(node, length);
     // A mark inside of code is none in the page, so what it would end goes no further.
     if (text.slice(at, at + length).includes(CLOSE)) place.within = "";

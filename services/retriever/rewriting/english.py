@@ -1,0 +1,267 @@
+"""The rule for English: what a follow-up lacks, and how it is joined with the question before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .english_words import LONGEST, NEEDS_OBJECT, WORDS
+from .pieces import Kind, Piece, has, of, replaced
+
+_I = re.IGNORECASE
+_CONNECTIVE = re.compile(
+    r"(?:(?:and|but|so|also|then|ok|okay|well|right|thanks|thank you|great|hmm|fine|alright|by the way)\b[,.!\s]*)+", _I
+)
+_ABOUT = re.compile(
+    r"(?:what about|how about|what of|(?:is|are) (?:it|that|this|they|there) (?:also |any )?(?:the )?(?:same|different|true|"
+    r"valid) (?:for|in|with|on|at|if|when)|(?:the )?same (?:question )?(?:for|with|in)|(?:does|do|would) (?:it|that|this|they|"
+    r"these|the same) (?:rule |rules |limit )?(?:also )?(?:apply|count|work|go|hold) (?:to|for|in|on|with|at|during|if|when))\b\s*",
+    _I,
+)
+_TAIL = re.compile(r"[,\s]*(?:\b(?:too|as well|also|then|though|instead)\b)?[?.!…\s]*$", _I)
+_WHOLE = re.compile(
+    r"(?:what|whats|what's|who|whom|whose|when|where|which|why|how|is|are|was|were|do|does|did|can|could|may|might|must|shall|"
+    r"should|will|would|have|has|had|am|tell|explain|describe|show|list|give|summari[sz]e|let|compare|find|i|my|we)\b",
+    _I,
+)
+_WHAT_IF = re.compile(r"(?:and |but )?(?:what happens |what )?(?:if|when|in case)\b", _I)
+_PREPOSITION = re.compile(r"(?:for|in|on|at|with|without|during|after|before|from|to|by|while|within|as)\b\s*(?:the |a |an |my )?", _I)
+_ARTICLE = re.compile(r"(?:the|a|an|my|our|your|any|some)\s+", _I)
+_COURTESY = re.compile(
+    r"(?:thanks?(?: you)?(?: very much| a lot| so much)?|ok(?:ay)?|great|perfect|got it|i see|hi|hello|hey|bye|goodbye|cool|yes|no|"
+    r"good (?:morning|afternoon|evening)|understood|that's all|nothing else|never mind)(?: (?:then|there|again))?[.!,\s]*",
+    _I,
+)
+_ALONE = re.compile(
+    r"\bwhat(?:'s| is)? (?:the )?(?:current |today's )?(?:date|day|time|weekday)\b.{0,20}(?:\bis it\b|today|now|$)|\d\s*[-+*/^%×]\s*[\d(]|"
+    r"\bwho are you\b|\bwhat can you do\b|\b(?:date|day) (?:is it )?today\b",
+    _I,
+)
+_MORE = re.compile(
+    r"(?:please )?(?:(?:can|could) you )?(?:(?:tell|give|show) me )?(?:more|go on|continue|(?:in )?more details?|details|"
+    r"elaborate|explain(?: (?:it|that|this))?|anything else|what else|(?:for )?example|an example|say more)"
+    r"(?: (?:please|about (?:it|that|this)|in more detail|details?))*[?.!\s]*",
+    _I,
+)
+_THAT = re.compile(
+    r"\bthat\b(?=\s*(?:[?.!,]|$)|\s+(?:is|are|was|does|do|did|can|could|may|must|should|will|would|also|apply|applies|mean|include|"
+    r"work|count|happen|in|for|at|with|by|on|to|too|allowed|possible|paid|take|cost)\b)",
+    _I,
+)
+_EMPTY_IT = re.compile(
+    r"\b(?:is|was) it (?:possible|allowed|ok(?:ay)?|true|necessary|permitted|forbidden|legal|fine)\b(?! (?:for|in|with)? ?$)|"
+    r"\bhow long does it take\b|\b(?:what time|what day) is it\b|\bdoes it take\b|\bdoes it matter\b",
+    _I,
+)
+_HOW_MANY = re.compile(r"how (many|much)(?: (?:days?|hours?|weeks?))?(?= (?:do|does|can|could|have|has|are|is|may|am)\b)", _I)
+_MINE = re.compile(r"\b(?:i|me|my)\b", _I)
+_LEFT = re.compile(r"\b(?:left|remaining|balance|used|taken|still have)\b", _I)
+_WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*")
+_AMOUNT = re.compile(r"\d[\d,.]*|\b(?:two|three|four|five|six|seven|eight|nine|ten|twenty)\b", _I)
+_INTERROGATIVE = re.compile(
+    r"^(?:please )?(?:(?:can|could) you )?(?:tell me |explain )?(?:how (?:many|much|long|often|soon|early|far|do|does|can|is|are|to)?"
+    r"(?: (?:days?|hours?|weeks?|months?|times?|yuan))?(?: of)?|what(?:'s| is| are| does| do| happens)?|when(?: is| are| do| does| must| can)?|"
+    r"where(?: is| are| do| does| can)?|who(?: is| are)?|which|why|is|are|does|do|did|can|could|may|must|should|will|would|have|has)\b\s*"
+    r"(?:(?:i|we|you|the|a|an|my|there|it|be|do|does|is|are|can)\b\s*)*",
+    _I,
+)
+_MAX_FRAGMENT_WORDS = 7
+_MAX_SUBJECT = 4
+_PLURAL = re.compile(r"(?<!s)s$")
+
+
+def join(text: str, before: str) -> str | None:
+    """`text` with what it takes from `before`; None where it stands alone."""
+    if _COURTESY.fullmatch(text) or _ALONE.search(text):
+        return None
+    if _MORE.fullmatch(text):
+        return before
+    connective = _CONNECTIVE.match(text)
+    said = text[connective.end() :] if connective else text
+    if not said.strip("?.! "):
+        return None
+    fragment = _fragment(said, bool(connective))
+    if fragment:
+        return _with_fragment(fragment, before)
+    pieces = cut(said)
+    return _with_subject(said, pieces, before) if _lacks_subject(said, pieces, bool(connective)) else None
+
+
+def join_subject(text: str, words: str) -> str | None:
+    """As `join`, where the question before was in another language: all there is of it is what it was about."""
+    connective = _CONNECTIVE.match(text)
+    said = text[connective.end() :] if connective else text
+    if not words or _COURTESY.fullmatch(text) or _ALONE.search(text) or _fragment(said, bool(connective)):
+        return None
+    return f"{words}: {said}" if _lacks_subject(said, cut(said), bool(connective)) else None
+
+
+def subject(text: str) -> str:
+    """What a question is about, in its own words."""
+    return _subject(text, cut(text))
+
+
+def cut(text: str) -> list[Piece]:
+    """The question in pieces: the longest phrase that a list knows at each place, and topics in between."""
+    words = list(_WORD.finditer(text))
+    pieces: list[Piece] = []
+    at = 0
+    while at < len(words):
+        piece, used = _phrase(text, words, at)
+        last = pieces[-1] if pieces else None
+        if last and last.kind is piece.kind is Kind.TOPIC and text[last.end : piece.start].strip(" ") == "":
+            pieces[-1] = Piece(Kind.TOPIC, last.start, piece.end)
+        else:
+            pieces.append(piece)
+        at += used
+    return pieces
+
+
+def _phrase(text: str, words: Sequence[re.Match[str]], at: int) -> tuple[Piece, int]:
+    start = words[at].start()
+    for used in range(min(LONGEST, len(words) - at), 0, -1):
+        end = words[at + used - 1].end()
+        phrase = text[start:end]
+        known = None if phrase == "IT" else WORDS.get(phrase.lower().replace("’", "'"))
+        if known is not None:
+            return Piece(known[0], start, end, known[1]), used
+    end = words[at].end()
+    if _AMOUNT.fullmatch(words[at][0]):
+        return Piece(Kind.CONDITION, start, end, "amount"), 1
+    if _THAT.match(text, start):
+        return Piece(Kind.POINTER, start, end), 1
+    return Piece(Kind.FUNCTION if words[at][0].lower() == "that" else Kind.TOPIC, start, end), 1
+
+
+def _fragment(said: str, connective: bool) -> str:
+    """What a question that is no whole question names: sick leave of "what about sick leave?"; empty where it is one."""
+    about = _ABOUT.match(said)
+    named = said[about.end() :] if about else said
+    if not about and (_WHOLE.match(named) or _WHAT_IF.match(named)):
+        return ""
+    named = _TAIL.sub("", named)
+    pieces = cut(named)
+    if not named or len(named.split()) > _MAX_FRAGMENT_WORDS + 3 * bool(about):
+        return ""
+    if about or connective or _PREPOSITION.match(named):
+        return named if has(pieces, *_CONTENT) else ""
+    # Two words without a question go on as well; a topic of its own may be a search.
+    return named if has(pieces, Kind.CONDITION) and not has(pieces, Kind.TOPIC, Kind.EVENT, Kind.POINTER) else ""
+
+
+_CONTENT = (Kind.TOPIC, Kind.CONDITION, Kind.EVENT, Kind.ASPECT)
+
+
+def _lacks_subject(said: str, pieces: Sequence[Piece], connective: bool) -> bool:
+    """Whether a question is about nothing of its own."""
+    topics = of(pieces, Kind.TOPIC, Kind.EVENT)
+    pointers = _pointers(said, pieces)
+    if pointers and (not topics or pointers[0].start < topics[0].start or not has(topics, Kind.TOPIC)):
+        return True
+    if has(pieces, Kind.TOPIC):
+        return False
+    if has(pieces, Kind.EVENT):
+        return connective or bool(_WHAT_IF.match(said))
+    if any(piece.group == "period" for piece in pieces) and not connective:
+        return any(said[piece.start : piece.end].lower() in NEEDS_OBJECT for piece in pieces)
+    return True
+
+
+def _pointers(said: str, pieces: Sequence[Piece]) -> list[Piece]:
+    empty = [(found.start(), found.end()) for found in _EMPTY_IT.finditer(said)]
+    return [
+        piece
+        for piece in of(pieces, Kind.POINTER)
+        if not any(start <= piece.start < end for start, end in empty)
+    ]
+
+
+def _with_subject(said: str, pieces: Sequence[Piece], before: str) -> str:
+    earlier = cut(before)
+    about = _subject(before, earlier, {piece.group for piece in pieces if piece.group})
+    many = _HOW_MANY.match(said)
+    if many and about:
+        days = " days of" if re.search(r"\bdays? of\b", before, _I) or "day" in many[0].lower() else ""
+        return f"{said[:many.start()]}How {'many' if days else many[1].lower()}{days} {about}{said[many.end():]}"
+    if not has(pieces, *_CONTENT) and not (_MINE.search(said) and _LEFT.search(said)) and not _pointers(said, pieces):
+        rest = _INTERROGATIVE.sub("", before).rstrip("?.! ") or about
+        return f"{_capital(rest)}: {_small(said)}"
+    pointer = next(iter(_pointers(said, pieces)), None)
+    if pointer is None or not about:
+        return f"{_capital(about)}: {_small(said)}" if about else said
+    word = said[pointer.start : pointer.end].lower()
+    if word in ("its", "their", "theirs"):
+        return replaced(said, pointer, f"{about}'s")
+    if word in ("these", "those", "this") and not _stands_alone(said, pieces, pointer):
+        return f"{_capital(about)}: {_small(said)}"
+    return replaced(said, pointer, about)
+
+
+def _stands_alone(said: str, pieces: Sequence[Piece], pointer: Piece) -> bool:
+    """`this` as a word of its own, not as in `this limit`."""
+    after = next((piece for piece in pieces if piece.start >= pointer.end), None)
+    return after is None or after.kind is Kind.FUNCTION or said[pointer.end : after.start].strip() != ""
+
+
+def _with_fragment(named: str, before: str) -> str:
+    """The question before, about what the fragment names: in the place of what it was about where both are of one kind,
+    as a further condition where they are not."""
+    pieces, earlier = cut(named), cut(before)
+    preposition = _PREPOSITION.match(named)
+    topics = of(pieces, Kind.TOPIC)
+    if not has(pieces, Kind.TOPIC, Kind.CONDITION, Kind.EVENT):
+        about = _subject(before, earlier)
+        return f"{_capital(about)}: {named}?" if about else f"{named}?"
+    if topics:
+        core = _ARTICLE.sub("", named[preposition.end() :] if preposition else named, count=1)
+        at = _like(core, before, earlier)
+        if at is not None:
+            return replaced(before, at, core)
+        return f"{before.rstrip('?.! ')} {named}?"
+    text = before
+    added = False
+    for condition in of(pieces, Kind.CONDITION):
+        words = named[condition.start : condition.end]
+        same = next((piece for piece in cut(text) if piece.group and piece.group == condition.group), None)
+        text, added = (replaced(text, same, words), added) if same else (text, True)
+    if not added and not has(pieces, Kind.EVENT):
+        return text
+    linked = named if preposition or has(pieces, Kind.EVENT) else f"for {named}"
+    return f"{before.rstrip('?.! ')} {linked}?"
+
+
+def _like(core: str, before: str, earlier: Sequence[Piece]) -> Piece | None:
+    """The piece of the question before in whose place the topic comes: one with the same last word, or the last."""
+    head = _head(core)
+    topics = of(earlier, Kind.TOPIC)
+    alike = [piece for piece in topics if _head(before[piece.start : piece.end]) == head]
+    return alike[-1] if alike else topics[-1] if topics else None
+
+
+def _head(phrase: str) -> str:
+    words = _WORD.findall(phrase.lower())
+    return _PLURAL.sub("", words[-1]) if words else ""
+
+
+def _subject(text: str, pieces: Sequence[Piece], without: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+    """The words that say what a question is about, with the conditions that belong to it."""
+    about = [piece for piece in pieces if piece.kind in (Kind.TOPIC, Kind.EVENT)]
+    conditions = [
+        piece for piece in pieces if piece.kind is Kind.CONDITION and piece.group not in without | {"amount", "time"}
+    ]
+    chosen = sorted([*about[-_MAX_SUBJECT:], *conditions[-2:]], key=lambda piece: piece.start)
+    parts: list[str] = []
+    for at, piece in enumerate(chosen):
+        between = text[chosen[at - 1].end : piece.start] if at else ""
+        linked = re.fullmatch(r" (?:(?:of|for|in|at|on|to|from|during)(?: the| my| a)?|and|or|is|are|was) ", between)
+        parts.append((between if linked else " ") if at else "")
+        parts.append(text[piece.start : piece.end])
+    return "".join(parts)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _small(text: str) -> str:
+    return text if text.startswith(("I ", "I'")) or text[:2].isupper() else text[:1].lower() + text[1:]

@@ -1,0 +1,80 @@
+"""The words by which an English question is cut into pieces, lower-cased; single words are compared by their stem. A
+word that is in no list belongs to a topic."""
+
+from __future__ import annotations
+
+from .pieces import Kind, lexicon
+
+_FUNCTION = """
+    a an the and or but so also then well okay ok right please thanks i we you me us my our your mine ours yours im ive id
+    is are was were be been being am do does did doing done have has had having can could may might must shall should will
+    would need to of in on at for from by with without about as into than per within until up out off if when while
+    where who whom whose which what whats why how many much long often soon early late far high big large old there
+    not no never any some all each every either both only just still already even too very more most less least else
+    day days hour hours week weeks month months year years minute minutes time times yuan working
+    get gets got getting give gives go goes going let want wants like know tell explain describe show say says mean means
+    company employee employees staff people person somebody someone anybody anyone everybody policy policies rule rules
+    one ones another same exactly actually really possible allowed able ever left remaining balance kind kinds type types
+    again now anything something everything nothing he she i'm i've don't can't isn't doesn't won't let's that's what's
+    work works job thing things per_year a_year a_month a_week a_day at_once at_least at_most how_many how_much how_long
+    much_of long_of whether because
+"""
+_ASPECT = """
+    apply application request ask require required requirement requirements approve approval permission consent agree agrees
+    refuse refused reject rejected decline declined deny denied object submit hand send cancel change extend extension
+    shorten postpone carry carried over transfer expire expires lapse pay pays paid payment payout cash reimburse
+    reimbursed reimbursement claim deduct deducted cost costs price fee fees free charge limit limits maximum minimum cap
+    amount number rate percentage deadline due date period notice advance ahead certificate proof document documents form
+    forms paperwork receipt receipts invoice invoices signature sign process procedure step steps condition conditions
+    eligible eligibility qualify criteria exception exceptions reason reasons consequence consequences penalty punish
+    punished happen happens effect affect count counts include included includes cover covered covers contain use used
+    take taken takes split part parts half halves divide combine contact email phone call extension responsible manager
+    managers supervisor boss hr finance department head help_desk start begin end last lasts finish return repay refund
+    renew replace replaced repeat record check see find look inform notify report reported answer reply respond decide
+    decides decision appeal choose choice example examples detail details difference different before after later earlier
+    miss missed forget forgot exceed online paper early bring spend spent buy keep kept stay store stored add up anonymous
+    anonymously written writing review proportion pro-rated prorated salary money full unused enough exceed exceeded accumulate
+    longer shorter earlier sooner second first twice once unpaid upload uploaded prove place size book booked reserve reserved
+    in_advance in_writing in_a_row at_the_same_time receive collect collected hours_a_day involved protected taxed
+"""
+_POINTER = "it its they them their theirs these those this"
+_PERSON = """
+    contractor contractors intern interns trainee trainees newcomer newcomers new_employees new_employee new_hires new_hire
+    part-timers part-time_employees freelancers freelancer executives students engineers designers engineer designer
+    vice_presidents fathers mothers managers
+"""
+_KIN = """
+    grandparent grandparents grandmother grandfather brother brothers sister sisters sibling siblings spouse partner child
+    children kids parent parents father mother wife husband family family_members parent-in-law
+"""
+_PLACE = """
+    beijing shanghai guangzhou shenzhen hangzhou chengdu nanjing abroad overseas china germany japan usa europe
+    other_cities other_provincial_capitals provincial_capitals home hong_kong singapore elsewhere
+"""
+_TIME = """
+    weekend weekends weekday weekdays holiday holidays public_holidays public_holiday monday tuesday wednesday thursday
+    friday saturday sunday mondays fridays saturdays sundays tomorrow next_year this_year last_year night evening
+    mid-year year-end summer winter january february march april june july august september october november december
+    spring_festival
+"""
+_PERIOD = "probation pregnancy"
+_EVENT = """
+    ill resign resigns quit lose lost stolen steal broken break damage damaged die dies married marry pregnant sick_on
+    hospital fired leave_the_company leave_clearboat fall_ill get_ill passed_away late_for
+"""
+
+WORDS = lexicon(
+    (Kind.CONDITION, "person", _PERSON),
+    (Kind.CONDITION, "kin", _KIN),
+    (Kind.CONDITION, "place", _PLACE),
+    (Kind.CONDITION, "time", _TIME),
+    (Kind.CONDITION, "period", _PERIOD),
+    (Kind.EVENT, "", _EVENT),
+    (Kind.POINTER, "", _POINTER),
+    (Kind.ASPECT, "", _ASPECT),
+    (Kind.FUNCTION, "", _FUNCTION),
+)
+LONGEST = max(len(word.split()) for word in WORDS)
+
+NEEDS_OBJECT = frozenset("use take taken apply claim request get have submit".split())
+"""Actions of which a question must say, or have said before, what they are done to."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from .chinese_words import LONGEST, NEEDS_OBJECT, WORDS
+from .chinese_words import LONGEST, NEEDS_OBJECT, THINGS, WORDS
 from .pieces import Kind, Piece, has, of, replaced
 
 _CONNECTIVE = re.compile(
     r"(?:(?:那么|那(?![个些天样里边种次儿份项])|还有(?=[,，、\s]|.{1,12}呢)|另外|然后(?!呢)|而且|对了|好的?(?=[,，、。\s])|嗯+|哦|"
     r"顺便问一下|再问一下|再问|请问|所以|但是|可是|不过|假如说|同样)[,，、。\s]*)+"
 )
-_ABOUT = re.compile(r"(?:对于|关于|至于|换成|换作|如果是|要是|假如是|如果|换)(?=.)")
+_ABOUT = re.compile(r"(?:对于|关于|至于|换成|换作|如果是|要是|假如是|如果|换|遇到|碰到|碰上|遇上|赶上)(?=.)")
 _TAIL = re.compile(
     r"[,，]?(?:的话)?(?:呢|也?(?:是)?(?:一样|这样|如此|可以|行|有|能|适用|算|需要|包括)的?(?:吗|么|呢)|也是吗|怎么样|又怎么样|又如何)?[?？。!！~…\s]*$"
 )
@@ -33,8 +33,10 @@ _LEFT = re.compile(r"剩|还有|还能|用了|休了|请了|余")
 _QUANTITY = re.compile(r"几|多少|多久|多长|什么时候|何时|最多|最少|至少|上限")
 _AMOUNT = re.compile(r"(?:\d[\d,.]*|[一二两三四五六七八九十百半]+)\s*个?(?:工作日|小时|分钟|月|天|元|块|年|周|次|公里|岁|人|名|位)(?:以上|以下|以内|之内|之后|以后|之前)?")
 _LATIN = re.compile(r"[A-Za-z0-9][\w.'-]*")
+_MODIFIER = re.compile(r"[\u4e00-\u9fff]{1,6}的$")
 _SPACE = re.compile(r"[\s,，。、.?？!！;；:：()（）“”\"'《》·~…-]+")
 _MAX_SUBJECT = 4
+_LASTING = frozenset({"person", "kin", "period"})
 _MAX_FRAGMENT = 16
 _DROPPED_LEAD = re.compile(r"^(?:请问|我们?|公司|咱们)?(?:公司)?(?:的)?(?=.)")
 
@@ -90,10 +92,16 @@ def cut(text: str) -> list[Piece]:
 
 
 def _one_topic(last: Piece, piece: Piece) -> bool:
-    """Whether two pieces are one word: 加班 and 费, 离职 and 日."""
+    """Whether two pieces are one word: two unknown characters, an action of one character beside one (停车, 餐补), or
+    加班 and 费."""
+    single = piece.end - piece.start == 1
+    if piece.kind is Kind.ASPECT:
+        return single and last.kind is Kind.TOPIC
     if piece.kind is not Kind.TOPIC:
         return False
-    return last.kind is Kind.TOPIC or (last.kind is Kind.EVENT and piece.end - piece.start == 1)
+    if last.kind is Kind.ASPECT:
+        return last.end - last.start == 1
+    return last.kind is Kind.TOPIC or (last.kind is Kind.EVENT and last.end - last.start > 1 and single)
 
 
 def _word(text: str, at: int) -> Piece | None:
@@ -155,7 +163,8 @@ def _with_subject(said: str, pieces: Sequence[Piece], before: str) -> str:
             words = of(earlier, Kind.TOPIC, Kind.EVENT, Kind.ASPECT, Kind.CONDITION)
             return _joined(before, words) + said if words else said
         return f"{_END.sub('', before)}，{said}"
-    about = _subject(before, earlier, without={piece.group for piece in pieces if piece.group})
+    things = not any(said[piece.start : piece.end] in THINGS for piece in pieces)
+    about = _subject(before, earlier, {piece.group for piece in pieces if piece.group}, things)
     pointer = next((piece for piece in pieces if piece.kind is Kind.POINTER), None)
     if pointer is None or said[pointer.start : pointer.end].endswith("期间"):
         return about + said
@@ -173,10 +182,14 @@ def _with_fragment(named: str, before: str) -> str:
     text = before
     added = ""
     topics = of(pieces, Kind.TOPIC)
+    if has(pieces, Kind.EVENT) and has(pieces, Kind.ASPECT):
+        return f"{_subject(before, earlier)}{named}怎么办?"
     if topics:
         core = named[topics[0].start : topics[-1].end]
         at = _like(core, before, earlier)
-        text, added = (replaced(before, at, core), "") if at is not None else (before, core)
+        if len(core) == 1:
+            return f"{_subject(before, earlier)}{named}?"
+        text, added = (_without_modifier(before, at, core), "") if at is not None else (before, core)
         conditions = [piece for piece in pieces if piece.kind is Kind.CONDITION and not _inside(piece, topics)]
     else:
         conditions = of(pieces, Kind.CONDITION)
@@ -208,26 +221,42 @@ def _like(core: str, before: str, earlier: Sequence[Piece]) -> Piece | None:
     return alike[-1] if alike else topics[-1] if topics else None
 
 
+def _without_modifier(before: str, at: Piece, core: str) -> str:
+    """The topic in the other's place, without what was said of the other only: 没休完的年假."""
+    modifier = _MODIFIER.search(before[: at.start])
+    start = modifier.start() if modifier and not has(cut(modifier[0]), Kind.TOPIC) else at.start
+    return before[:start] + core + before[at.end :]
+
+
 def _inside(piece: Piece, topics: Sequence[Piece]) -> bool:
     return topics[0].start <= piece.start < topics[-1].end
 
 
-def _subject(text: str, pieces: Sequence[Piece], without: set[str] = frozenset()) -> str:  # type: ignore[assignment]
-    """The words that say what a question is about, with the conditions that belong to it."""
-    about = [piece for piece in pieces if piece.kind in (Kind.TOPIC, Kind.EVENT)]
-    conditions = [piece for piece in pieces if piece.kind is Kind.CONDITION and piece.group not in without]
-    chosen = sorted([*about[-_MAX_SUBJECT:], *conditions[-2:]], key=lambda piece: piece.start)
-    return _joined(text, chosen)
+def _subject(text: str, pieces: Sequence[Piece], without: Collection[str] = (), things: bool = False) -> str:
+    """The words that say what a question is about, with whom and which period; with `things` also the paper or the
+    money that it asks for, of which a question about papers goes on."""
+    kept = [
+        piece
+        for piece in pieces
+        if piece.kind in (Kind.TOPIC, Kind.EVENT)
+        or (piece.group in _LASTING and piece.group not in without)
+        or (things and text[piece.start : piece.end] in THINGS)
+    ]
+    if not kept:
+        kept = [piece for piece in pieces if piece.kind is Kind.CONDITION and piece.group not in without]
+    return _joined(text, kept[-_MAX_SUBJECT:])
 
 
 def _joined(text: str, pieces: Sequence[Piece]) -> str:
-    """The pieces' words, with the 的 that stood between two of them."""
+    """The pieces' words, with the 的 that stood between two of them and the 了 behind an event."""
     parts: list[str] = []
     for at, piece in enumerate(pieces):
         between = text[pieces[at - 1].end : piece.start] if at else ""
-        if between in ("的", "了", " "):
+        if between in ("的", " "):
             parts.append(between)
         elif at and text[piece.start].isascii() and parts[-1][-1].isascii():
             parts.append(" ")
         parts.append(text[piece.start : piece.end])
+        if piece.kind is Kind.EVENT and text.startswith("了", piece.end):
+            parts.append("了")
     return "".join(parts)

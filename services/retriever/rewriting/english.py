@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .english_words import LONGEST, NEEDS_OBJECT, WORDS
 from .pieces import Kind, Piece, has, of, replaced
@@ -67,6 +67,8 @@ _INTERROGATIVE = re.compile(
 )
 _MAX_FRAGMENT_WORDS = 7
 _MAX_SUBJECT = 4
+_DAYS_OF_DAYS = re.compile(r"\bdays of ((?:[\w-]+ )*days\b)", _I)
+_LASTING = frozenset({"person", "kin", "period"})
 _PLURAL = re.compile(r"(?<!s)s$")
 
 
@@ -187,7 +189,7 @@ def _with_subject(said: str, pieces: Sequence[Piece], before: str) -> str:
         rest = _INTERROGATIVE.sub("", before).rstrip("?.! ") or about
         return f"{_capital(rest)}: {_small(said)}"
     pointer = next(iter(_pointers(said, pieces)), None)
-    if pointer is None or not about:
+    if pointer is None or not about or has(earlier, Kind.EVENT):
         return f"{_capital(about)}: {_small(said)}" if about else said
     word = said[pointer.start : pointer.end].lower()
     if word in ("its", "their", "theirs"):
@@ -214,9 +216,9 @@ def _with_fragment(named: str, before: str) -> str:
         return f"{_capital(about)}: {named}?" if about else f"{named}?"
     if topics:
         core = _ARTICLE.sub("", named[preposition.end() :] if preposition else named, count=1)
-        at = _like(core, before, earlier)
+        at = _like(core, before, earlier, only_alike=preposition is not None)
         if at is not None:
-            return replaced(before, at, core)
+            return _DAYS_OF_DAYS.sub(r"\1", replaced(before, at, core))
         return f"{before.rstrip('?.! ')} {named}?"
     text = before
     added = False
@@ -230,12 +232,14 @@ def _with_fragment(named: str, before: str) -> str:
     return f"{before.rstrip('?.! ')} {linked}?"
 
 
-def _like(core: str, before: str, earlier: Sequence[Piece]) -> Piece | None:
-    """The piece of the question before in whose place the topic comes: one with the same last word, or the last."""
+def _like(core: str, before: str, earlier: Sequence[Piece], only_alike: bool) -> Piece | None:
+    """The piece of the question before in whose place the topic comes: one with the same last word, or else the last."""
     head = _head(core)
     topics = of(earlier, Kind.TOPIC)
     alike = [piece for piece in topics if _head(before[piece.start : piece.end]) == head]
-    return alike[-1] if alike else topics[-1] if topics else None
+    if alike:
+        return alike[-1]
+    return topics[-1] if topics and not only_alike else None
 
 
 def _head(phrase: str) -> str:
@@ -243,13 +247,16 @@ def _head(phrase: str) -> str:
     return _PLURAL.sub("", words[-1]) if words else ""
 
 
-def _subject(text: str, pieces: Sequence[Piece], without: set[str] = frozenset()) -> str:  # type: ignore[assignment]
-    """The words that say what a question is about, with the conditions that belong to it."""
-    about = [piece for piece in pieces if piece.kind in (Kind.TOPIC, Kind.EVENT)]
-    conditions = [
-        piece for piece in pieces if piece.kind is Kind.CONDITION and piece.group not in without | {"amount", "time"}
+def _subject(text: str, pieces: Sequence[Piece], without: Collection[str] = ()) -> str:
+    """The words that say what a question is about, with whom and which period."""
+    chosen = [
+        piece
+        for piece in pieces
+        if piece.kind in (Kind.TOPIC, Kind.EVENT) or (piece.group in _LASTING and piece.group not in without)
     ]
-    chosen = sorted([*about[-_MAX_SUBJECT:], *conditions[-2:]], key=lambda piece: piece.start)
+    if not chosen:
+        chosen = [piece for piece in pieces if piece.kind is Kind.CONDITION and piece.group not in without]
+    chosen = chosen[-_MAX_SUBJECT:]
     parts: list[str] = []
     for at, piece in enumerate(chosen):
         between = text[chosen[at - 1].end : piece.start] if at else ""

@@ -12,12 +12,12 @@ _FUNCTION = """
     where who whom whose which what whats why how many much long often soon early late far high big large old there
     not no never any some all each every either both only just still already even too very more most less least else
     day days hour hours week weeks month months year years minute minutes time times yuan working
-    get gets got getting give gives go goes going let want wants like know tell explain describe show say says mean means
+    get gets got getting give gives go goes going let want wants like know tell_me explain describe show say says mean means
     company employee employees staff people person somebody someone anybody anyone everybody policy policies rule rules
     one ones another same exactly actually really possible allowed able ever left remaining balance kind kinds type types
     again now anything something everything nothing he she i'm i've don't can't isn't doesn't won't let's that's what's
     work works job thing things per_year a_year a_month a_week a_day at_once at_least at_most how_many how_much how_long
-    much_of long_of whether because
+    whether because during through over under since between against after before around via onto
 """
 _ASPECT = """
     apply application request ask require required requirement requirements approve approval permission consent agree agrees
@@ -31,11 +31,11 @@ _ASPECT = """
     take taken takes split part parts half halves divide combine contact email phone call extension responsible manager
     managers supervisor boss hr finance department head help_desk start begin end last lasts finish return repay refund
     renew replace replaced repeat record check see find look inform notify report reported answer reply respond decide
-    decides decision appeal choose choice example examples detail details difference different before after later earlier
+    decides decision appeal choose choice example examples detail details difference different later earlier
     miss missed forget forgot exceed online paper early bring spend spent buy keep kept stay store stored add up anonymous
     anonymously written writing review proportion pro-rated prorated salary money full unused enough exceed exceeded accumulate
     longer shorter earlier sooner second first twice once unpaid upload uploaded prove place size book booked reserve reserved
-    in_advance in_writing in_a_row at_the_same_time receive collect collected hours_a_day involved protected taxed
+    in_advance in_writing in_a_row at_the_same_time receive collect collected hours_a_day involved protected taxed tell told happen safe expensive cheap valid allowed done called
 """
 _POINTER = "it its they them their theirs these those this"
 _PERSON = """
@@ -45,7 +45,7 @@ _PERSON = """
 """
 _KIN = """
     grandparent grandparents grandmother grandfather brother brothers sister sisters sibling siblings spouse partner child
-    children kids parent parents father mother wife husband family family_members parent-in-law
+    children kids parent parents father mother wife husband family family_members parent-in-law twins twin triplets
 """
 _PLACE = """
     beijing shanghai guangzhou shenzhen hangzhou chengdu nanjing abroad overseas china germany japan usa europe

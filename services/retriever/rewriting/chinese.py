@@ -13,9 +13,8 @@ _CONNECTIVE = re.compile(
     r"顺便问一下|再问一下|再问|请问|所以|但是|可是|不过|假如说|同样)[,，、。\s]*)+"
 )
 _ABOUT = re.compile(r"(?:对于|关于|至于|换成|换作|如果是|要是|假如是|如果|换|遇到|碰到|碰上|遇上|赶上)(?=.)")
-_TAIL = re.compile(
-    r"[,，]?(?:的话)?(?:呢|也?(?:是)?(?:一样|这样|如此|可以|行|有|能|适用|算|需要|包括)的?(?:吗|么|呢)|也是吗|怎么样|又怎么样|又如何)?[?？。!！~…\s]*$"
-)
+_STRONG = re.compile(r"[,，]?(?:的话)?(?:呢|也.{0,3}[吗么]|(?:也|是)?(?:一样|如此|这样)的?[吗么])[?？。!！~…\s]*$")
+_WEAK = re.compile(r"(?:(?:可以|行|有|能|适用|算|需要|包括)[吗么]|(?<!会)(?:又)?(?:怎么样|如何))?[?？。!！~…\s]*$")
 _END = re.compile(r"(?:吗|呢|么|吧|啊|呀)?[?？。!！~…\s]*$")
 _ASKS = re.compile(r"什么|怎|如何|哪|谁|几|多少|多久|多长|多大|多高|多远|何时|为何|是否|能否|可否|[吗么]\s*[?？]?$|(.)不\1|有没有")
 _COURTESY = re.compile(
@@ -26,14 +25,16 @@ _ALONE = re.compile(
 )
 _MORE = re.compile(
     r"(?:请|能|可以|麻烦)?(?:再)?(?:继续|接着说|详细(?:一?点|一些|说说|介绍|说明)?|具体(?:一?点|一些|说说|呢|讲讲)?|展开(?:说说)?|说(?:得)?详细(?:一?点|些)|"
-    r"还有(?:别的|其他的?|什么|更多)?|更多|多说一?点|举个例子|比如)(?:说说|说|讲讲|一下|吗|呢|信息|内容|细节)*[?？。!！\s]*"
+    r"然后|接下来|接着|后来|还有(?:别的|其他的?|什么|更多)?|更多|多说一?点|举个例子|比如)(?:说说|说|讲讲|一下|吗|呢|信息|内容|细节)*[?？。!！\s]*"
 )
+_COMPARES = re.compile(r"(?:跟|和|与|比|同)(?!谁|哪|什么)")
 _MINE = re.compile(r"我|本人|自己")
 _LEFT = re.compile(r"剩|还有|还能|用了|休了|请了|余")
 _QUANTITY = re.compile(r"几|多少|多久|多长|什么时候|何时|最多|最少|至少|上限")
 _AMOUNT = re.compile(r"(?:\d[\d,.]*|[一二两三四五六七八九十百半]+)\s*个?(?:工作日|小时|分钟|月|天|元|块|年|周|次|公里|岁|人|名|位)(?:以上|以下|以内|之内|之后|以后|之前)?")
 _LATIN = re.compile(r"[A-Za-z0-9][\w.'-]*")
 _MODIFIER = re.compile(r"[\u4e00-\u9fff]{1,6}的$")
+_WHEN = re.compile(r"(?:[到在]?(?:明年|今年|去年|次年|下一年|下个月|上个月|当月|当年))")
 _SPACE = re.compile(r"[\s,，。、.?？!！;；:：()（）“”\"'《》·~…-]+")
 _MAX_SUBJECT = 4
 _LASTING = frozenset({"person", "kin", "period"})
@@ -124,26 +125,27 @@ def _latin(text: str, at: int) -> Piece | None:
 
 def _fragment(said: str, connective: bool) -> str:
     """What a question that is no whole question names: 病假 of 那病假呢?; empty where it is a whole one."""
-    tail = _TAIL.search(said)
+    tail = _STRONG.search(said) or _WEAK.search(said)
     assert tail is not None
-    marked = bool(tail[0].strip("?？。!！~… "))
-    named = _ABOUT.sub("", said[: tail.start()], count=1) if marked or connective else said[: tail.start()]
+    marked = connective or tail.re is _STRONG
+    named = _ABOUT.sub("", said[: tail.start()], count=1) if marked else said[: tail.start()]
     named = named.strip("，, ").removesuffix("的").removesuffix("也")
     if not named or len(named) > _MAX_FRAGMENT or _ASKS.search(named + "?"):
         return ""
     pieces = cut(named)
-    content = has(pieces, Kind.TOPIC, Kind.CONDITION, Kind.EVENT)
-    whole = has(pieces, Kind.TOPIC, Kind.EVENT) and has(pieces, Kind.ASPECT)
-    if marked or connective:
-        return named if content or has(pieces, Kind.ASPECT) else ""
-    # Two words without a question (试用期?, 深圳) go on as well; a topic of its own may be a search.
-    return named if content and not whole and not has(pieces, Kind.TOPIC, Kind.EVENT, Kind.POINTER) else ""
+    if marked:
+        return named if has(pieces, Kind.TOPIC, Kind.CONDITION, Kind.EVENT, Kind.ASPECT) else ""
+    # A condition without a question (试用期?, 深圳) goes on as well; a topic of its own may be a search.
+    only_narrows = has(pieces, Kind.CONDITION) and not has(pieces, Kind.TOPIC, Kind.EVENT, Kind.POINTER)
+    return named if only_narrows else ""
 
 
 def _lacks_subject(said: str, pieces: Sequence[Piece], connective: bool) -> bool:
     """Whether a question is about nothing of its own."""
     pointers = of(pieces, Kind.POINTER)
     topics = of(pieces, Kind.TOPIC, Kind.EVENT)
+    if _COMPARES.match(said):
+        return True
     if pointers and (not topics or pointers[0].start < topics[0].start):
         return True
     if has(pieces, Kind.TOPIC):
@@ -222,10 +224,11 @@ def _like(core: str, before: str, earlier: Sequence[Piece]) -> Piece | None:
 
 
 def _without_modifier(before: str, at: Piece, core: str) -> str:
-    """The topic in the other's place, without what was said of the other only: 没休完的年假."""
+    """The topic in the other's place, without what was said of the other only (没休完的年假, 到明年): a search would find
+    the other by it."""
     modifier = _MODIFIER.search(before[: at.start])
     start = modifier.start() if modifier and not has(cut(modifier[0]), Kind.TOPIC) else at.start
-    return before[:start] + core + before[at.end :]
+    return before[:start] + core + _WHEN.sub("", before[at.end :])
 
 
 def _inside(piece: Piece, topics: Sequence[Piece]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from .english_words import LONGEST, NEEDS_OBJECT, WORDS
+from ..search_text import stem
+from .english_words import ASPECT_STEMS, LONGEST, NEEDS_OBJECT, WORDS
 from .pieces import Kind, Piece, has, of, replaced
 
 _I = re.IGNORECASE
@@ -13,9 +14,10 @@ _CONNECTIVE = re.compile(
     r"(?:(?:and|but|so|also|then|ok|okay|well|right|thanks|thank you|great|hmm|fine|alright|by the way)\b[,.!\s]*)+", _I
 )
 _ABOUT = re.compile(
-    r"(?:what about|how about|what of|(?:is|are) (?:it|that|this|they|there) (?:also |any )?(?:the )?(?:same|different|true|"
-    r"valid) (?:for|in|with|on|at|if|when)|(?:the )?same (?:question )?(?:for|with|in)|(?:does|do|would) (?:it|that|this|they|"
-    r"these|the same) (?:rule |rules |limit )?(?:also )?(?:apply|count|work|go|hold) (?:to|for|in|on|with|at|during|if|when))\b\s*",
+    r"(?:what about|how about|what of)\b\s*|"
+    r"(?:(?:is|are) (?:it|that|this|they|there) (?:also |any )?(?:the )?(?:same|different|true|valid)|(?:the )?same(?: question)?|"
+    r"(?:does|do|would) (?:it|that|this|they|these|the same) (?:rules? |limit )?(?:also )?(?:apply|count|work|go|hold))\b\s+"
+    r"(?=(?:for|to|in|with|on|at|during|if|when|after|before)\b)",
     _I,
 )
 _TAIL = re.compile(r"[,\s]*(?:\b(?:too|as well|also|then|though|instead)\b)?[?.!…\s]*$", _I)
@@ -27,6 +29,7 @@ _WHOLE = re.compile(
 _WHAT_IF = re.compile(r"(?:and |but )?(?:what happens |what )?(?:if|when|in case)\b", _I)
 _PREPOSITION = re.compile(r"(?:for|in|on|at|with|without|during|after|before|from|to|by|while|within|as)\b\s*(?:the |a |an |my )?", _I)
 _ARTICLE = re.compile(r"(?:the|a|an|my|our|your|any|some)\s+", _I)
+_TO = re.compile(r"^(?:to|with)\s+(?=\w)", _I)
 _COURTESY = re.compile(
     r"(?:thanks?(?: you)?(?: very much| a lot| so much)?|ok(?:ay)?|great|perfect|got it|i see|hi|hello|hey|bye|goodbye|cool|yes|no|"
     r"good (?:morning|afternoon|evening)|understood|that's all|nothing else|never mind)(?: (?:then|there|again))?[.!,\s]*",
@@ -39,7 +42,7 @@ _ALONE = re.compile(
 )
 _MORE = re.compile(
     r"(?:please )?(?:(?:can|could) you )?(?:(?:tell|give|show) me )?(?:more|go on|continue|(?:in )?more details?|details|"
-    r"elaborate|explain(?: (?:it|that|this))?|anything else|what else|(?:for )?example|an example|say more)"
+    r"elaborate|then|then what|what then|what next|and next|explain(?: (?:it|that|this))?|anything else|what else|(?:for )?example|an example|say more)"
     r"(?: (?:please|about (?:it|that|this)|in more detail|details?))*[?.!\s]*",
     _I,
 )
@@ -53,6 +56,7 @@ _EMPTY_IT = re.compile(
     r"\bhow long does it take\b|\b(?:what time|what day) is it\b|\bdoes it take\b|\bdoes it matter\b",
     _I,
 )
+_WHY = re.compile(r"(?:but )?(?:why(?: is (?:that|it|this)(?: so)?| so| not)?|how so|how come)[?.! ]*", _I)
 _HOW_MANY = re.compile(r"how (many|much)(?: (?:days?|hours?|weeks?))?(?= (?:do|does|can|could|have|has|are|is|may|am)\b)", _I)
 _MINE = re.compile(r"\b(?:i|me|my)\b", _I)
 _LEFT = re.compile(r"\b(?:left|remaining|balance|used|taken|still have)\b", _I)
@@ -68,6 +72,7 @@ _INTERROGATIVE = re.compile(
 _MAX_FRAGMENT_WORDS = 7
 _MAX_SUBJECT = 4
 _DAYS_OF_DAYS = re.compile(r"\bdays of ((?:[\w-]+ )*days\b)", _I)
+_WHEN = re.compile(r" (?:(?:in|into|to|until|for|during) )?(?:the )?(?:next|this|last) (?:year|month|week|quarter)\b", _I)
 _LASTING = frozenset({"person", "kin", "period"})
 _PLURAL = re.compile(r"(?<!s)s$")
 
@@ -80,8 +85,8 @@ def join(text: str, before: str) -> str | None:
         return before
     connective = _CONNECTIVE.match(text)
     said = text[connective.end() :] if connective else text
-    if not said.strip("?.! "):
-        return None
+    if _MORE.fullmatch(said) or not said.strip("?.! "):
+        return before if "?" in text or _MORE.fullmatch(said) else None
     fragment = _fragment(said, bool(connective))
     if fragment:
         return _with_fragment(fragment, before)
@@ -132,7 +137,10 @@ def _phrase(text: str, words: Sequence[re.Match[str]], at: int) -> tuple[Piece, 
         return Piece(Kind.CONDITION, start, end, "amount"), 1
     if _THAT.match(text, start):
         return Piece(Kind.POINTER, start, end), 1
-    return Piece(Kind.FUNCTION if words[at][0].lower() == "that" else Kind.TOPIC, start, end), 1
+    word = words[at][0].lower()
+    if word.isalpha() and stem(word) in ASPECT_STEMS:
+        return Piece(Kind.ASPECT, start, end), 1
+    return Piece(Kind.FUNCTION if word == "that" else Kind.TOPIC, start, end), 1
 
 
 def _fragment(said: str, connective: bool) -> str:
@@ -141,7 +149,7 @@ def _fragment(said: str, connective: bool) -> str:
     named = said[about.end() :] if about else said
     if not about and (_WHOLE.match(named) or _WHAT_IF.match(named)):
         return ""
-    named = _TAIL.sub("", named)
+    named = _TO.sub("for ", _TAIL.sub("", named), count=1) if about else _TAIL.sub("", named)
     pieces = cut(named)
     if not named or len(named.split()) > _MAX_FRAGMENT_WORDS + 3 * bool(about):
         return ""
@@ -185,7 +193,7 @@ def _with_subject(said: str, pieces: Sequence[Piece], before: str) -> str:
     if many and about:
         days = " days of" if re.search(r"\bdays? of\b", before, _I) or "day" in many[0].lower() else ""
         return f"{said[:many.start()]}How {'many' if days else many[1].lower()}{days} {about}{said[many.end():]}"
-    if not has(pieces, *_CONTENT) and not (_MINE.search(said) and _LEFT.search(said)) and not _pointers(said, pieces):
+    if _WHY.fullmatch(said) or not has(pieces, *_CONTENT) and not (_MINE.search(said) and _LEFT.search(said)) and not _pointers(said, pieces):
         rest = _INTERROGATIVE.sub("", before).rstrip("?.! ") or about
         return f"{_capital(rest)}: {_small(said)}"
     pointer = next(iter(_pointers(said, pieces)), None)
@@ -218,7 +226,8 @@ def _with_fragment(named: str, before: str) -> str:
         core = _ARTICLE.sub("", named[preposition.end() :] if preposition else named, count=1)
         at = _like(core, before, earlier, only_alike=preposition is not None)
         if at is not None:
-            return _DAYS_OF_DAYS.sub(r"\1", replaced(before, at, core))
+            # Without what was said of the other only: a search would find the other by it.
+            return _DAYS_OF_DAYS.sub(r"\1", before[: at.start] + core + _WHEN.sub("", before[at.end :]))
         return f"{before.rstrip('?.! ')} {named}?"
     text = before
     added = False

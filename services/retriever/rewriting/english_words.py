@@ -1,8 +1,9 @@
-"""The words by which an English question is cut into pieces, lower-cased; single words are compared by their stem. A
-word that is in no list belongs to a topic."""
+"""The words by which an English question is cut into pieces, lower-cased. Aspects are compared by their stem, but for those
+whose stem is also another word's (rate, rating). A word that is in no list belongs to a topic."""
 
 from __future__ import annotations
 
+from ..search_text import stem
 from .pieces import Kind, lexicon
 
 _FUNCTION = """
@@ -20,22 +21,23 @@ _FUNCTION = """
     whether because during through over under since between against after before around via onto
 """
 _ASPECT = """
-    apply application request ask require required requirement requirements approve approval permission consent agree agrees
-    refuse refused reject rejected decline declined deny denied object submit hand send cancel change extend extension
-    shorten postpone carry carried over transfer expire expires lapse pay pays paid payment payout cash reimburse
-    reimbursed reimbursement claim deduct deducted cost costs price fee fees free charge limit limits maximum minimum cap
-    amount number rate percentage deadline due date period notice advance ahead certificate proof document documents form
-    forms paperwork receipt receipts invoice invoices signature sign process procedure step steps condition conditions
-    eligible eligibility qualify criteria exception exceptions reason reasons consequence consequences penalty punish
-    punished happen happens effect affect count counts include included includes cover covered covers contain use used
-    take taken takes split part parts half halves divide combine contact email phone call extension responsible manager
-    managers supervisor boss hr finance department head help_desk start begin end last lasts finish return repay refund
-    renew replace replaced repeat record check see find look inform notify report reported answer reply respond decide
-    decides decision appeal choose choice example examples detail details difference different later earlier
-    miss missed forget forgot exceed online paper early bring spend spent buy keep kept stay store stored add up anonymous
-    anonymously written writing review proportion pro-rated prorated salary money full unused enough exceed exceeded accumulate
-    longer shorter earlier sooner second first twice once unpaid upload uploaded prove place size book booked reserve reserved
-    in_advance in_writing in_a_row at_the_same_time receive collect collected hours_a_day involved protected taxed tell told happen safe expensive cheap valid allowed done called
+    apply application request ask require approve approval permission consent agree refuse reject decline deny submit send
+    cancel change extend extension shorten postpone carry transfer expire lapse pay cash reimburse claim deduct
+    cost price fee free limit maximum minimum amount percentage deadline certificate proof document paperwork receipt invoice
+    signature sign process procedure step condition eligible qualify criteria exception reason consequence penalty
+    punish happen effect affect count include cover contain use take split divide combine contact email phone
+    responsible manager supervisor boss begin start end last finish return repay refund replace repeat check see find look
+    inform notify report reply respond decide decision appeal choose detail difference miss forget exceed bring spend
+    buy keep upload receive tell ban park
+"""
+_ASPECT_EXACT = """
+    carried over hr finance department head help_desk extension number rate cap charge charges form forms part parts half
+    halves call due date period notice advance ahead answer example examples different later earlier online paper early
+    store stored stay add up anonymous anonymously written writing review proportion pro-rated prorated salary money full
+    unused enough accumulate longer shorter sooner second first twice once unpaid prove place size booked reserve
+    reserved in_advance in_writing in_a_row at_the_same_time collect collected involved protected taxed used taken spent
+    expensive cheap safe valid allowed done called told paid forgot kept bought requirement requirements renew record hand
+    object payment payout
 """
 _POINTER = "it its they them their theirs these those this"
 _PERSON = """
@@ -71,9 +73,10 @@ WORDS = lexicon(
     (Kind.CONDITION, "period", _PERIOD),
     (Kind.EVENT, "", _EVENT),
     (Kind.POINTER, "", _POINTER),
-    (Kind.ASPECT, "", _ASPECT),
+    (Kind.ASPECT, "", _ASPECT + _ASPECT_EXACT),
     (Kind.FUNCTION, "", _FUNCTION),
 )
+ASPECT_STEMS = frozenset(stem(word) for word in _ASPECT.split())
 LONGEST = max(len(word.split()) for word in WORDS)
 
 NEEDS_OBJECT = frozenset("use take taken apply claim request get have submit".split())

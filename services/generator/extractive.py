@@ -45,7 +45,7 @@ class Extractive:
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
         prompt_tokens = _prompt_tokens(prompt)
-        calls = wanted_calls(prompt.question, prompt.tools, prompt.turns)
+        calls = wanted_calls(_asked(prompt), prompt.tools, prompt.turns)
         if calls:
             yield Calls(calls, Usage(prompt_tokens=prompt_tokens))
             return
@@ -66,8 +66,13 @@ def answer_text(prompt: Prompt) -> str:
     results = describe_results(prompt)
     if results is not None:
         return results
-    quoted = quote(prompt.question, prompt.language, prompt.passages)
-    return quoted or no_answer(prompt.question, prompt.language, prompt.passages)
+    quoted = quote(_asked(prompt), prompt.language, prompt.passages)
+    return quoted or no_answer(_asked(prompt), prompt.language, prompt.passages)
+
+
+def _asked(prompt: Prompt) -> str:
+    """The question as it can be understood alone: the sentences of a follow-up are chosen by what it is about."""
+    return prompt.standalone or prompt.question
 
 
 def pieces(text: str) -> Iterator[str]:

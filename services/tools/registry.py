@@ -31,12 +31,12 @@ from baton_proto.messages import Announcement, ToolSpec
 from baton_proto.subjects import tools_stage
 from services.common.config import ToolsSettings
 from services.common.settings import SettingsError
+from services.common.wording import shorten
 
 from .calculator import Calculator
 from .clock import DateTime
 from .leave_balance import LeaveBalance
 from .port import Tool
-from .wording import shorten
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ENTRY_KEYS = {"python", "settings"}

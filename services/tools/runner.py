@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from baton_proto.messages import Language, ToolCall, ToolOutcome, ToolSpec
+from services.common.arguments import ArgumentChecker
+from services.common.wording import choose, clean, shorten
 
-from .arguments import ArgumentChecker
 from .port import Tool, ToolContext, ToolError
-from .wording import choose, clean, shorten
 
 log = logging.getLogger(__name__)
 

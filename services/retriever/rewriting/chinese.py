@@ -16,7 +16,9 @@ _ABOUT = re.compile(r"(?:对于|关于|至于|换成|换作|如果是|要是|假
 _STRONG = re.compile(r"[,，]?(?:的话)?(?:呢|也.{0,3}[吗么]|(?:也|是)?(?:一样|如此|这样)的?[吗么])[?？。!！~…\s]*$")
 _WEAK = re.compile(r"(?:(?:可以|行|有|能|适用|算|需要|包括)[吗么]|(?<!会)(?:又)?(?:怎么样|如何))?[?？。!！~…\s]*$")
 _END = re.compile(r"(?:吗|呢|么|吧|啊|呀)?[?？。!！~…\s]*$")
-_ASKS = re.compile(r"什么|怎|如何|哪|谁|几|多少|多久|多长|多大|多高|多远|何时|为何|是否|能否|可否|[吗么]\s*[?？]?$|(.)不\1|有没有")
+_ASKS = re.compile(
+    r"什么|怎|如何|哪|谁|几|多少|多久|多长|多大|多高|多远|何时|为何|是否|能否|可否|[吗么]\s*[?？]?$|(.)不\1|有没有"
+)
 _COURTESY = re.compile(
     r"(?:谢谢(?:你|您|啦|了)?|多谢|感谢|好的?|好吧|知道了|明白了?|了解了?|收到|你好|您好|再见|嗯+|哦+|没问题|没事了|可以了)[,，。!！~\s]*"
 )
@@ -31,7 +33,9 @@ _COMPARES = re.compile(r"(?:跟|和|与|比|同)(?!谁|哪|什么)")
 _MINE = re.compile(r"我|本人|自己")
 _LEFT = re.compile(r"剩|还有|还能|用了|休了|请了|余")
 _QUANTITY = re.compile(r"几|多少|多久|多长|什么时候|何时|最多|最少|至少|上限")
-_AMOUNT = re.compile(r"(?:\d[\d,.]*|[一二两三四五六七八九十百半]+)\s*个?(?:工作日|小时|分钟|月|天|元|块|年|周|次|公里|岁|人|名|位)(?:以上|以下|以内|之内|之后|以后|之前)?")
+_AMOUNT = re.compile(
+    r"(?:\d[\d,.]*|[一二两三四五六七八九十百半]+)\s*个?(?:工作日|小时|分钟|月|天|元|块|年|周|次|公里|岁|人|名|位)(?:以上|以下|以内|之内|之后|以后|之前)?"
+)
 _LATIN = re.compile(r"[A-Za-z0-9][\w.'-]*")
 _MODIFIER = re.compile(r"[\u4e00-\u9fff]{1,6}的$")
 _WHEN = re.compile(r"(?:[到在]?(?:明年|今年|去年|次年|下一年|下个月|上个月|当月|当年))")
@@ -207,7 +211,7 @@ def _with_fragment(named: str, before: str) -> str:
 
 
 def _with_event(named: str, pieces: Sequence[Piece], text: str) -> str:
-    """离职 in the place of 转正 where the question was about nothing else; otherwise it happens to what it was about."""
+    """离职 in the place of 转正 where the question was about nothing else; otherwise it happens to that."""
     earlier = cut(text)
     events = of(earlier, Kind.EVENT)
     if events and not has(earlier, Kind.TOPIC) and not has(pieces, Kind.ASPECT):
@@ -217,15 +221,15 @@ def _with_event(named: str, pieces: Sequence[Piece], text: str) -> str:
 
 
 def _like(core: str, before: str, earlier: Sequence[Piece]) -> Piece | None:
-    """The piece of the question before in whose place the topic comes: one that ends alike (年假, 病假), or the last."""
+    """The piece of the question before in whose place the topic comes: it ends alike (年假, 病假), or is the last."""
     topics = of(earlier, Kind.TOPIC)
     alike = [piece for piece in topics if before[piece.end - 1] == core[-1]]
     return alike[-1] if alike else topics[-1] if topics else None
 
 
 def _without_modifier(before: str, at: Piece, core: str) -> str:
-    """The topic in the other's place, without what was said of the other only (没休完的年假, 到明年): a search would find
-    the other by it."""
+    """The topic in the other's place, without what was said of the other only (没休完的年假, 到明年): a search would
+    find the other by it."""
     modifier = _MODIFIER.search(before[: at.start])
     start = modifier.start() if modifier and not has(cut(modifier[0]), Kind.TOPIC) else at.start
     return before[:start] + core + _WHEN.sub("", before[at.end :])

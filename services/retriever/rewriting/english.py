@@ -5,88 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from ..search_text import stem
+from services.retriever.search_text import stem
+
+from . import english_forms as forms
 from .english_words import ASPECT_STEMS, LONGEST, NEEDS_OBJECT, WORDS
 from .pieces import Kind, Piece, has, of, replaced
 
-_I = re.IGNORECASE
-_CONNECTIVE = re.compile(
-    r"(?:(?:and|but|so|also|then|ok|okay|well|right|thanks|thank you|great|hmm|fine|alright|by the way)\b[,.!\s]*)+", _I
-)
-_ABOUT = re.compile(
-    r"(?:what about|how about|what of)\b\s*|"
-    r"(?:(?:is|are) (?:it|that|this|they|there) (?:also |any )?(?:the )?(?:same|different|true|valid)|(?:the )?same(?: question)?|"
-    r"(?:does|do|would) (?:it|that|this|they|these|the same) (?:rules? |limit )?(?:also )?(?:apply|count|work|go|hold))\b\s+"
-    r"(?=(?:for|to|in|with|on|at|during|if|when|after|before)\b)",
-    _I,
-)
-_TAIL = re.compile(r"[,\s]*(?:\b(?:too|as well|also|then|though|instead)\b)?[?.!…\s]*$", _I)
-_WHOLE = re.compile(
-    r"(?:what|whats|what's|who|whom|whose|when|where|which|why|how|is|are|was|were|do|does|did|can|could|may|might|must|shall|"
-    r"should|will|would|have|has|had|am|tell|explain|describe|show|list|give|summari[sz]e|let|compare|find|i|my|we)\b",
-    _I,
-)
-_WHAT_IF = re.compile(r"(?:and |but )?(?:what happens |what )?(?:if|when|in case)\b", _I)
-_PREPOSITION = re.compile(r"(?:for|in|on|at|with|without|during|after|before|from|to|by|while|within|as)\b\s*(?:the |a |an |my )?", _I)
-_ARTICLE = re.compile(r"(?:the|a|an|my|our|your|any|some)\s+", _I)
-_TO = re.compile(r"^(?:to|with)\s+(?=\w)", _I)
-_COURTESY = re.compile(
-    r"(?:thanks?(?: you)?(?: very much| a lot| so much)?|ok(?:ay)?|great|perfect|got it|i see|hi|hello|hey|bye|goodbye|cool|yes|no|"
-    r"good (?:morning|afternoon|evening)|understood|that's all|nothing else|never mind)(?: (?:then|there|again))?[.!,\s]*",
-    _I,
-)
-_ALONE = re.compile(
-    r"\bwhat(?:'s| is)? (?:the )?(?:current |today's )?(?:date|day|time|weekday)\b.{0,20}(?:\bis it\b|today|now|$)|\d\s*[-+*/^%×]\s*[\d(]|"
-    r"\bwho are you\b|\bwhat can you do\b|\b(?:date|day) (?:is it )?today\b",
-    _I,
-)
-_MORE = re.compile(
-    r"(?:please )?(?:(?:can|could) you )?(?:(?:tell|give|show) me )?(?:more|go on|continue|(?:in )?more details?|details|"
-    r"elaborate|then|then what|what then|what next|and next|explain(?: (?:it|that|this))?|anything else|what else|(?:for )?example|an example|say more)"
-    r"(?: (?:please|about (?:it|that|this)|in more detail|details?))*[?.!\s]*",
-    _I,
-)
-_THAT = re.compile(
-    r"\bthat\b(?=\s*(?:[?.!,]|$)|\s+(?:is|are|was|does|do|did|can|could|may|must|should|will|would|also|apply|applies|mean|include|"
-    r"work|count|happen|in|for|at|with|by|on|to|too|allowed|possible|paid|take|cost)\b)",
-    _I,
-)
-_EMPTY_IT = re.compile(
-    r"\b(?:is|was) it (?:possible|allowed|ok(?:ay)?|true|necessary|permitted|forbidden|legal|fine)\b(?! (?:for|in|with)? ?$)|"
-    r"\bhow long does it take\b|\b(?:what time|what day) is it\b|\bdoes it take\b|\bdoes it matter\b",
-    _I,
-)
-_WHY = re.compile(r"(?:but )?(?:why(?: is (?:that|it|this)(?: so)?| so| not)?|how so|how come)[?.! ]*", _I)
-_HOW_MANY = re.compile(r"how (many|much)(?: (?:days?|hours?|weeks?))?(?= (?:do|does|can|could|have|has|are|is|may|am)\b)", _I)
-_MINE = re.compile(r"\b(?:i|me|my)\b", _I)
-_LEFT = re.compile(r"\b(?:left|remaining|balance|used|taken|still have)\b", _I)
 _WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*")
-_AMOUNT = re.compile(r"\d[\d,.]*|\b(?:two|three|four|five|six|seven|eight|nine|ten|twenty)\b", _I)
-_INTERROGATIVE = re.compile(
-    r"^(?:please )?(?:(?:can|could) you )?(?:tell me |explain )?(?:how (?:many|much|long|often|soon|early|far|do|does|can|is|are|to)?"
-    r"(?: (?:days?|hours?|weeks?|months?|times?|yuan))?(?: of)?|what(?:'s| is| are| does| do| happens)?|when(?: is| are| do| does| must| can)?|"
-    r"where(?: is| are| do| does| can)?|who(?: is| are)?|which|why|is|are|does|do|did|can|could|may|must|should|will|would|have|has)\b\s*"
-    r"(?:(?:i|we|you|the|a|an|my|there|it|be|do|does|is|are|can)\b\s*)*",
-    _I,
-)
+_AMOUNT = re.compile(r"\d[\d,.]*|\b(?:two|three|four|five|six|seven|eight|nine|ten|twenty)\b", re.IGNORECASE)
 _MAX_FRAGMENT_WORDS = 7
 _MAX_SUBJECT = 4
-_DAYS_OF_DAYS = re.compile(r"\bdays of ((?:[\w-]+ )*days\b)", _I)
-_WHEN = re.compile(r" (?:(?:in|into|to|until|for|during) )?(?:the )?(?:next|this|last) (?:year|month|week|quarter)\b", _I)
 _LASTING = frozenset({"person", "kin", "period"})
 _PLURAL = re.compile(r"(?<!s)s$")
 
 
 def join(text: str, before: str) -> str | None:
     """`text` with what it takes from `before`; None where it stands alone."""
-    if _COURTESY.fullmatch(text) or _ALONE.search(text):
+    if forms.COURTESY.fullmatch(text) or forms.ALONE.search(text):
         return None
-    if _MORE.fullmatch(text):
+    if forms.MORE.fullmatch(text):
         return before
-    connective = _CONNECTIVE.match(text)
+    connective = forms.CONNECTIVE.match(text)
     said = text[connective.end() :] if connective else text
-    if _MORE.fullmatch(said) or not said.strip("?.! "):
-        return before if "?" in text or _MORE.fullmatch(said) else None
+    if forms.MORE.fullmatch(said) or not said.strip("?.! "):
+        return before if "?" in text or forms.MORE.fullmatch(said) else None
     fragment = _fragment(said, bool(connective))
     if fragment:
         return _with_fragment(fragment, before)
@@ -96,9 +38,9 @@ def join(text: str, before: str) -> str | None:
 
 def join_subject(text: str, words: str) -> str | None:
     """As `join`, where the question before was in another language: all there is of it is what it was about."""
-    connective = _CONNECTIVE.match(text)
+    connective = forms.CONNECTIVE.match(text)
     said = text[connective.end() :] if connective else text
-    if not words or _COURTESY.fullmatch(text) or _ALONE.search(text) or _fragment(said, bool(connective)):
+    if not words or forms.COURTESY.fullmatch(text) or forms.ALONE.search(text) or _fragment(said, bool(connective)):
         return None
     return f"{words}: {said}" if _lacks_subject(said, cut(said), bool(connective)) else None
 
@@ -135,7 +77,7 @@ def _phrase(text: str, words: Sequence[re.Match[str]], at: int) -> tuple[Piece, 
     end = words[at].end()
     if _AMOUNT.fullmatch(words[at][0]):
         return Piece(Kind.CONDITION, start, end, "amount"), 1
-    if _THAT.match(text, start):
+    if forms.THAT_ALONE.match(text, start):
         return Piece(Kind.POINTER, start, end), 1
     word = words[at][0].lower()
     if word.isalpha() and stem(word) in ASPECT_STEMS:
@@ -144,16 +86,16 @@ def _phrase(text: str, words: Sequence[re.Match[str]], at: int) -> tuple[Piece, 
 
 
 def _fragment(said: str, connective: bool) -> str:
-    """What a question that is no whole question names: sick leave of "what about sick leave?"; empty where it is one."""
-    about = _ABOUT.match(said)
+    """What a question that is no whole question names: sick leave of "what about sick leave?"; empty if it is one."""
+    about = forms.ABOUT.match(said)
     named = said[about.end() :] if about else said
-    if not about and (_WHOLE.match(named) or _WHAT_IF.match(named)):
+    if not about and (forms.WHOLE.match(named) or forms.WHAT_IF.match(named)):
         return ""
-    named = _TO.sub("for ", _TAIL.sub("", named), count=1) if about else _TAIL.sub("", named)
+    named = forms.TO_WHOM.sub("for ", forms.TAIL.sub("", named), count=1) if about else forms.TAIL.sub("", named)
     pieces = cut(named)
     if not named or len(named.split()) > _MAX_FRAGMENT_WORDS + 3 * bool(about):
         return ""
-    if about or connective or _PREPOSITION.match(named):
+    if about or connective or forms.PREPOSITION.match(named):
         return named if has(pieces, *_CONTENT) else ""
     # Two words without a question go on as well; a topic of its own may be a search.
     return named if has(pieces, Kind.CONDITION) and not has(pieces, Kind.TOPIC, Kind.EVENT, Kind.POINTER) else ""
@@ -171,30 +113,30 @@ def _lacks_subject(said: str, pieces: Sequence[Piece], connective: bool) -> bool
     if has(pieces, Kind.TOPIC):
         return False
     if has(pieces, Kind.EVENT):
-        return connective or bool(_WHAT_IF.match(said))
+        return connective or bool(forms.WHAT_IF.match(said))
     if any(piece.group == "period" for piece in pieces) and not connective:
         return any(said[piece.start : piece.end].lower() in NEEDS_OBJECT for piece in pieces)
     return True
 
 
 def _pointers(said: str, pieces: Sequence[Piece]) -> list[Piece]:
-    empty = [(found.start(), found.end()) for found in _EMPTY_IT.finditer(said)]
-    return [
-        piece
-        for piece in of(pieces, Kind.POINTER)
-        if not any(start <= piece.start < end for start, end in empty)
-    ]
+    empty = [(found.start(), found.end()) for found in forms.EMPTY_IT.finditer(said)]
+    return [piece for piece in of(pieces, Kind.POINTER) if not any(start <= piece.start < end for start, end in empty)]
 
 
 def _with_subject(said: str, pieces: Sequence[Piece], before: str) -> str:
     earlier = cut(before)
     about = _subject(before, earlier, {piece.group for piece in pieces if piece.group})
-    many = _HOW_MANY.match(said)
+    many = forms.HOW_MANY.match(said)
     if many and about:
-        days = " days of" if re.search(r"\bdays? of\b", before, _I) or "day" in many[0].lower() else ""
-        return f"{said[:many.start()]}How {'many' if days else many[1].lower()}{days} {about}{said[many.end():]}"
-    if _WHY.fullmatch(said) or not has(pieces, *_CONTENT) and not (_MINE.search(said) and _LEFT.search(said)) and not _pointers(said, pieces):
-        rest = _INTERROGATIVE.sub("", before).rstrip("?.! ") or about
+        days = " days of" if re.search(r"\bdays? of\b", before, re.IGNORECASE) or "day" in many[0].lower() else ""
+        return f"{said[: many.start()]}How {'many' if days else many[1].lower()}{days} {about}{said[many.end() :]}"
+    if forms.WHY.fullmatch(said) or (
+        not has(pieces, *_CONTENT)
+        and not (forms.MINE.search(said) and forms.LEFT.search(said))
+        and not _pointers(said, pieces)
+    ):
+        rest = forms.INTERROGATIVE.sub("", before).rstrip("?.! ") or about
         return f"{_capital(rest)}: {_small(said)}"
     pointer = next(iter(_pointers(said, pieces)), None)
     if pointer is None or not about or has(earlier, Kind.EVENT):
@@ -217,17 +159,17 @@ def _with_fragment(named: str, before: str) -> str:
     """The question before, about what the fragment names: in the place of what it was about where both are of one kind,
     as a further condition where they are not."""
     pieces, earlier = cut(named), cut(before)
-    preposition = _PREPOSITION.match(named)
+    preposition = forms.PREPOSITION.match(named)
     topics = of(pieces, Kind.TOPIC)
     if not has(pieces, Kind.TOPIC, Kind.CONDITION, Kind.EVENT):
         about = _subject(before, earlier)
         return f"{_capital(about)}: {named}?" if about else f"{named}?"
     if topics:
-        core = _ARTICLE.sub("", named[preposition.end() :] if preposition else named, count=1)
+        core = forms.ARTICLE.sub("", named[preposition.end() :] if preposition else named, count=1)
         at = _like(core, before, earlier, only_alike=preposition is not None)
         if at is not None:
             # Without what was said of the other only: a search would find the other by it.
-            return _DAYS_OF_DAYS.sub(r"\1", before[: at.start] + core + _WHEN.sub("", before[at.end :]))
+            return forms.DAYS_OF_DAYS.sub(r"\1", before[: at.start] + core + forms.WHEN.sub("", before[at.end :]))
         return f"{before.rstrip('?.! ')} {named}?"
     text = before
     added = False
@@ -242,7 +184,7 @@ def _with_fragment(named: str, before: str) -> str:
 
 
 def _like(core: str, before: str, earlier: Sequence[Piece], only_alike: bool) -> Piece | None:
-    """The piece of the question before in whose place the topic comes: one with the same last word, or else the last."""
+    """The piece of the question before in whose place the topic comes: one with the same last word, else the last."""
     head = _head(core)
     topics = of(earlier, Kind.TOPIC)
     alike = [piece for piece in topics if _head(before[piece.start : piece.end]) == head]

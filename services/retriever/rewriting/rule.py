@@ -1,8 +1,8 @@
 """Follow-ups made to stand alone without a model: a rule over closed lists of words. docs/follow-ups.md describes it.
 
 What a question is about are its words that no list knows. A follow-up is a question that is about nothing of its own
-(`怎么申请?`, `how do I apply for it?`) or that is no whole question (`那病假呢?`, `and for contractors?`). It takes what it
-lacks from the question before it, which the same rule has made to stand alone.
+(`怎么申请?`, `how do I apply for it?`) or that is no whole question (`那病假呢?`, `and for contractors?`). It takes
+what it lacks from the question before it, which the same rule has made to stand alone.
 """
 
 from __future__ import annotations

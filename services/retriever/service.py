@@ -20,7 +20,7 @@ from services.common.wording import choose
 
 from .port import Retriever, SearchRequest
 from .rewriting.port import Rewriter
-from .rewriting.rule import RuleRewriter
+from .rewriting.rule import RuleRewriter, search_words
 from .search_again import search_again
 from .searching import bounded, search
 
@@ -106,7 +106,7 @@ async def _first_search(job: Job, item: WorkItem, retriever: Retriever, settings
 
 def _request(item: WorkItem) -> SearchRequest:
     return SearchRequest(
-        query=item.standalone or item.query,
+        query=search_words(item.standalone) if item.standalone else item.query,
         language=item.language,
         top_k=item.top_k or DEFAULT_TOP_K,
         filters=item.filters,

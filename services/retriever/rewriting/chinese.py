@@ -41,7 +41,7 @@ _MODIFIER = re.compile(r"[\u4e00-\u9fff]{1,6}的$")
 _WHEN = re.compile(r"(?:[到在]?(?:明年|今年|去年|次年|下一年|下个月|上个月|当月|当年))")
 _SPACE = re.compile(r"[\s,，。、.?？!！;；:：()（）“”\"'《》·~…-]+")
 _MAX_SUBJECT = 4
-_LASTING = frozenset({"person", "kin", "period"})
+_LASTING = frozenset({"kin"})
 _MAX_FRAGMENT = 16
 _DROPPED_LEAD = re.compile(r"^(?:请问|我们?|公司|咱们)?(?:公司)?(?:的)?(?=.)")
 

@@ -15,7 +15,7 @@ _WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*")
 _AMOUNT = re.compile(r"\d[\d,.]*|\b(?:two|three|four|five|six|seven|eight|nine|ten|twenty)\b", re.IGNORECASE)
 _MAX_FRAGMENT_WORDS = 7
 _MAX_SUBJECT = 4
-_LASTING = frozenset({"person", "kin", "period"})
+_LASTING = frozenset({"kin"})
 _PLURAL = re.compile(r"(?<!s)s$")
 
 
@@ -199,7 +199,7 @@ def _head(phrase: str) -> str:
 
 
 def _subject(text: str, pieces: Sequence[Piece], without: Collection[str] = ()) -> str:
-    """The words that say what a question is about, with whom and which period."""
+    """The words that say what a question is about. Conditions are not carried on, but whose death it was."""
     chosen = [
         piece
         for piece in pieces

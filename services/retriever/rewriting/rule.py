@@ -49,6 +49,16 @@ def standalone(question: str, before: str) -> str:
     return question[:MAX_STANDALONE_CHARS] if joined is None or len(joined) > MAX_JOINED_CHARS else joined
 
 
+def search_words(question: str) -> str:
+    """What to search for where `question` was made of a follow-up: the question, and what it is about once more. A
+    search by words counts those twice, so that words which were only taken over do not lead it back to where it was."""
+    text = _plain(question)
+    if len(text) > MAX_JOINED_CHARS:
+        return question
+    about = chinese.subject(text) if _CHINESE.search(text) else english.subject(text)
+    return f"{question} {about}".strip()
+
+
 def _plain(text: str) -> str:
     """On one line, with full-width letters and digits as plain ones; Chinese punctuation stays recognisable."""
     return " ".join(unicodedata.normalize("NFKC", text).split())

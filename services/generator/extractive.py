@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from baton_proto.messages import Usage
+from baton_proto.messages import ToolCall, Usage
 from services.common.config import GeneratorSettings
 from services.common.llm.tokens import estimate_tokens
 
@@ -45,7 +45,7 @@ class Extractive:
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
         prompt_tokens = _prompt_tokens(prompt)
-        calls = wanted_calls(_asked(prompt), prompt.tools, prompt.turns)
+        calls = _wanted(prompt)
         if calls:
             yield Calls(calls, Usage(prompt_tokens=prompt_tokens))
             return
@@ -59,6 +59,13 @@ class Extractive:
             yield Text(piece)
         usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=estimate_tokens(answer))
         yield Finish("length" if cut else "stop", usage)
+
+
+def _wanted(prompt: Prompt) -> list[ToolCall]:
+    """The tool that the question asks for, as it can be understood alone or as it was put."""
+    return wanted_calls(_asked(prompt), prompt.tools, prompt.turns) or wanted_calls(
+        prompt.question, prompt.tools, prompt.turns
+    )
 
 
 def answer_text(prompt: Prompt) -> str:

@@ -107,9 +107,7 @@ async def search_again(job: Job, retriever: Retriever, settings: RetrieverSettin
     elapsed_ms = round((time.monotonic() - started) * 1000)
     shown = next((frame for frame in job.written if isinstance(frame, Sources)), None)
     numbers = _Numbers(item.passages, shown.sources if shown else None)
-    new = numbers.taken_in(
-        [passage for one in searches for passage in one.found], closed=shown is not None or bool(told)
-    )
+    new = numbers.taken_in([passage for one in searches for passage in one.found])
     if new and shown is None:
         await job.write(Sources(sources=[source_of(passage) for passage in new]))
     passages = [*item.passages, *new]
@@ -178,17 +176,15 @@ class _Numbers:
         self._chars = sum(len(passage.text) for passage in passages)
         self._shown = shown
 
-    def taken_in(self, found: Sequence[Passage], *, closed: bool) -> list[Passage]:
-        """The passages that are new, numbered.
-
-        Args:
-            closed: no number may be given any more, because results that name them are stored.
-        """
-        distinct = {passage.id: passage for passage in reversed(found) if passage.id not in self._known}
-        if closed:
-            return [_with_text(source, distinct.get(source.id)) for source in self._shown or ()]
-        ordered = {passage.id: passage for passage in found if passage.id in distinct}
-        return [passage for passage in map(self._numbered, ordered.values()) if passage is not None]
+    def taken_in(self, found: Sequence[Passage]) -> list[Passage]:
+        """The passages that are new, numbered; where sources have been shown already, exactly those."""
+        distinct: dict[str, Passage] = {}
+        for passage in found:
+            if passage.id not in self._known:
+                distinct.setdefault(passage.id, passage)
+        if self._shown is not None:
+            return [_with_text(source, distinct.get(source.id)) for source in self._shown]
+        return [passage for passage in map(self._numbered, distinct.values()) if passage is not None]
 
     def _numbered(self, passage: Passage) -> Passage | None:
         """The passage under the next number; None where the answer has no more room."""
@@ -330,8 +326,8 @@ def _nothing(language: Language) -> str:
 def _no_room(language: Language) -> str:
     return choose(
         language,
-        zh="找到了段落，但这次回答的段落已达上限。请依据已有的段落回答。",
-        en="There are passages, but this answer holds as many as it may. Answer from the ones you have.",
+        zh="找到了段落，但无法再加入这次回答。请依据已有的段落回答。",
+        en="There are passages, but none can be added to this answer any more. Answer from those you have.",
     )
 
 

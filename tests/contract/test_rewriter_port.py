@@ -1,4 +1,4 @@
-"""What every rewriter promises, asked of each implementation; the model's with a server that answers, and without one."""
+"""What every rewriter promises, asked of each implementation; the model's with a server and without one."""
 
 from __future__ import annotations
 
@@ -38,9 +38,11 @@ AWKWARD = [
 
 @contextlib.asynccontextmanager
 async def model() -> AsyncIterator[Rewriter]:
-    async with scripted_llm([head(), delta("病假有哪些政策?"), delta(finish="stop"), DONE]) as server:
-        async with open_model(SETTINGS, LlmSettings(llm_url=server.url, llm_model="m")) as rewriter:
-            yield rewriter
+    async with (
+        scripted_llm([head(), delta("病假有哪些政策?"), delta(finish="stop"), DONE]) as server,
+        open_model(SETTINGS, LlmSettings(llm_url=server.url, llm_model="m")) as rewriter,
+    ):
+        yield rewriter
 
 
 @contextlib.asynccontextmanager

@@ -39,7 +39,7 @@ JOINED = [
     (CARRY, "How do I apply for it?", "How do I apply for annual leave?"),
     (CARRY, "Who approves that?", "Who approves annual leave?"),
     (NIGHT, "Do I need a receipt?", "Hotel: do I need a receipt?"),
-    ("What should I do if my laptop is stolen?", "Will I be punished for it?", "Laptop is stolen: will I be punished for it?"),
+    ("What should I do if my laptop is stolen?", "Is it insured?", "Laptop is stolen: is it insured?"),
     # Nothing of its own at all.
     (ANNUAL, "为什么?", "公司年假政策有哪些，为什么?"),
     (ANNUAL, "详细说说", ANNUAL),
@@ -50,7 +50,7 @@ JOINED = [
     # About the person who asks: in words by which a tool is recognised.
     (ANNUAL, "那我还剩几天?", "年假我还剩几天?"),
     ("我还剩多少天年假?", "那病假呢?", "我还剩多少天病假?"),
-    ("How many days of annual leave can I carry over?", "How many do I have left?", "How many days of annual leave do I have left?"),
+    (CARRY, "How many do I have left?", "How many days of annual leave do I have left?"),
     # The conversation was in the other language.
     (CARRY, "怎么申请?", "annual leave 怎么申请?"),
     (ANNUAL, "How do I apply for it?", "年假: How do I apply for it?"),
@@ -144,62 +144,12 @@ def test_what_a_follow_up_is_about_is_searched_for_twice() -> None:
     assert search_words("How many days of sick leave can I carry over?").endswith(" sick leave")
 
 
+_CHINESE_WORDS = "病假 年假 试用期 怎么 申请 这个 离职 上海 几天 也 一样吗 期间 10天 那 呢 它 的 吗 ？ ， 　"
+_ENGLISH_WORDS = (
+    "and what about for sick leave it that how many days in Shanghai during contractors if I lose my laptop why ' -"
+)
 _WORDS = st.sampled_from(
-    [
-        "那",
-        "病假",
-        "年假",
-        "试用期",
-        "呢",
-        "怎么",
-        "申请",
-        "它",
-        "这个",
-        "?",
-        "？",
-        "，",
-        "离职",
-        "上海",
-        "几天",
-        "也",
-        "一样吗",
-        "吗",
-        "的",
-        "期间",
-        "10天",
-        "and",
-        "what",
-        "about",
-        "for",
-        "sick",
-        "leave",
-        "it",
-        "that",
-        "how",
-        "many",
-        "days",
-        "in",
-        "Shanghai",
-        "contractors",
-        "during",
-        "probation",
-        "if",
-        "I",
-        "lose",
-        "my",
-        "laptop",
-        "why",
-        "?",
-        "'",
-        "’",
-        "-",
-        '"',
-        "%",
-        "(",
-        "\n",
-        "\t",
-        "😀",
-    ]
+    [*_CHINESE_WORDS.split(" "), *_ENGLISH_WORDS.split(" "), "?", "\n", "\t", "😀", "%", "(", '"', "’"]
 )
 _TEXT = st.one_of(
     st.text(max_size=60), st.lists(_WORDS, max_size=12).map("".join), st.lists(_WORDS, max_size=12).map(" ".join)

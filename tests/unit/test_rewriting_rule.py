@@ -22,6 +22,8 @@ JOINED = [
     ("没休完的年假可以结转到明年吗?", "那病假呢?", "病假可以结转吗?"),
     ("法定节假日加班费怎么算?", "周末呢?", "周末加班费怎么算?"),
     ("离职需要提前多久通知?", "转正呢?", "转正需要提前多久通知?"),
+    ("年假和考核有关系吗?", "那病假呢?", "病假和考核有关系吗?"),
+    ("Does annual leave affect my rating?", "what about sick leave?", "Does sick leave affect my rating?"),
     ("年假怎么申请?", "实习生也有吗?", "实习生年假怎么申请?"),
     (CARRY, "what about sick leave?", "How many days of sick leave can I carry over?"),
     (CARRY, "and for contractors?", f"{CARRY[:-1]} for contractors?"),

@@ -223,11 +223,17 @@ def everything() -> list[LogFrame]:
     return job.frames
 
 
+def timeless(frames: Sequence[LogFrame]) -> list[LogFrame]:
+    return [
+        msgspec.structs.replace(frame, elapsed_ms=0) if isinstance(frame, ToolResult) else frame for frame in frames
+    ]
+
+
 @pytest.mark.parametrize("kept", range(5))
 def test_after_a_fail_over_nothing_is_written_twice_and_numbers_stay(kept: int) -> None:
     whole = everything()
     job, turn = run(Shelf(one="x y", two="y z"), item(search("one", "a"), search("two", "b")), whole[:kept])
-    assert [*whole[:kept], *job.frames] == whole
+    assert timeless([*whole[:kept], *job.frames]) == timeless(whole)
     assert [result.passages for result in turn.results] == [[3, 4], [4, 5]]
     assert job.next_item is not None
     assert [one.text for one in job.next_item.passages[2:]] == ["words of x", "words of y", "words of z"]

@@ -101,6 +101,8 @@ ALONE = {
         "Who won the football world cup in 1966?",
         "Tell me about performance reviews",
         "Where can I park my car?",
+        "Is parking free?",
+        "Can I work from home?",
         "Thanks!",
         "ok, thank you",
         "sick leave",

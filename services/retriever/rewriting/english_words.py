@@ -33,7 +33,7 @@ _ASPECT = """
     consequence penalty punish happen effect affect count include cover contain use take split divide combine
     contact email phone responsible manager supervisor boss begin start end last finish return repay refund replace
     repeat check see find look inform notify report reply respond decide decision appeal choose detail difference
-    miss forget exceed bring spend buy keep upload receive tell ban park
+    miss forget exceed bring spend buy keep upload receive tell ban
 """
 _ASPECT_EXACT = """
     carried over hr finance department head help_desk extension number rate cap charge charges form forms part parts
@@ -42,8 +42,9 @@ _ASPECT_EXACT = """
     salary money full unused enough accumulate longer shorter sooner second first twice once unpaid prove place size
     booked reserve reserved in_advance in_writing in_a_row at_the_same_time collect collected involved protected
     taxed used taken spent expensive cheap safe valid allowed done called told paid forgot kept bought requirement
-    requirements renew record hand object payment payout
+    requirements renew record hand object payment payout park parked
 """
+_TOPIC = "work_from_home working_from_home work_at_home working_at_home home_office"
 _POINTER = "it its they them their theirs these those this"
 _PERSON = """
     contractor contractors intern interns trainee trainees newcomer newcomers new_employees new_employee new_hires
@@ -68,10 +69,12 @@ _TIME = """
 _PERIOD = "probation pregnancy"
 _EVENT = """
     ill resign resigns quit lose lost stolen steal broken break damage damaged die dies married marry pregnant
-    sick_on hospital fired leave_the_company leave_clearboat fall_ill get_ill passed_away late_for
+    sick_on hospital fired leave_the_company leave_clearboat fall_ill get_ill
+    passed_away late_for am_late come_late be_late
 """
 
 WORDS = lexicon(
+    (Kind.TOPIC, "", _TOPIC),
     (Kind.CONDITION, "person", _PERSON),
     (Kind.CONDITION, "kin", _KIN),
     (Kind.CONDITION, "place", _PLACE),

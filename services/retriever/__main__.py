@@ -12,7 +12,7 @@ from services.common.presence import Presence
 from services.common.process import Opened, load_factory, read_settings, run, serve_stage
 
 from .rewriting import opening
-from .search_again import SEARCH_DOCUMENTS
+from .search_tool import SEARCH_DOCUMENTS
 from .service import retrieve_handler
 
 SHIPPED = {"milvus": "services.retriever.milvus:open_retriever"}

@@ -15,7 +15,7 @@ from services.common.presence import Presence, watch
 from services.generator.port import Calls, Event, Finish, Prompt, Text
 from services.generator.service import generate_handler
 from services.retriever.port import SearchRequest
-from services.retriever.search_again import SEARCH_DOCUMENTS
+from services.retriever.search_tool import SEARCH_DOCUMENTS
 from services.retriever.service import retrieve_handler
 from tests.answer_job import passage
 from tests.rig import Rig, rig

@@ -17,6 +17,7 @@ JOINED = [
     # Something else is asked of: it takes the place of what is of its kind, or is added.
     (ANNUAL, "那病假呢?", "公司病假政策有哪些?"),
     (ANNUAL, "那试用期呢?", "试用期年假政策有哪些?"),
+    (ANNUAL, "好的，那病假呢?", "公司病假政策有哪些?"),
     (ANNUAL, "病假也一样吗?", "公司病假政策有哪些?"),
     (HOTEL, "那成都呢？", "去成都出差酒店每晚的报销上限是多少?"),
     ("没休完的年假可以结转到明年吗?", "那病假呢?", "病假可以结转吗?"),

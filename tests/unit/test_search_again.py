@@ -28,8 +28,9 @@ from baton_proto.sequencer import utc_now
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.generator.quoting.tool_rules import wanted_calls
+from services.retriever.numbering import MAX_PASSAGES
 from services.retriever.port import SearchRequest
-from services.retriever.search_again import MAX_PASSAGES, MAX_SEARCHES, SEARCH_DOCUMENTS
+from services.retriever.search_tool import MAX_SEARCHES, SEARCH_DOCUMENTS
 from services.retriever.searching import MAX_TOTAL_CHARS
 from services.retriever.service import retrieve_handler
 from tests.answer_job import MemoryJob, passage, work_item

@@ -2,57 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 
+from . import chinese_forms as forms
 from .chinese_words import LONGEST, NEEDS_OBJECT, THINGS, WORDS
 from .pieces import Kind, Piece, has, of, replaced
 
-_CONNECTIVE = re.compile(
-    r"(?:(?:那么|那(?![个些天样里边种次儿份项])|还有(?=[,，、\s]|.{1,12}呢)|另外|然后(?!呢)|而且|对了|好的?(?=[,，、。\s])|嗯+|哦|"
-    r"顺便问一下|再问一下|再问|请问|所以|但是|可是|不过|假如说|同样)[,，、。\s]*)+"
-)
-_ABOUT = re.compile(r"(?:对于|关于|至于|换成|换作|如果是|要是|假如是|如果|换|遇到|碰到|碰上|遇上|赶上)(?=.)")
-_STRONG = re.compile(r"[,，]?(?:的话)?(?:呢|也.{0,3}[吗么]|(?:也|是)?(?:一样|如此|这样)的?[吗么])[?？。!！~…\s]*$")
-_WEAK = re.compile(r"(?:(?:可以|行|有|能|适用|算|需要|包括)[吗么]|(?<!会)(?:又)?(?:怎么样|如何))?[?？。!！~…\s]*$")
-_END = re.compile(r"(?:吗|呢|么|吧|啊|呀)?[?？。!！~…\s]*$")
-_ASKS = re.compile(
-    r"什么|怎|如何|哪|谁|几|多少|多久|多长|多大|多高|多远|何时|为何|是否|能否|可否|[吗么]\s*[?？]?$|(.)不\1|有没有"
-)
-_COURTESY = re.compile(
-    r"(?:谢谢(?:你|您|啦|了)?|多谢|感谢|好的?|好吧|知道了|明白了?|了解了?|收到|你好|您好|再见|嗯+|哦+|没问题|没事了|可以了)[,，。!！~\s]*"
-)
-_ALONE = re.compile(
-    r"(?:今天|现在|此刻|今日|当前).{0,4}(?:几|星期|周|礼拜|日期|时间|什么日子|哪|多少号)|几点(?:钟)?了|\d\s*[-+*/×÷^%]\s*[\d(]|你是谁|你叫什么|你能做什么"
-)
-_MORE = re.compile(
-    r"(?:请|能|可以|麻烦)?(?:再)?(?:继续|接着说|详细(?:一?点|一些|说说|介绍|说明)?|具体(?:一?点|一些|说说|呢|讲讲)?|展开(?:说说)?|说(?:得)?详细(?:一?点|些)|"
-    r"然后|接下来|接着|后来|还有(?:别的|其他的?|什么|更多)?|更多|多说一?点|举个例子|比如)(?:说说|说|讲讲|一下|吗|呢|信息|内容|细节)*[?？。!！\s]*"
-)
-_COMPARES = re.compile(r"(?:跟|和|与|比|同)(?!谁|哪|什么)")
-_MINE = re.compile(r"我|本人|自己")
-_LEFT = re.compile(r"剩|还有|还能|用了|休了|请了|余")
-_QUANTITY = re.compile(r"几|多少|多久|多长|什么时候|何时|最多|最少|至少|上限")
-_AMOUNT = re.compile(
-    r"(?:\d[\d,.]*|[一二两三四五六七八九十百半]+)\s*个?(?:工作日|小时|分钟|月|天|元|块|年|周|次|公里|岁|人|名|位)(?:以上|以下|以内|之内|之后|以后|之前)?"
-)
-_LATIN = re.compile(r"[A-Za-z0-9][\w.'-]*")
-_MODIFIER = re.compile(r"[\u4e00-\u9fff]{1,6}的$")
-_WHEN = re.compile(r"(?:[到在]?(?:明年|今年|去年|次年|下一年|下个月|上个月|当月|当年))")
-_SPACE = re.compile(r"[\s,，。、.?？!！;；:：()（）“”\"'《》·~…-]+")
 _MAX_SUBJECT = 4
 _LASTING = frozenset({"kin"})
 _MAX_FRAGMENT = 16
-_DROPPED_LEAD = re.compile(r"^(?:请问|我们?|公司|咱们)?(?:公司)?(?:的)?(?=.)")
 
 
 def join(text: str, before: str) -> str | None:
     """`text` with what it takes from `before`; None where it stands alone."""
-    if _COURTESY.fullmatch(text) or _ALONE.search(text):
+    if forms.COURTESY.fullmatch(text) or forms.ALONE.search(text):
         return None
-    if _MORE.fullmatch(text):
+    if forms.MORE.fullmatch(text):
         return before
-    connective = _CONNECTIVE.match(text)
+    connective = forms.CONNECTIVE.match(text)
     said = text[connective.end() :] if connective else text
     if not said.strip("呢?？。 "):
         return before
@@ -65,9 +32,9 @@ def join(text: str, before: str) -> str | None:
 
 def join_subject(text: str, words: str) -> str | None:
     """As `join`, where the question before was in another language: all there is of it is what it was about."""
-    connective = _CONNECTIVE.match(text)
+    connective = forms.CONNECTIVE.match(text)
     said = text[connective.end() :] if connective else text
-    if not words or _COURTESY.fullmatch(text) or _ALONE.search(text) or _fragment(said, bool(connective)):
+    if not words or forms.COURTESY.fullmatch(text) or forms.ALONE.search(text) or _fragment(said, bool(connective)):
         return None
     return f"{words} {said}" if _lacks_subject(said, cut(said), bool(connective)) else None
 
@@ -83,8 +50,9 @@ def cut(text: str) -> list[Piece]:
     at = 0
     while at < len(text):
         piece = _amount(text, at) or _word(text, at) or _latin(text, at)
-        if piece is None and _SPACE.match(text, at):
-            at = _SPACE.match(text, at).end()  # type: ignore[union-attr]
+        blank = forms.SPACE.match(text, at) if piece is None else None
+        if blank:
+            at = blank.end()
             continue
         piece = piece or Piece(Kind.TOPIC, at, at + 1)
         last = pieces[-1] if pieces else None
@@ -118,23 +86,23 @@ def _word(text: str, at: int) -> Piece | None:
 
 
 def _amount(text: str, at: int) -> Piece | None:
-    found = _AMOUNT.match(text, at)
+    found = forms.AMOUNT.match(text, at)
     return Piece(Kind.CONDITION, at, found.end(), "amount") if found else None
 
 
 def _latin(text: str, at: int) -> Piece | None:
-    found = _LATIN.match(text, at)
+    found = forms.LATIN.match(text, at)
     return Piece(Kind.TOPIC, at, found.end()) if found else None
 
 
 def _fragment(said: str, connective: bool) -> str:
     """What a question that is no whole question names: 病假 of 那病假呢?; empty where it is a whole one."""
-    tail = _STRONG.search(said) or _WEAK.search(said)
+    tail = forms.STRONG.search(said) or forms.WEAK.search(said)
     assert tail is not None
-    marked = connective or tail.re is _STRONG
-    named = _ABOUT.sub("", said[: tail.start()], count=1) if marked else said[: tail.start()]
+    marked = connective or tail.re is forms.STRONG
+    named = forms.ABOUT.sub("", said[: tail.start()], count=1) if marked else said[: tail.start()]
     named = named.strip("，, ").removesuffix("的").removesuffix("也")
-    if not named or len(named) > _MAX_FRAGMENT or _ASKS.search(named + "?"):
+    if not named or len(named) > _MAX_FRAGMENT or forms.ASKS.search(named + "?"):
         return ""
     pieces = cut(named)
     if marked:
@@ -148,7 +116,7 @@ def _lacks_subject(said: str, pieces: Sequence[Piece], connective: bool) -> bool
     """Whether a question is about nothing of its own."""
     pointers = of(pieces, Kind.POINTER)
     topics = of(pieces, Kind.TOPIC, Kind.EVENT)
-    if _COMPARES.match(said):
+    if forms.COMPARES.match(said):
         return True
     if pointers and (not topics or pointers[0].start < topics[0].start):
         return True
@@ -164,11 +132,11 @@ def _lacks_subject(said: str, pieces: Sequence[Piece], connective: bool) -> bool
 def _with_subject(said: str, pieces: Sequence[Piece], before: str) -> str:
     earlier = cut(before)
     content = has(pieces, Kind.ASPECT, Kind.CONDITION, Kind.EVENT, Kind.TOPIC)
-    if not content and not (_MINE.search(said) and _LEFT.search(said)):
-        if _QUANTITY.search(said):
+    if not content and not (forms.MINE.search(said) and forms.LEFT.search(said)):
+        if forms.QUANTITY.search(said):
             words = of(earlier, Kind.TOPIC, Kind.EVENT, Kind.ASPECT, Kind.CONDITION)
             return _joined(before, words) + said if words else said
-        return f"{_END.sub('', before)}，{said}"
+        return f"{forms.END.sub('', before)}，{said}"
     things = not any(said[piece.start : piece.end] in THINGS for piece in pieces)
     about = _subject(before, earlier, {piece.group for piece in pieces if piece.group}, things)
     pointer = next((piece for piece in pieces if piece.kind is Kind.POINTER), None)
@@ -207,7 +175,7 @@ def _with_fragment(named: str, before: str) -> str:
         return _with_event(named, pieces, text)
     if not topics and has(pieces, Kind.ASPECT):
         added, text = named, before
-    return added + _DROPPED_LEAD.sub("", text, count=1) if added else text
+    return added + forms.DROPPED_LEAD.sub("", text, count=1) if added else text
 
 
 def _with_event(named: str, pieces: Sequence[Piece], text: str) -> str:
@@ -217,7 +185,7 @@ def _with_event(named: str, pieces: Sequence[Piece], text: str) -> str:
     if events and not has(earlier, Kind.TOPIC) and not has(pieces, Kind.ASPECT):
         event = of(pieces, Kind.EVENT)[0]
         return replaced(text, events[-1], named[event.start : event.end])
-    return f"{named}，{_DROPPED_LEAD.sub('', text, count=1)}"
+    return f"{named}，{forms.DROPPED_LEAD.sub('', text, count=1)}"
 
 
 def _like(core: str, before: str, earlier: Sequence[Piece]) -> Piece | None:
@@ -230,9 +198,9 @@ def _like(core: str, before: str, earlier: Sequence[Piece]) -> Piece | None:
 def _without_modifier(before: str, at: Piece, core: str) -> str:
     """The topic in the other's place, without what was said of the other only (没休完的年假, 到明年): a search would
     find the other by it."""
-    modifier = _MODIFIER.search(before[: at.start])
+    modifier = forms.MODIFIER.search(before[: at.start])
     start = modifier.start() if modifier and not has(cut(modifier[0]), Kind.TOPIC) else at.start
-    return before[:start] + core + _WHEN.sub("", before[at.end :])
+    return before[:start] + core + forms.WHEN.sub("", before[at.end :])
 
 
 def _inside(piece: Piece, topics: Sequence[Piece]) -> bool:
@@ -240,8 +208,8 @@ def _inside(piece: Piece, topics: Sequence[Piece]) -> bool:
 
 
 def _subject(text: str, pieces: Sequence[Piece], without: Collection[str] = (), things: bool = False) -> str:
-    """The words that say what a question is about, with whom and which period; with `things` also the paper or the
-    money that it asks for, of which a question about papers goes on."""
+    """The words that say what a question is about; with `things` also the paper or the money that it asks for. Other
+    conditions are not carried on than whose death it was."""
     kept = [
         piece
         for piece in pieces

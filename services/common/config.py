@@ -172,6 +172,22 @@ class RetrieverSettings:
     embedding_url: str = setting("BATON_EMBEDDING_URL", "", "Base URL of the embedding server, ending in `/v1`.")
     embedding_model: str = setting("BATON_EMBEDDING_MODEL", "", "Name of the embedding model.")
     embedding_api_key: str = setting("BATON_EMBEDDING_API_KEY", "", "Key of the embedding server.", secret=True)
+    rewriter: str = setting(
+        "BATON_REWRITER",
+        "auto",
+        "How a follow-up is made to stand alone before the search (see docs/follow-ups.md): `rule`, `model`, `auto` "
+        "(`model` where BATON_LLM_URL and BATON_LLM_MODEL are set, otherwise `rule`), `off`, or `module:attribute`.",
+    )
+    rewrite_timeout_s: float = setting(
+        "BATON_REWRITE_TIMEOUT_S",
+        4.0,
+        "Seconds a model may take to rewrite a question before the rule does it.",
+        minimum=0.1,
+        maximum=60,
+    )
+    search_tool: bool = setting(
+        "BATON_SEARCH_TOOL", True, "Whether a model may search again by itself (`search_documents`)."
+    )
     chunk_chars: int = setting(
         "BATON_CHUNK_CHARS",
         900,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from services.tools.wording import shorten
+from services.common.wording import shorten
 
 from .addresses import AddressRule
 from .connecting import port_of, ssl_context

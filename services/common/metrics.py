@@ -57,6 +57,12 @@ CANCEL_SECONDS = Histogram(
 )
 REDELIVERED = Counter("baton_redelivered_total", "Work items that came again after another holder was lost.", ["stage"])
 APPENDS = Counter("baton_log_appends_total", "Appends to logs, by result.", ["result"])
+CACHE = Counter(
+    "baton_cache_total",
+    "Look-ups in the cache (hit, miss, failed, unreadable) and values for it (stored, not_stored, outdated, too_large, "
+    "too_many), by kind.",
+    ["kind", "outcome"],
+)
 
 # --- everywhere -------------------------------------------------------------------------------------------------------
 NATS_RECONNECTS = Counter("baton_nats_reconnects_total", "Reconnections to NATS.")

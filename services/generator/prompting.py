@@ -13,6 +13,7 @@ from baton_proto.messages import Language, Passage, ToolSpec, ToolTurn
 from services.common.settings import SettingsError
 
 from .citations import without_marks
+from .fingerprint import text_digest
 from .port import Prompt
 
 PROMPT_VERSION = "v1"
@@ -32,6 +33,13 @@ class Prompts:
     """The prompt files, by language and name."""
 
     texts: Mapping[Language, Mapping[str, str]]
+    version: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """The version, where these are shipped ones, and a digest of all texts."""
+        texts = [f"{language}/{name}\0{text}" for language in self.texts for name, text in self.texts[language].items()]
+        return f"{self.version or 'own'}#{text_digest(*sorted(texts))}"
 
     def messages(self, prompt: Prompt) -> list[Message]:
         """System prompt, question with its passages, and the turns with tools that are over.
@@ -76,7 +84,7 @@ def load_prompts(folder: str) -> Prompts:
             texts[language][name] = text
     if problems:
         raise SettingsError(problems)
-    return Prompts(texts)
+    return Prompts(texts, "" if folder else PROMPT_VERSION)
 
 
 def fenced(passages: Sequence[Passage]) -> str:

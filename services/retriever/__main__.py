@@ -7,23 +7,29 @@ from collections.abc import AsyncIterator
 
 from baton_proto import subjects
 from services.common.bus import Bus
-from services.common.config import NatsSettings, RetrieverSettings, WorkerSettings
+from services.common.cache import open_cache
+from services.common.config import CacheSettings, NatsSettings, RetrieverSettings, WorkerSettings
 from services.common.presence import Presence
 from services.common.process import Opened, load_factory, read_settings, run, serve_stage
 
+from .caching import Searches
 from .service import retrieve_handler
 
 SHIPPED = {"milvus": "services.retriever.milvus:open_retriever"}
 
 
 def main() -> None:
-    nats, worker, settings, process = read_settings("retriever", NatsSettings, WorkerSettings, RetrieverSettings)
+    nats, worker, settings, caching, process = read_settings(
+        "retriever", NatsSettings, WorkerSettings, RetrieverSettings, CacheSettings
+    )
     open_retriever = load_factory("BATON_RETRIEVER", settings.retriever, SHIPPED)
 
     @contextlib.asynccontextmanager
-    async def open_handler(_: Bus, __: Presence) -> AsyncIterator[Opened]:
-        async with open_retriever(settings) as retriever:
-            yield Opened(retrieve_handler(retriever, settings))
+    async def open_handler(bus: Bus, _: Presence) -> AsyncIterator[Opened]:
+        async with open_retriever(settings) as retriever, open_cache(bus) as cache:
+            used = None if caching.cache == "off" else cache
+            searches = Searches(retriever, settings.retriever, used, caching)
+            yield Opened(retrieve_handler(retriever, settings, searches))
 
     run(serve_stage(subjects.RETRIEVE, open_handler, nats, worker, process))
 

@@ -16,6 +16,7 @@ from services.common.errors import ServiceError
 from services.common.job import Handler, Job
 from services.common.passages import source_of
 
+from .caching import Searches
 from .port import Retriever, SearchRequest
 
 DEFAULT_TOP_K = 6
@@ -26,18 +27,24 @@ TRIES = 3
 _FIRST_PAUSE_S = 0.25
 
 
-def retrieve_handler(retriever: Retriever, settings: RetrieverSettings) -> Handler:
+def retrieve_handler(retriever: Retriever, settings: RetrieverSettings, searches: Searches | None = None) -> Handler:
     """The handler for `retrieve` work: `status` frames, then `sources` with the hand-over to `generate`.
 
     On a fail-over it goes on behind the frames that are already written.
+
+    Args:
+        searches: those that were made before; without them every question is searched for.
     """
+    known = searches or Searches(retriever, settings.retriever)
 
     async def handle(job: Job) -> None:
         item = job.item
         for status in _opening(item.language)[len(_statuses(job)) :]:
             await job.write(status)
         started = time.monotonic()
-        passages = _bounded(await _search(retriever, _request(item), settings.timeout_s))
+        request = _request(item)
+        found = await known.find(item, request, lambda: _search(retriever, request, settings.timeout_s))
+        passages = _bounded(found.passages)
         elapsed_ms = round((time.monotonic() - started) * 1000)
         if not any(status.count is not None for status in _statuses(job)):
             await job.write(_found(item.language, len(passages), elapsed_ms))
@@ -47,6 +54,8 @@ def retrieve_handler(retriever: Retriever, settings: RetrieverSettings) -> Handl
                 item,
                 stage=GENERATE,
                 passages=passages,
+                corpus=found.corpus,
+                retriever=found.retriever,
                 timings=msgspec.structs.replace(item.timings, retrieval_ms=elapsed_ms),
             ),
         )

@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from services.common.bus import end_tasks
+from services.common.bus import end_tasks, within
 from services.common.errors import ServiceError
 
 from .collection import Collection
@@ -39,6 +40,7 @@ AGE_S = 0.25
 """For so long a version is believed before the collection is asked again."""
 WAIT_S = 0.2
 """How long a search waits for the version. Working it out anew takes longer where there are very many documents."""
+TRIES = 4
 SETTLE_S = 6.0
 """Milvus may show a search what was there up to 5 s ago ("bounded" consistency). Lite shows what is there."""
 
@@ -138,6 +140,7 @@ class Change:
         self._mark = CHANGING + secrets.token_hex(6)
         self._renewed = float("-inf")
         self._renewing: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
 
     async def begin(self) -> None:
         """Mark the change as under way, if that has not been done or may have been taken for dead.
@@ -150,8 +153,9 @@ class Change:
         try:
             if self._renewing is None:
                 await self._sweep()
-                self._renewing = asyncio.create_task(self._renew())
             await self._set()
+            if self._renewing is None:
+                self._renewing = asyncio.create_task(self._renew())
         except Unreachable:
             raise
         except ServiceError as error:
@@ -170,10 +174,10 @@ class Change:
         """Every change is stored. Where Milvus does not take that, the mark is taken for dead in a while."""
         if self._renewing is None:
             return
-        await end_tasks(self._renewing)
+        await self._stop_renewing()
         try:
             await self._set()
-            await self._collection.drop_properties([self._mark])
+            await _tried(lambda: self._collection.drop_properties([self._mark]))
         except ServiceError as error:
             log.warning("the corpus version stays unknown for %g s: %s", DEAD_S, error)
 
@@ -185,14 +189,29 @@ class Change:
     async def _set(self) -> None:
         started = time.monotonic()
         value = f"{int(time.time())}.{secrets.token_hex(4)}"
-        await self._collection.set_properties({GENERATION: secrets.token_hex(8), self._mark: value})
+
+        async def set_and_seen() -> None:
+            await self._collection.set_properties({GENERATION: secrets.token_hex(8), self._mark: value})
+            # Milvus Lite can lose one of two changes that are made at once.
+            if (await self._collection.properties() or {}).get(self._mark) != value:
+                raise ServiceError("retrieval_failed", "The collection does not keep its properties.", retryable=True)
+
+        await _tried(set_and_seen)
         self._renewed = started
 
     async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_S)
+        while not self._ended.is_set():
+            with suppress(TimeoutError):
+                await within(RENEW_S, self._ended.wait())
+                return
             with suppress(ServiceError):
                 await self._set()
+
+    async def _stop_renewing(self) -> None:
+        """Not by cancelling: a call that is on its way would go on in its thread, beside the next one."""
+        self._ended.set()
+        if self._renewing is not None:
+            await self._renewing
 
     async def _sweep(self) -> None:
         """Remove marks of those who were killed long ago."""
@@ -212,6 +231,18 @@ async def changing(collection: Collection) -> AsyncIterator[Change]:
         await change.abandon()
         raise
     await change.end()
+
+
+async def _tried(call: Callable[[], Awaitable[None]]) -> None:
+    """Do it, again where it fails at once: Milvus Lite does when somebody else changes properties at the same time."""
+    for _ in range(TRIES - 1):
+        try:
+            return await call()
+        except Unreachable:
+            raise
+        except ServiceError:
+            await asyncio.sleep(random.uniform(0.01, 0.1))
+    return await call()
 
 
 def _age_s(value: str) -> float:

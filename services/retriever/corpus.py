@@ -40,6 +40,8 @@ AGE_S = 0.25
 """For so long a version is believed before the collection is asked again."""
 WAIT_S = 0.2
 """How long a search waits for the version. Working it out anew takes longer where there are very many documents."""
+FIRST_WAIT_S = 2.0
+"""The first searches after a start wait longer: there is a connection to be made."""
 TRIES = 4
 SETTLE_S = 6.0
 """Milvus may show a search what was there up to 5 s ago ("bounded" consistency). Lite shows what is there."""
@@ -90,6 +92,7 @@ class Corpus:
         self._version: str | None = None
         self._known: tuple[str, str | None, float] = ("", None, 0.0)
         self._fresh_until = float("-inf")
+        self._looked = False
         self._looking: asyncio.Task[None] | None = None
 
     async def version(self) -> str | None:
@@ -98,7 +101,7 @@ class Corpus:
             return self._version
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
-        done, _ = await asyncio.wait([self._looking], timeout=WAIT_S)
+        done, _ = await asyncio.wait([self._looking], timeout=WAIT_S if self._looked else FIRST_WAIT_S)
         return self._version if done else None
 
     async def close(self) -> None:
@@ -112,6 +115,7 @@ class Corpus:
         except ServiceError as error:
             log.debug("the corpus version is unknown: %s", error)
             self._version = None
+        self._looked = True
         self._fresh_until = started + AGE_S
 
     async def _worked_out(self, now: float) -> str | None:

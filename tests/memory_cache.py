@@ -33,7 +33,8 @@ class MemoryCache:
 
     async def settled(self) -> None:
         """Wait until everything is kept that is to be kept."""
-        await asyncio.gather(*self._puts)
+        puts, self._puts = self._puts, []
+        await asyncio.gather(*puts)
 
     async def _put(self, at: tuple[str, str], data: bytes, still: Callable[[], Awaitable[bool]]) -> None:
         if await still():

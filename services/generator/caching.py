@@ -6,12 +6,13 @@ when they came from the generator, so an answer from the cache has the same fram
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Literal
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal, get_args
 
 import msgspec
 
-from baton_proto.messages import FinishReason, Usage, WorkItem
+from baton_proto.messages import WorkItem
 from services.common.cache import Cache, digest
 from services.common.config import CacheSettings
 from services.common.visibility import visibility
@@ -23,15 +24,22 @@ KIND = "answer"
 FORMAT = 1
 """Raised when answers are looked for, or kept, in another way."""
 
+_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+
 Said = Literal["hit", "miss", "off"]
 
 
-class KeptAnswer(msgspec.Struct, frozen=True, tag="answer.1", tag_field="form"):
-    """What a generator has said in one turn without tools."""
+class KeptEvent(msgspec.Struct, frozen=True, array_like=True):
+    """An event of the generator's port, by the name of its class."""
 
-    pieces: list[str]
-    reason: FinishReason
-    usage: Usage
+    kind: str
+    fields: dict[str, Any]
+
+
+class KeptAnswer(msgspec.Struct, frozen=True, tag="answer.1", tag_field="form"):
+    """What a generator has said in one turn without tools; its texts, by far the most, as they are."""
+
+    events: list[str | KeptEvent]
 
 
 class Answers:
@@ -83,9 +91,8 @@ class Lookup:
         self._cache = cache
         self._key = key
         self._prompt = prompt
-        self._pieces: list[str] = []
+        self._events: list[Event] = []
         self._whole = bool(key)
-        self._finish: Finish | None = None
         self.said: Said = "off" if cache is None else "miss"
 
     async def events(self) -> AsyncIterator[Event] | None:
@@ -94,41 +101,68 @@ class Lookup:
         if self._cache is None or not self._key:
             return None
         kept = await self._cache.get(KIND, self._key, KeptAnswer)
-        if kept is None or not _begins_with(kept, self._prompt):
+        if kept is None:
+            return None
+        try:
+            events = _unpacked(kept)
+        except (KeyError, msgspec.ValidationError):
+            return None  # an event that only another version knows
+        if not _go_on_from(events, self._prompt):
             return None
         self.said = "hit"
-        return _said_again(kept)
+        return _each(events)
 
     def heard(self, event: Event) -> None:
         """What the generator says, each event in its turn."""
-        if isinstance(event, Text):
-            self._pieces.append(event.content)
-        elif isinstance(event, Finish):
-            self._finish = event
-        elif isinstance(event, (Continued, Calls)):
+        if isinstance(event, (Continued, Calls)):
             self._whole = False
+        if self._whole:
+            self._events.append(event)
 
     def keep(self) -> None:
         """The answer is in the log: keep it, if the same prompt may be given it again."""
-        finish = self._finish
-        if self._cache is None or finish is None or not self._whole or self.said == "hit":
+        if self._cache is None or not self._whole or self.said == "hit" or not self._events:
+            return
+        finish = self._events[-1]
+        if not isinstance(finish, Finish):
             return
         cut_as_asked = finish.reason == "length" and self._prompt.sampling.max_tokens is not None
         if finish.reason == "stop" or cut_as_asked:
-            kept = KeptAnswer(pieces=self._pieces, reason=finish.reason, usage=finish.usage)
-            self._cache.put(KIND, self._key, kept)
+            self._cache.put(KIND, self._key, _packed(self._events))
 
 
-async def _said_again(kept: KeptAnswer) -> AsyncIterator[Event]:
-    for piece in kept.pieces:
-        yield Text(piece)
-    yield Finish(kept.reason, kept.usage)
+def _packed(events: Sequence[Event]) -> KeptAnswer:
+    return KeptAnswer(
+        events=[
+            event.content
+            if isinstance(event, Text)
+            else KeptEvent(type(event).__name__, msgspec.to_builtins(_fields(event)))
+            for event in events
+        ]
+    )
 
 
-def _begins_with(kept: KeptAnswer, prompt: Prompt) -> bool:
-    """Whether a kept answer, checked as it will be when it is said again, goes on from what is written."""
+def _fields(event: Event) -> dict[str, Any]:
+    return {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+
+
+def _unpacked(kept: KeptAnswer) -> list[Event]:
+    """Raises KeyError or ValidationError for what is no event of this version."""
+    return [
+        Text(event) if isinstance(event, str) else msgspec.convert(event.fields, _KINDS[event.kind])
+        for event in kept.events
+    ]
+
+
+async def _each(events: Sequence[Event]) -> AsyncIterator[Event]:
+    for event in events:
+        yield event
+
+
+def _go_on_from(events: Sequence[Event], prompt: Prompt) -> bool:
+    """Whether an answer, checked as it will be when it is said again, goes on from what is written."""
     if not prompt.written:
         return True
     checker = CitationChecker(passage.n for passage in prompt.passages)
-    text = checker.feed("".join(kept.pieces).lstrip()) + checker.flush()
-    return text.startswith(prompt.written)
+    said = "".join(event.content for event in events if isinstance(event, Text))
+    return (checker.feed(said.lstrip()) + checker.flush()).startswith(prompt.written)

@@ -1,6 +1,6 @@
 """What an answer came from, as one line that can be compared part by part; no I/O.
 
-    corpus=3f2a9c1d7e604b58 retriever=milvus#1b2c3d4e5f60 prompt=v2#9f8e7d6c5b4a model=openai:qwen2.5-7b#0a1b2c3d4e5f
+    corpus=3f2a9c1d7e604b58 retriever=milvus#1b2c3d4e5f60 prompt=9f8e7d6c5b4a model=openai:qwen2.5-7b#0a1b2c3d4e5f
     settings=seed:7,temperature:0#a1b2c3d4e5f6 tools=2#6f5e4d3c2b1a
 
 What stands before a `#` is for people, the digest behind it says whether all of it is the same. Two answers to the same
@@ -10,16 +10,16 @@ question with the same history and the same fingerprint were made from the same 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from baton_proto.messages import Sampling, ToolSpec, WorkItem
+from baton_proto.messages import Sampling, WorkItem
 from services.common.cache import digest
 from services.common.config import GeneratorSettings
 
-from .port import Generator, Identified
+from .port import Generator, Identified, Prompt
 
 UNKNOWN = "unknown"
 DIGEST_CHARS = 12
@@ -46,35 +46,31 @@ class Fingerprints:
             if field.name not in _NO_MATTER
         }
 
-    def of(self, item: WorkItem, tools: Sequence[ToolSpec]) -> str:
-        """The fingerprint of an answer to `item` for which these tools were offered."""
+    def of(self, item: WorkItem, prompt: Prompt) -> str:
+        """The fingerprint of the answer to this prompt, which was made from `item`."""
+        tools = list(prompt.tools)
         parts = {
             "corpus": item.corpus or UNKNOWN,
             "retriever": item.retriever or UNKNOWN,
             "prompt": self._prompt,
             "model": self._model,
             "settings": _named(
-                sampling_text(item.sampling),
-                [self._settings, item.sampling, item.top_k, item.filters or None, item.language],
+                sampling_text(prompt.sampling),
+                [self._settings, prompt.sampling, item.top_k, item.filters or None, item.language],
             ),
-            "tools": _named(str(len(tools)), list(tools)) if tools else "none",
+            "tools": _named(str(len(tools)), tools) if tools else "none",
         }
         return " ".join(f"{name}={_word(value)}" for name, value in parts.items())
 
 
 def sampling_text(sampling: Sampling) -> str:
-    """The settings that a query made, by name; `default` where it made none."""
+    """The sampling by name; `default` where the model's server decides."""
     said: Mapping[str, Any] = msgspec.to_builtins(sampling)
     parts = [
         f"{name}:{value:g}" if isinstance(value, (int, float)) else f"{name}:{digest(value)[:4]}"
         for name, value in sorted(said.items())
     ]
     return ",".join(parts) or "default"
-
-
-def text_digest(*texts: str) -> str:
-    """A digest of prompt texts, for `identity`."""
-    return digest(*texts)[:DIGEST_CHARS]
 
 
 def _named(name: str, of: Any) -> str:

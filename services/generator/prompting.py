@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,6 @@ from baton_proto.messages import Language, Passage, ToolSpec, ToolTurn
 from services.common.settings import SettingsError
 
 from .citations import without_marks
-from .fingerprint import text_digest
 from .port import Prompt
 
 PROMPT_VERSION = "v1"
@@ -33,13 +33,12 @@ class Prompts:
     """The prompt files, by language and name."""
 
     texts: Mapping[Language, Mapping[str, str]]
-    version: str = ""
 
     @property
     def fingerprint(self) -> str:
-        """The version, where these are shipped ones, and a digest of all texts."""
-        texts = [f"{language}/{name}\0{text}" for language in self.texts for name, text in self.texts[language].items()]
-        return f"{self.version or 'own'}#{text_digest(*sorted(texts))}"
+        """Changes with any of the texts, and with how they are put together."""
+        texts = json.dumps({language: dict(self.texts[language]) for language in sorted(self.texts)}, sort_keys=True)
+        return hashlib.sha256(f"{PROMPT_VERSION}\n{texts}".encode()).hexdigest()[:12]
 
     def messages(self, prompt: Prompt) -> list[Message]:
         """System prompt, question with its passages, and the turns with tools that are over.
@@ -84,7 +83,7 @@ def load_prompts(folder: str) -> Prompts:
             texts[language][name] = text
     if problems:
         raise SettingsError(problems)
-    return Prompts(texts, "" if folder else PROMPT_VERSION)
+    return Prompts(texts)
 
 
 def fenced(passages: Sequence[Passage]) -> str:

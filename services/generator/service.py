@@ -116,7 +116,7 @@ class _Answer:
             history=item.history,
             standalone=item.standalone or item.query,
         )
-        self._fingerprint = self._fingerprints.of(item, prompt.tools)
+        self._fingerprint = self._fingerprints.of(item, prompt)
         self._lookup = self._answers.lookup(item, prompt, self._fingerprint)
         started = time.perf_counter()
         earlier_ms = 0

@@ -29,7 +29,7 @@ from baton_proto.messages import (
     WorkItem,
 )
 from services.common.config import CacheSettings, GeneratorSettings
-from services.generator.caching import Answers, answer_key
+from services.generator.caching import Answers, KeptAnswer, KeptEvent, answer_key
 from services.generator.fingerprint import Fingerprints, sampling_text
 from services.generator.port import Calls, Continued, Event, Finish, Prompt, Text
 from services.generator.service import generate_handler
@@ -190,6 +190,15 @@ def test_an_answer_that_does_not_go_on_from_what_the_user_has_is_not_taken() -> 
     assert (how(job), desk.speaker.asked) == ("miss", 2)
 
 
+def test_an_event_of_another_version_is_a_miss() -> None:
+    desk = Desk()
+    desk.ask()
+    (at,) = desk.cache.values
+    for event in (KeptEvent("Sung", {}), KeptEvent("Finish", {"reason": "tired"})):
+        desk.cache.values[at] = msgspec.msgpack.encode(KeptAnswer(events=["Ten", event]))
+        assert how(desk.ask()) == "miss"
+
+
 # --- what the key is made of ------------------------------------------------------------------------------------------
 
 PROMPT = Prompt(
@@ -292,8 +301,12 @@ def test_users_share_where_all_see_every_document() -> None:
 
 
 def fingerprint(settings: GeneratorSettings, item: WorkItem = ITEM, tools: Any = (), **identity: str) -> dict[str, str]:
-    text = Fingerprints(Speaker(**identity), settings).of(item, tools)
+    text = Fingerprints(Speaker(**identity), settings).of(item, prompt_of(item, tools))
     return dict(part.split("=", 1) for part in text.split(" "))
+
+
+def prompt_of(item: WorkItem, tools: Any = ()) -> Prompt:
+    return Prompt(question=item.query, language=item.language, tools=tools, sampling=item.sampling)
 
 
 def test_a_fingerprint_changes_in_the_part_that_changed() -> None:
@@ -330,7 +343,8 @@ def test_a_generator_that_says_nothing_is_known_by_its_name() -> None:
         def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
             raise NotImplementedError
 
-    text = Fingerprints(Foreign(), GeneratorSettings(generator="my.module:open")).of(work_item(), [])
+    settings = GeneratorSettings(generator="my.module:open")
+    text = Fingerprints(Foreign(), settings).of(work_item(), prompt_of(work_item()))
     assert text.startswith("corpus=unknown retriever=unknown prompt=unknown model=my.module:open#")
 
 

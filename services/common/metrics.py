@@ -23,7 +23,7 @@ QUEUE = Histogram("baton_queue_seconds", "Time of a request in work queues, all 
 TOKENS_PER_SECOND = Histogram(
     "baton_tokens_per_second", "Tokens per second of one answer, while it was generated.", buckets=_TOKENS
 )
-TOKENS = Counter("baton_tokens_total", "Tokens, as the generator counted them.", ["kind"])
+TOKENS = Counter("baton_tokens_total", "Tokens, as generators counted them; none for cached answers.", ["kind"])
 TOOL_CALLS = Counter("baton_tool_calls_total", "Tool calls that ended.", ["ok"])
 REQUESTS = Counter(
     "baton_requests_total", "Requests that ended: finish reason, or the code of their error.", ["outcome"]

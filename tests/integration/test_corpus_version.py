@@ -345,3 +345,22 @@ def test_what_is_found_without_the_embedder_is_nobodys_version(milvus: Milvus, t
             assert await retriever.version() is None
 
     run(scenario)
+
+
+def test_a_milvus_whose_searches_may_lag_is_given_time(
+    milvus: Milvus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no(self: Collection) -> bool:
+        return False
+
+    monkeypatch.setattr(Collection, "is_lite", no)
+
+    async def scenario() -> None:
+        settings = settings_for(milvus)
+        await ingest(settings, write_documents(tmp_path))
+        async with reading(settings) as reader:
+            assert await reader.version() is None
+            assert await reader.version(corpus.SETTLE_S / 2) is None
+            assert await reader.version(corpus.SETTLE_S) is not None
+
+    run(scenario)

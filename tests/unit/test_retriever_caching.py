@@ -138,6 +138,7 @@ def test_ids_and_times_make_no_difference() -> None:
         ((None,), "unknown"),  # they are changing
         (("v1", "v2"), "unknown"),  # they have changed during the search
         (("v1", None), "unknown"),
+        (("v1", "v2", "v1"), "unknown"),  # and back again
         (("v1", "v1", "v2"), "v1"),  # noticed only afterwards: nothing is kept
     ],
 )

@@ -10,7 +10,7 @@ from services.common.bus import Bus
 from services.common.cache import open_cache
 from services.common.config import CacheSettings, NatsSettings, RetrieverSettings, WorkerSettings
 from services.common.presence import Presence
-from services.common.process import Opened, load_factory, read_settings, run, serve_stage
+from services.common.process import Opened, load_factory, package_version, read_settings, run, serve_stage
 
 from .caching import Searches
 from .service import retrieve_handler
@@ -28,7 +28,7 @@ def main() -> None:
     async def open_handler(bus: Bus, _: Presence) -> AsyncIterator[Opened]:
         async with open_retriever(settings) as retriever, open_cache(bus) as cache:
             used = None if caching.cache == "off" else cache
-            searches = Searches(retriever, settings.retriever, used, caching)
+            searches = Searches(retriever, settings.retriever, used, caching, package_version())
             yield Opened(retrieve_handler(retriever, settings, searches))
 
     run(serve_stage(subjects.RETRIEVE, open_handler, nats, worker, process))

@@ -52,6 +52,7 @@ class Searches:
     Args:
         name: how the implementation is called in the settings.
         cache: None: nothing is looked for or kept.
+        release: what names the code that searches; another release starts with nothing.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Searches:
         name: str = "retriever",
         cache: Cache | None = None,
         settings: CacheSettings | None = None,
+        release: str = "",
     ) -> None:
         self._versioned = retriever if isinstance(retriever, Versioned) else None
         self._cache = cache
         self._scope = (settings or CacheSettings()).cache_scope
+        self._release = release
         identity = retriever.identity() if isinstance(retriever, Identified) else {}
         self.retriever = f"{'_'.join(name.split())}#{digest(name, dict(identity))[:12]}"
 
@@ -103,6 +106,7 @@ class Searches:
     def _key(self, item: WorkItem, request: SearchRequest, corpus: str) -> str:
         return digest(
             FORMAT,
+            self._release,
             visibility(item.owner, item.claims, self._scope),
             self.retriever,
             corpus,

@@ -115,6 +115,9 @@ class Corpus:
         except ServiceError as error:
             log.debug("the corpus version is unknown: %s", error)
             self._version = None
+        except Exception:
+            log.exception("the corpus version cannot be worked out")
+            self._version = None
         self._looked = True
         self._fresh_until = started + AGE_S
 

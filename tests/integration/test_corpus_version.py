@@ -297,6 +297,24 @@ def test_a_mark_is_renewed_while_documents_are_written(
     run(scenario)
 
 
+def test_a_version_is_not_believed_when_the_next_look_fails(milvus: Milvus, tmp_path: Path) -> None:
+    async def broken() -> dict[str, str]:
+        raise RuntimeError("a mistake")
+
+    async def scenario() -> None:
+        settings = settings_for(milvus)
+        await ingest(settings, write_documents(tmp_path))
+        async with open_collection(settings) as collection:
+            reader = Reader(collection)
+            assert await reader.version() is not None
+            collection.properties = broken  # type: ignore[method-assign,assignment]
+            assert await reader.version(0.0) is not None, "it is too young to be looked for again"
+            assert await reader.version() is None
+            await reader.corpus.close()
+
+    run(scenario)
+
+
 def test_without_milvus_the_version_is_unknown(tmp_path: Path) -> None:
     async def scenario() -> None:
         settings = RetrieverSettings(milvus_uri="http://127.0.0.1:9", timeout_s=0.3)

@@ -37,7 +37,7 @@ class Fingerprints:
     def __init__(self, generator: Generator, settings: GeneratorSettings) -> None:
         said = dict(generator.identity()) if isinstance(generator, Identified) else {}
         self._prompt = said.pop("prompt", UNKNOWN)
-        model = said.pop("model", "")
+        model = said.pop("model", settings.llm_model)
         name = f"{settings.generator}:{model}" if model else settings.generator
         self._model = _named(name, {"name": name, "url": settings.llm_url, **said})
         self._settings = {

@@ -71,7 +71,7 @@ class OpenAIChat:
         self._way = way
 
     def identity(self) -> dict[str, str]:
-        return {"model": self._model, "prompt": self._prompts.fingerprint}
+        return {"prompt": self._prompts.fingerprint}
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
         messages = self._prompts.messages(prompt)

@@ -89,7 +89,7 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Identified(Protocol):
-    """A generator that says what its answers depend on, for their fingerprint: `model` (shown as a name), `prompt` (the
+    """A generator that says what its answers depend on, for their fingerprint: `model` (shown as a name; BATON_LLM_MODEL if absent), `prompt` (the
     version and digest of its prompts), and whatever else there is. Without it a generator is known by its name in the
     settings, and whoever changes its code must expect its earlier answers from the cache."""
 

@@ -368,3 +368,9 @@ def test_whatever_is_said_is_said_again_frame_by_frame(passages: list[str], piec
 
 def _passage(n: int, text: str) -> Passage:
     return passage(n, text)
+
+
+def test_the_model_of_the_settings_is_in_the_fingerprint() -> None:
+    model = fingerprint(GeneratorSettings(generator="openai", llm_model="Qwen/Qwen2.5-7B"), prompt="p")["model"]
+    assert model.startswith("openai:Qwen/Qwen2.5-7B#")
+    assert fingerprint(GeneratorSettings(generator="openai", llm_model="other"), prompt="p")["model"] != model

@@ -89,8 +89,9 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Identified(Protocol):
-    """A generator that says what its answers depend on, for their fingerprint: `model` (shown as a name; BATON_LLM_MODEL if absent), `prompt` (the
-    version and digest of its prompts), and whatever else there is. Without it a generator is known by its name in the
-    settings, and whoever changes its code must expect its earlier answers from the cache."""
+    """A generator that says what its answers depend on, for their fingerprint: `model` (shown as a name; where it is
+    absent, the model of the settings), `prompt` (a digest of its prompts), and whatever else there is. Without it a
+    generator is known by its name and model in the settings, and whoever changes its code must expect its earlier
+    answers from the cache."""
 
     def identity(self) -> Mapping[str, str]: ...

@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos format lock docs clean venv venv-dev test-tools
+.PHONY: help run test check bench chaos replay format lock docs clean venv venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -15,6 +15,8 @@ JOBS ?= 2
 DURATION ?= 600
 SEED ?= 1
 CLUSTER ?=
+# Only for `make replay`: the gateway to ask. ARGS passes further options.
+URL ?= ws://127.0.0.1:8000/ws
 
 export PYTHON
 # Packages are installed without bytecode; each module is compiled when it is first used. Where this were forbidden,
@@ -49,6 +51,9 @@ bench: venv-dev ## Measure what the log, resumes and slow readers cost, each as 
 
 chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove that no answer loses a frame.
 	@exec .venv/bin/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(if $(CLUSTER),--cluster) $(ARGS)
+
+replay: venv ## Ask a running Baton 100 questions twice, and report whether the same frames came back.
+	@.venv/bin/python -m evaluation.replay --url $(URL) $(ARGS)
 
 format: venv-dev ## Format the code and put right what the linter can.
 	@.venv/bin/ruff check --fix --quiet . || true

@@ -117,6 +117,7 @@ def system(
             "BATON_MILVUS_URI": milvus.uri,
             "BATON_LEAVE_URL": f"http://127.0.0.1:{erp}",
             "BATON_EXTRACTIVE_DELAY_MS": "1",
+            "BATON_CACHE": "off",  # a test that asks the same question twice wants it answered twice
             **(settings or {}),
         }
         one = System(nats, milvus, folder, env)

@@ -138,6 +138,23 @@ class Bus:
             return None
         return Stored(b64decode(message.get("data", "")), int(message["seq"]))
 
+    async def direct_last(self, stream: str, subject: str, seconds: float) -> bytes | None:
+        """The last message of a subject, from any replica that has the stream: quick, and perhaps a moment old.
+
+        Raises:
+            Unconfirmed: nobody answered in time.
+        """
+        try:
+            answer = await self.client.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout=seconds)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"{subject}: {error or type(error).__name__}") from None
+        headers = answer.headers or {}
+        if "Status" in headers:
+            if headers["Status"] == "404":
+                return None
+            raise Unconfirmed(f"{subject}: {headers['Status']}")
+        return None if headers.get("KV-Operation") else answer.data
+
     async def tail(self, at: LogAddress) -> Stored | None:
         """The last message of a log, from the stream's leader."""
         return await self.last(subjects.log_stream(at.shard), subjects.log_subject(at))

@@ -201,6 +201,23 @@ class RetrieverSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSettings:
+    cache: str = setting(
+        "BATON_CACHE",
+        "on",
+        "What the same question is answered from again: `on` = what was found, and answers, `retrieval` = the former.",
+        choices=("on", "retrieval", "off"),
+    )
+    cache_scope: str = setting(
+        "BATON_CACHE_SCOPE",
+        "user",
+        "Who shares what is cached: `user` = nobody, each user has a cache of their own; `all` = all users, for where "
+        "everybody may see every document.",
+        choices=("user", "all"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LlmSettings:
     llm_url: str = setting("BATON_LLM_URL", "", "Base URL of an OpenAI-compatible server, ending in `/v1`.")
     llm_model: str = setting("BATON_LLM_MODEL", "", "Name of the model.")
@@ -268,6 +285,7 @@ ALL_SETTINGS: tuple[type, ...] = (
     GatewaySettings,
     WorkerSettings,
     RetrieverSettings,
+    CacheSettings,
     LlmSettings,
     GeneratorSettings,
     ToolsSettings,

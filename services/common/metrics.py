@@ -23,7 +23,7 @@ QUEUE = Histogram("baton_queue_seconds", "Time of a request in work queues, all 
 TOKENS_PER_SECOND = Histogram(
     "baton_tokens_per_second", "Tokens per second of one answer, while it was generated.", buckets=_TOKENS
 )
-TOKENS = Counter("baton_tokens_total", "Tokens, as the generator counted them.", ["kind"])
+TOKENS = Counter("baton_tokens_total", "Tokens, as generators counted them; none for cached answers.", ["kind"])
 TOOL_CALLS = Counter("baton_tool_calls_total", "Tool calls that ended.", ["ok"])
 REQUESTS = Counter(
     "baton_requests_total", "Requests that ended: finish reason, or the code of their error.", ["outcome"]
@@ -57,6 +57,12 @@ CANCEL_SECONDS = Histogram(
 )
 REDELIVERED = Counter("baton_redelivered_total", "Work items that came again after another holder was lost.", ["stage"])
 APPENDS = Counter("baton_log_appends_total", "Appends to logs, by result.", ["result"])
+CACHE = Counter(
+    "baton_cache_total",
+    "Look-ups in the cache (hit, miss, failed, unreadable) and values for it (stored, not_stored, outdated, too_large, "
+    "too_many), by kind.",
+    ["kind", "outcome"],
+)
 
 # --- everywhere -------------------------------------------------------------------------------------------------------
 NATS_RECONNECTS = Counter("baton_nats_reconnects_total", "Reconnections to NATS.")

@@ -37,8 +37,9 @@ class Observer:
     def _done(self, frame: Done) -> None:
         self._ended(frame.finish_reason)
         metrics.QUEUE.observe(frame.timings.queue_ms / 1000)
-        metrics.TOKENS.labels("prompt").inc(frame.usage.prompt_tokens)
-        metrics.TOKENS.labels("completion").inc(frame.usage.completion_tokens)
+        if frame.cache != "hit":  # its usage is that of the answer that was kept; nobody has spent it again
+            metrics.TOKENS.labels("prompt").inc(frame.usage.prompt_tokens)
+            metrics.TOKENS.labels("completion").inc(frame.usage.completion_tokens)
         if frame.timings.tokens_per_second is not None:
             metrics.TOKENS_PER_SECOND.observe(frame.timings.tokens_per_second)
 

@@ -266,7 +266,7 @@ class Requests:
                 deadline_ms=now + (query.deadline_ms or self._settings.deadline_ms),
                 top_k=query.top_k or self._settings.top_k,
                 filters=query.filters,
-                sampling=Sampling(seed=query.seed, temperature=query.temperature, max_tokens=query.max_tokens),
+                sampling=sampling_of(query),
                 cache=query.cache,
                 traceparent=traceparent,
                 on_disconnect=query.on_disconnect,
@@ -351,3 +351,8 @@ def _bus_troubles() -> Iterator[None]:
 
 def _not_found(request_id: str) -> ServiceError:
     return ServiceError("not_found", f"There is no request {request_id!r}.")
+
+
+def sampling_of(query: Query) -> Sampling:
+    """All of a query's sampling, whatever fields there are."""
+    return Sampling(**{name: getattr(query, name) for name in Sampling.__struct_fields__})

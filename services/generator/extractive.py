@@ -21,6 +21,9 @@ from .quoting.composition import no_answer, quote
 from .quoting.tool_results import describe_results
 from .quoting.tool_rules import wanted_calls
 
+VERSION = 1
+"""Raised when the same prompt may get another answer."""
+
 # A citation stays whole, Chinese comes by two characters, anything else by words.
 _PIECE = re.compile(
     r"\[\d+\]\s*|[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]{1,2}\s*|[^\s\u3000-\u30ff\u3400-\u9fff\uff00-\uffef\[]+\s*|.\s*",
@@ -42,6 +45,9 @@ class Extractive:
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
+
+    def identity(self) -> dict[str, str]:
+        return {"model": f"v{VERSION}", "prompt": "none"}
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
         prompt_tokens = _prompt_tokens(prompt)

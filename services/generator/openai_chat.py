@@ -70,6 +70,9 @@ class OpenAIChat:
         self._prompts = prompts
         self._way = way
 
+    def identity(self) -> dict[str, str]:
+        return {"prompt": self._prompts.fingerprint}
+
     async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
         messages = self._prompts.messages(prompt)
         used = frozenset(call.call_id for turn in prompt.turns for call in turn.calls)

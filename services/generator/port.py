@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from baton_proto.messages import (
     FinishReason,
@@ -85,3 +85,13 @@ class Generator(Protocol):
     """
 
     def generate(self, prompt: Prompt) -> AsyncIterator[Event]: ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A generator that says what its answers depend on, for their fingerprint: `model` (shown as a name; where it is
+    absent, the model of the settings), `prompt` (a digest of its prompts), and whatever else there is. Without it a
+    generator is known by its name and model in the settings, and whoever changes its code must expect its earlier
+    answers from the cache."""
+
+    def identity(self) -> Mapping[str, str]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,12 @@ class Prompts:
     """The prompt files, by language and name."""
 
     texts: Mapping[Language, Mapping[str, str]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any of the texts, and with how they are put together."""
+        texts = json.dumps({language: dict(self.texts[language]) for language in sorted(self.texts)}, sort_keys=True)
+        return hashlib.sha256(f"{PROMPT_VERSION}\n{texts}".encode()).hexdigest()[:12]
 
     def messages(self, prompt: Prompt) -> list[Message]:
         """System prompt, question with its passages, and the turns with tools that are over.

@@ -20,7 +20,9 @@ from services.common.errors import ServiceError
 from services.common.job import Handler, Job
 
 from . import phrases
+from .caching import Answers
 from .citations import CitationChecker
+from .fingerprint import Fingerprints
 from .port import Calls, Continued, Event, Finish, Generator, Prompt, Text
 from .written import AnswerLog, has_status
 
@@ -35,15 +37,19 @@ def generate_handler(
     settings: GeneratorSettings,
     live_tools: LiveTools,
     clock: Callable[[], float] = time.time,
+    answers: Answers | None = None,
 ) -> Handler:
     """The handler of the stage `generate`.
 
     Args:
         clock: seconds since the epoch.
+        answers: those that were given before; without them every question is answered anew.
     """
+    known = answers or Answers()
+    fingerprints = Fingerprints(generator, settings)
 
     async def handle(job: Job) -> None:
-        await _Answer(job, generator, settings, live_tools, clock).run()
+        await _Answer(job, generator, settings, live_tools, clock, known, fingerprints).run()
 
     return handle
 
@@ -58,6 +64,8 @@ class _Answer:
         settings: GeneratorSettings,
         live_tools: LiveTools,
         clock: Callable[[], float],
+        answers: Answers,
+        fingerprints: Fingerprints,
     ) -> None:
         item = job.item
         self._job = job
@@ -65,6 +73,8 @@ class _Answer:
         self._max_turns = settings.max_tool_turns
         self._live_tools = live_tools
         self._clock = clock
+        self._answers = answers
+        self._fingerprints = fingerprints
         self._turns = list(item.turns)
         self._usage = item.usage
         self._timings = item.timings
@@ -106,10 +116,14 @@ class _Answer:
             history=item.history,
             standalone=item.standalone or item.query,
         )
+        self._fingerprint = self._fingerprints.of(item, prompt)
+        self._lookup = self._answers.lookup(item, prompt, self._fingerprint)
         started = time.perf_counter()
         earlier_ms = 0
-        async with _closing(self._generator.generate(prompt)) as events:
+        known = await self._lookup.events()
+        async with _closing(known or self._generator.generate(prompt)) as events:
             async for event in events:
+                self._lookup.heard(event)
                 if isinstance(event, Continued):
                     # Said as if the generator had: checked, counted and passed over like a repetition.
                     await self._say(turn.feed(written))
@@ -143,7 +157,8 @@ class _Answer:
         if event.reason == "stop" and not self._ends_in:
             raise ServiceError("model_failed", "The model gave an empty answer.", retryable=True)
         seconds = self._timings.generation_ms / 1000
-        tokens = self._usage.completion_tokens
+        # What comes from the cache comes at no speed that would say something of the model.
+        tokens = 0 if self._lookup.said == "hit" else self._usage.completion_tokens
         await self._job.finish(
             Done(
                 finish_reason=event.reason,
@@ -155,10 +170,12 @@ class _Answer:
                     tokens_per_second=round(tokens / seconds, 2) if tokens and seconds else None,
                     tool_calls=sum(len(turn.calls) for turn in self._turns),
                 ),
-                cache="off",
+                fingerprint=self._fingerprint,
+                cache=self._lookup.said,
                 variant=self._job.item.variant or None,
             )
         )
+        self._lookup.keep()
 
     async def _run_tools(self, calls: Sequence[ToolCall], text: str) -> bool:
         """Hand over the calls that a worker serves (True), or answer them all here (False: ask the generator again)."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from .blocks import MAX_HEADING_CHARS, Block, markdown_blocks, plain_blocks
 
+FORMAT = 1
+"""Raised when extraction or chunking changes, so that every document is ingested anew."""
 _WIDE = re.compile(
     "[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6"
     "\U0001f300-\U0001faff\U00020000-\U0003fffd]"

@@ -176,7 +176,7 @@ class Collection:
         dimension = await self.dimension()
 
         def call(client: MilvusClient, timeout: float) -> None:
-            if "lite" not in str(client.get_server_version(timeout=timeout)):
+            if not _is_lite(client, timeout):
                 return
             for _ in range(_LITE_SEGMENTS):
                 client.upsert(self._name, data=[blank_row(dimension)], timeout=timeout)
@@ -184,6 +184,44 @@ class Collection:
             client.delete(self._name, ids=[BLANK_ID], timeout=timeout)
 
         await self._run(call, WRITE_TIMEOUT_S)
+
+    async def properties(self) -> dict[str, str] | None:
+        """What was set with `set_properties`, among what Milvus itself keeps there; None where there is no collection.
+
+        Raises:
+            ServiceError
+        """
+
+        def call(client: MilvusClient, timeout: float) -> dict[str, str]:
+            described = client.describe_collection(self._name, timeout=timeout)
+            return {str(name): str(value) for name, value in (described.get("properties") or {}).items()}
+
+        found: dict[str, str] | None = await self._run(call, self._timeout_s, missing=None)
+        return found
+
+    async def set_properties(self, properties: dict[str, str]) -> None:
+        """Set these and leave the others as they are. Raises ServiceError."""
+
+        def call(client: MilvusClient, timeout: float) -> None:
+            client.alter_collection_properties(self._name, properties=properties, timeout=timeout)
+
+        await self._run(call, self._timeout_s)
+
+    async def drop_properties(self, names: list[str]) -> None:
+        """Remove these. Raises ServiceError."""
+
+        def call(client: MilvusClient, timeout: float) -> None:
+            client.drop_collection_properties(self._name, names, timeout=timeout)
+
+        await self._run(call, self._timeout_s)
+
+    async def is_lite(self) -> bool:
+        """Whether this is Milvus Lite. Raises ServiceError."""
+
+        def call(client: MilvusClient, timeout: float) -> bool:
+            return _is_lite(client, timeout)
+
+        return bool(await self._run(call, self._timeout_s))
 
     async def _rows(self, expression: str, fields: list[str]) -> list[dict[str, Any]]:
         def call(client: MilvusClient, timeout: float) -> list[dict[str, Any]]:
@@ -237,6 +275,10 @@ async def open_collection(settings: RetrieverSettings) -> AsyncIterator[Collecti
     finally:
         with suppress(Exception):
             await connection.close()
+
+
+def _is_lite(client: MilvusClient, timeout: float) -> bool:
+    return "lite" in str(client.get_server_version(timeout=timeout))
 
 
 def _kind(dimension: int | None) -> str:

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 from services.common.config import RetrieverSettings
 
 from .bad_document import BadDocument
-from .chunking import chunk
+from .chunking import FORMAT, chunk
 from .collection import Collection, open_collection
+from .corpus import Change, changing
 from .embedding import Embedder, open_embedder
 from .extract import Document, extract
 from .files import PassedOver, SourceFile, find_files
@@ -26,8 +27,6 @@ from .report import Outcome, Progress, Report, Status
 from .schema import DocumentInfo, StoredPassage
 from .writer import PassageWriter, persistently
 
-FORMAT = 1
-"""Raised when extraction or chunking changes, so that every document is ingested anew."""
 _DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -80,17 +79,19 @@ class Library:
         await writer.prepare()
         self._known = {info.document_id: info for info in await self.collection.documents()}
         outcomes: list[Outcome] = []
-        for entry in found:
-            if isinstance(entry, PassedOver):
-                outcome = Outcome(str(entry.path), "failed" if entry.wrong else "skipped", entry.reason)
-            else:
-                outcome = await self._file(entry, metadata or {}, writer)
-            outcomes.append(outcome)
-            if on_progress is not None:
-                on_progress(Progress(len(outcomes), len(found), outcome))
-        report = Report(outcomes, time.monotonic() - started)
-        if report.of("added", "replaced"):
-            await persistently(self.collection.settle)
+        async with changing(self.collection) as change:
+            for entry in found:
+                if isinstance(entry, PassedOver):
+                    outcome = Outcome(str(entry.path), "failed" if entry.wrong else "skipped", entry.reason)
+                else:
+                    outcome = await self._file(entry, metadata or {}, writer, change)
+                outcomes.append(outcome)
+                if on_progress is not None:
+                    on_progress(Progress(len(outcomes), len(found), outcome))
+            report = Report(outcomes, time.monotonic() - started)
+            if report.of("added", "replaced"):
+                await persistently(self.collection.settle)
+            await change.ensure_known()
         return report
 
     async def documents(self) -> list[DocumentInfo]:
@@ -103,10 +104,13 @@ class Library:
             return False
         if not await self.collection.ordinals(document_id):
             return False
-        await self._forget(document_id)
+        async with changing(self.collection) as change:
+            await self._forget(document_id, change)
         return True
 
-    async def _file(self, source: SourceFile, metadata: Mapping[str, Any], writer: PassageWriter) -> Outcome:
+    async def _file(
+        self, source: SourceFile, metadata: Mapping[str, Any], writer: PassageWriter, change: Change
+    ) -> Outcome:
         path = str(source.path)
         older = [info for info in self._known.values() if info.name == source.name]
         try:
@@ -116,7 +120,7 @@ class Library:
             there = self._there(document_id, content_hash, source.name)
             if there is not None:
                 # A run that was cut off may have left the version before.
-                await self._forget_all(info for info in older if info.document_id != there.document_id)
+                await self._forget_all((info for info in older if info.document_id != there.document_id), change)
                 if not await self.originals.has(there.document_id):  # kept in memory, and lost with it
                     await self._keep(there, data)
                 same = there.name == source.name
@@ -129,9 +133,10 @@ class Library:
         except BadDocument as error:
             return Outcome(path, "failed", str(error))
         await self._keep(info, data)
+        await persistently(change.begin)
         await writer.write(passages)
         self._known[document_id] = replace(info, passages=len(passages))
-        await self._forget_all(info for info in older if info.document_id != document_id)
+        await self._forget_all((info for info in older if info.document_id != document_id), change)
         return Outcome(path, "replaced" if older else "added", "", document_id, len(passages))
 
     def _there(self, document_id: str, content_hash: str, name: str) -> DocumentInfo | None:
@@ -148,11 +153,12 @@ class Library:
         name = PurePosixPath(info.name).name
         await self.originals.put(info.document_id, data, title=info.title, media_type=info.media_type, name=name)
 
-    async def _forget_all(self, documents: Iterable[DocumentInfo]) -> None:
+    async def _forget_all(self, documents: Iterable[DocumentInfo], change: Change) -> None:
         for info in documents:
-            await self._forget(info.document_id)
+            await self._forget(info.document_id, change)
 
-    async def _forget(self, document_id: str) -> None:
+    async def _forget(self, document_id: str, change: Change) -> None:
+        await persistently(change.begin)
         await persistently(lambda: self.collection.delete(document_id))
         await self.originals.delete(document_id)
         self._known.pop(document_id, None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -14,12 +15,18 @@ from baton_proto.messages import MAX_TOP_K, Passage
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 
+from .chunking import FORMAT
 from .collection import Collection, Hit, open_collection
+from .corpus import Corpus
 from .embedding import Embedder, open_embedder
 from .filters import filter_expression
 from .port import Retriever, SearchRequest
 
 log = logging.getLogger(__name__)
+RANKING = 1
+"""Raised when the same documents may be found in another order: other words, weights or ways to fuse."""
+DEGRADED_S = 5.0
+"""For so long after an embedding has failed the version is unknown."""
 _WARM_UP = "warm up 预热"
 _WARM_UP_PAUSE_S = 2.0
 
@@ -28,7 +35,7 @@ _WARM_UP_PAUSE_S = 2.0
 async def open_retriever(settings: RetrieverSettings) -> AsyncIterator[Retriever]:
     """A retriever on the Milvus that `settings` name. Milvus need not be up yet."""
     async with open_embedder(settings) as embedder, open_collection(settings) as collection:
-        retriever = MilvusRetriever(collection, embedder, settings.timeout_s)
+        retriever = MilvusRetriever(collection, embedder, settings)
         # The first search after a start loads dictionaries and indexes; no user should wait for that.
         warm_up = asyncio.create_task(_warm_up(collection))
         try:
@@ -37,13 +44,36 @@ async def open_retriever(settings: RetrieverSettings) -> AsyncIterator[Retriever
             warm_up.cancel()
             with suppress(asyncio.CancelledError):
                 await warm_up
+            await retriever.close()
 
 
 class MilvusRetriever:
-    def __init__(self, collection: Collection, embedder: Embedder | None, timeout_s: float) -> None:
+    def __init__(self, collection: Collection, embedder: Embedder | None, settings: RetrieverSettings) -> None:
         self._collection = collection
         self._embedder = embedder
-        self._timeout_s = timeout_s
+        self._settings = settings
+        self._corpus = Corpus(collection)
+        self._embedded_badly = float("-inf")
+
+    async def version(self) -> str | None:
+        if time.monotonic() - self._embedded_badly < DEGRADED_S:
+            return None  # what full text alone finds must not be taken for what is usually found
+        return await self._corpus.version()
+
+    def identity(self) -> dict[str, str]:
+        settings = self._settings
+        return {
+            "ranking": str(RANKING),
+            "format": str(FORMAT),
+            "chunk_chars": str(settings.chunk_chars),
+            "collection": settings.collection,
+            "embedder": settings.embedder,
+            "embedding_url": settings.embedding_url,
+            "embedding_model": settings.embedding_model,
+        }
+
+    async def close(self) -> None:
+        await self._corpus.close()
 
     async def retrieve(self, request: SearchRequest) -> Sequence[Passage]:
         expression = filter_expression(request.filters)
@@ -57,9 +87,10 @@ class MilvusRetriever:
         if self._embedder is None:
             return None
         try:
-            async with asyncio.timeout(self._timeout_s / 2):
+            async with asyncio.timeout(self._settings.timeout_s / 2):
                 return (await self._embedder.embed([query]))[0]
         except (ServiceError, TimeoutError) as error:
+            self._embedded_badly = time.monotonic()
             log.warning("searching by full text alone: %s", error or "the embedding server is too slow")
             return None
 

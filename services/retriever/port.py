@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from baton_proto.messages import Language, Passage
 
@@ -23,6 +23,26 @@ class Retriever(Protocol):
     """Finds passages, best first, numbered `n` = 1, 2, 3, …; none is a good answer too.
 
     Raises `ServiceError("retrieval_failed", …)` when the search itself failed. May be called concurrently.
+
+    It may have more to say; what it finds is cached only if it does (see `Versioned` and `Identified`).
     """
 
     async def retrieve(self, request: SearchRequest) -> Sequence[Passage]: ...
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A retriever that knows which state of the documents it searches.
+
+    The same text means the same documents, so that the same search finds the same. It may be half a second old. None:
+    they are changing, or it cannot be known at the moment.
+    """
+
+    async def version(self) -> str | None: ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A retriever that names everything else that decides on what it finds: settings, models, versions of its code."""
+
+    def identity(self) -> Mapping[str, str]: ...

@@ -36,10 +36,10 @@ from services.common.job import Job
 from services.common.passages import source_of
 from services.common.wording import choose, shorten
 
+from .caching import UNKNOWN, Find
 from .numbering import Numbers
-from .port import Retriever, SearchRequest
+from .port import SearchRequest
 from .search_tool import DEFAULT_TOP_K, MAX_SEARCHES, no_room, nothing_found, problem_of, too_many
-from .searching import search
 
 _SHOWN_CHARS = 120
 _MAX_TITLE_CHARS = 160
@@ -56,17 +56,18 @@ class _Search:
     call: ToolCall
     problem: str = ""
     found: Sequence[Passage] = field(default_factory=tuple)
+    corpus: str = ""
     elapsed_ms: int = 0
 
 
-async def search_again(job: Job, retriever: Retriever, settings: RetrieverSettings) -> None:
+async def search_again(job: Job, find: Find, settings: RetrieverSettings) -> None:
     """Deal with an item that holds a model's wish to search."""
     item = job.item
     calls = _unique(item.calls)
     told = {frame.call_id: frame for frame in job.written if isinstance(frame, ToolResult)}
     await _announce(job, calls)
     started = time.monotonic()
-    searches = await _searched(calls, item, retriever, settings)
+    searches = await _searched(calls, item, find, settings)
     elapsed_ms = round((time.monotonic() - started) * 1000)
     shown = next((frame for frame in job.written if isinstance(frame, Sources)), None)
     numbers = Numbers(item.passages, shown.sources if shown else None)
@@ -81,7 +82,11 @@ async def search_again(job: Job, retriever: Retriever, settings: RetrieverSettin
         last = _result_frame(result)
         if result is not open_results[-1]:
             await job.write(last)
-    await job.hand_over(last, _next_item(item, calls, results, passages, elapsed_ms))
+    next_item = _next_item(item, calls, results, passages, elapsed_ms)
+    if any(one.corpus not in ("", item.corpus) for one in searches):
+        # Documents have changed since the first search: the answer is about no one state of them.
+        next_item = msgspec.structs.replace(next_item, corpus=UNKNOWN)
+    await job.hand_over(last, next_item)
 
 
 async def _announce(job: Job, calls: Sequence[ToolCall]) -> None:
@@ -92,7 +97,7 @@ async def _announce(job: Job, calls: Sequence[ToolCall]) -> None:
 
 
 async def _searched(
-    calls: Sequence[ToolCall], item: WorkItem, retriever: Retriever, settings: RetrieverSettings
+    calls: Sequence[ToolCall], item: WorkItem, find: Find, settings: RetrieverSettings
 ) -> list[_Search]:
     """Every call with what it found, in order; those that may run run side by side."""
     searches: list[_Search] = []
@@ -103,11 +108,11 @@ async def _searched(
             problem = too_many(item.language)
         running += not problem
         searches.append(_Search(call, problem))
-    await asyncio.gather(*(_run(one, item, retriever, settings) for one in searches if not one.problem))
+    await asyncio.gather(*(_run(one, item, find) for one in searches if not one.problem))
     return searches
 
 
-async def _run(one: _Search, item: WorkItem, retriever: Retriever, settings: RetrieverSettings) -> None:
+async def _run(one: _Search, item: WorkItem, find: Find) -> None:
     started = time.monotonic()
     arguments = one.call.arguments
     request = SearchRequest(
@@ -117,7 +122,8 @@ async def _run(one: _Search, item: WorkItem, retriever: Retriever, settings: Ret
         filters=item.filters,
     )
     try:
-        one.found = await search(retriever, request, settings.timeout_s)
+        found = await find(item, request)
+        one.found, one.corpus = found.passages, found.corpus
     except ServiceError as error:
         log.warning("searching again failed: %s", error)
         one.problem = str(error)

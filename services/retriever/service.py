@@ -18,6 +18,7 @@ from services.common.job import Handler, Job
 from services.common.passages import source_of
 from services.common.wording import choose
 
+from .caching import Find, Found, Searches
 from .port import Retriever, SearchRequest
 from .rewriting.port import Rewriter
 from .rewriting.rule import RuleRewriter, search_words
@@ -32,21 +33,31 @@ _REWRITE_GRACE_S = 2.0
 log = logging.getLogger(__name__)
 
 
-def retrieve_handler(retriever: Retriever, settings: RetrieverSettings, rewriter: Rewriter | None = None) -> Handler:
+def retrieve_handler(
+    retriever: Retriever,
+    settings: RetrieverSettings,
+    rewriter: Rewriter | None = None,
+    searches: Searches | None = None,
+) -> Handler:
     """The handler for `retrieve` work: `status` frames, then `sources` with the hand-over to `generate`.
 
     On a fail-over it goes on behind the frames that are already written.
 
     Args:
         rewriter: makes follow-ups stand alone; the rule if there is none.
+        searches: those that were made before; without them every question is searched for.
     """
     rewriter = rewriter or RuleRewriter()
+    known = searches or Searches(retriever, settings.retriever)
+
+    async def find(item: WorkItem, request: SearchRequest) -> Found:
+        return await known.find(item, request, lambda: search(retriever, request, settings.timeout_s))
 
     async def handle(job: Job) -> None:
         if job.item.calls:
-            await search_again(job, retriever, settings)
+            await search_again(job, find, settings)
         else:
-            await _first_search(job, await _understood(job, rewriter, settings), retriever, settings)
+            await _first_search(job, await _understood(job, rewriter, settings), find)
 
     return handle
 
@@ -85,11 +96,12 @@ async def _rewritten(item: WorkItem, rewriter: Rewriter, timeout_s: float) -> st
     return item.query
 
 
-async def _first_search(job: Job, item: WorkItem, retriever: Retriever, settings: RetrieverSettings) -> None:
+async def _first_search(job: Job, item: WorkItem, find: Find) -> None:
     if not any(status.stage == "retrieving" for status in _statuses(job)):
         await job.write(_retrieving(item.language))
     started = time.monotonic()
-    passages = bounded(await search(retriever, _request(item), settings.timeout_s))
+    found = await find(item, _request(item))
+    passages = bounded(found.passages)
     elapsed_ms = round((time.monotonic() - started) * 1000)
     if not any(status.count is not None for status in _statuses(job)):
         await job.write(_found(item.language, len(passages), elapsed_ms))
@@ -99,6 +111,8 @@ async def _first_search(job: Job, item: WorkItem, retriever: Retriever, settings
             item,
             stage=GENERATE,
             passages=passages,
+            corpus=found.corpus,
+            retriever=found.retriever,
             timings=msgspec.structs.replace(item.timings, retrieval_ms=elapsed_ms),
         ),
     )

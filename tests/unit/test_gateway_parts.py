@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baton_proto.language import guess_language
-from baton_proto.messages import Announcement, ToolSpec
+from baton_proto.messages import Announcement, Query, Sampling, ToolSpec
 from services.common.config import GatewaySettings
 from services.common.documents import DocumentMeta, StoredDocument
 from services.common.presence import Presence
 from services.gateway.auth import bearer, is_loopback, origin_allowed
 from services.gateway.originals import original_response
+from services.gateway.requests import sampling_of
 
 
 @pytest.mark.parametrize(
@@ -144,3 +145,18 @@ def test_a_markdown_original_is_rendered_with_tables_and_in_chinese() -> None:
     page = bytes(response.body).decode()
     assert "<h1>年假</h1>" in page
     assert "<td>5 天</td>" in page
+
+
+def test_everything_that_a_query_says_of_sampling_reaches_the_worker() -> None:
+    said = {
+        "seed": 7,
+        "temperature": 0.5,
+        "max_tokens": 9,
+        "top_p": 0.9,
+        "presence_penalty": 0.1,
+        "frequency_penalty": -0.1,
+        "stop": ["\n"],
+    }
+    assert set(said) == set(Sampling.__struct_fields__), "a new field: does a query have it too?"
+    assert sampling_of(Query(query="q", **said)) == Sampling(**said)
+    assert sampling_of(Query(query="q")) == Sampling()

@@ -1,0 +1,121 @@
+"""Searches that were made before, and what a retriever says of itself for the fingerprint of an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from baton_proto.messages import Passage, WorkItem
+from services.common.cache import Cache, digest
+from services.common.config import CacheSettings
+from services.common.visibility import visibility
+
+from .port import Identified, Retriever, SearchRequest, Versioned
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+KIND = "retrieval"
+FORMAT = 1
+"""Raised when a search is looked for, or kept, in another way."""
+LOOK_AGAIN_S = 0.6
+"""A version may be half a second old; after so long it is known what it was during the search."""
+
+Search = Callable[[], Awaitable[Sequence[Passage]]]
+
+
+class KeptSearch(msgspec.Struct, frozen=True, tag="search.1", tag_field="form"):
+    """What a search has found."""
+
+    passages: list[Passage]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`corpus` is the version of the documents that were searched, or `unknown`; `retriever` says how."""
+
+    passages: Sequence[Passage]
+    corpus: str
+    retriever: str
+
+
+Find = Callable[[WorkItem, SearchRequest], Awaitable[Found]]
+"""A search for an item, made or known. Raises ServiceError."""
+
+
+class Searches:
+    """Finds what was found before, or searches and keeps it.
+
+    A search is kept only if the documents were the same from before it until after it. So what is found under a version
+    is what that version holds.
+
+    Args:
+        name: how the implementation is called in the settings.
+        cache: None: nothing is looked for or kept.
+        release: what names the code that searches; another release starts with nothing.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        name: str = "retriever",
+        cache: Cache | None = None,
+        settings: CacheSettings | None = None,
+        release: str = "",
+    ) -> None:
+        self._versioned = retriever if isinstance(retriever, Versioned) else None
+        self._cache = cache
+        self._scope = (settings or CacheSettings()).cache_scope
+        self._release = release
+        identity = retriever.identity() if isinstance(retriever, Identified) else {}
+        self.retriever = f"{'_'.join(name.split())}#{digest(name, dict(identity))[:12]}"
+
+    async def find(self, item: WorkItem, request: SearchRequest, search: Search) -> Found:
+        """What `search` finds for `request`; it is not called where that is known."""
+        corpus = await self._version()
+        if self._cache is None or not item.cache or corpus is None:
+            return await self._searched(search, corpus)
+        key = self._key(item, request, corpus)
+        kept = await self._cache.get(KIND, key, KeptSearch)
+        if kept is not None:
+            return Found(kept.passages, corpus, self.retriever)
+        found = await self._searched(search, corpus)
+        if found.corpus == corpus:
+            self._cache.put(KIND, key, KeptSearch(passages=list(found.passages)), lambda: self._still(corpus))
+        return found
+
+    async def _searched(self, search: Search, corpus: str | None) -> Found:
+        passages = await search()
+        # Documents that have changed in between, or an embedding that has failed, make it nobody's version.
+        same = corpus is not None and await self._version() == corpus
+        return Found(passages, corpus if same and corpus else UNKNOWN, self.retriever)
+
+    async def _still(self, corpus: str) -> bool:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        return await self._version() == corpus
+
+    async def _version(self) -> str | None:
+        if self._versioned is None:
+            return None
+        try:
+            return await self._versioned.version()
+        except Exception:
+            log.exception("the retriever cannot tell its version")
+            return None
+
+    def _key(self, item: WorkItem, request: SearchRequest, corpus: str) -> str:
+        return digest(
+            FORMAT,
+            self._release,
+            visibility(item.owner, item.claims, self._scope),
+            self.retriever,
+            corpus,
+            request.query,
+            request.language,
+            request.top_k,
+            request.filters or None,
+        )

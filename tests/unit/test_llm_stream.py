@@ -292,7 +292,11 @@ def test_only_optional_fields_that_were_sent_can_be_refused() -> None:
     [("2", 2000), ("0.5", 500), ("Thu, 01 Jan 1970 00:01:40 GMT", 40_000), ("-1", None), ("soon", None), (None, None)],
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, expected: int | None) -> None:
-    assert retry_after_ms(header, now_s=60.0) == expected
+    assert retry_after_ms({} if header is None else {"retry-after": header}, now_s=60.0) == expected
+
+
+def test_a_wait_in_milliseconds_wins_over_one_in_seconds() -> None:
+    assert retry_after_ms({"retry-after-ms": "1500", "retry-after": "2"}, now_s=0) == 1500
 
 
 @pytest.mark.parametrize(

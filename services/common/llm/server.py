@@ -18,7 +18,7 @@ from services.common.errors import ServiceError
 
 from . import errors
 from .sse import EventTooLarge, SseParser
-from .stream import BadStream, ChatTurn, ServerError
+from .stream import BadStream, ChatTurn, ServerError, Thinking
 
 _MAX_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.25
@@ -52,8 +52,15 @@ class ChatServer:
         self._random = random.Random()
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[str | ChatTurn, None]:
-        """The pieces of one completion and, last, the whole turn. Tried again while the model has not begun and the
-        time for the first token lasts.
+        """`pieces` without `Thinking`."""
+        async with aclosing(self.pieces(body)) as pieces:
+            async for piece in pieces:
+                if not isinstance(piece, Thinking):
+                    yield piece
+
+    async def pieces(self, body: dict[str, Any]) -> AsyncGenerator[str | Thinking | ChatTurn, None]:
+        """The pieces of one completion and, last, the whole turn; `Thinking` once, when the model begins to reason.
+        Tried again while the model has not begun and the time for the first token lasts.
 
         Raises:
             ServiceError
@@ -95,7 +102,9 @@ class ChatServer:
         if field == "max_tokens":
             body["max_completion_tokens"] = value
 
-    async def _attempt(self, body: dict[str, Any], turn: ChatTurn, deadline: float) -> AsyncGenerator[str, None]:
+    async def _attempt(
+        self, body: dict[str, Any], turn: ChatTurn, deadline: float
+    ) -> AsyncGenerator[str | Thinking, None]:
         """One request. Leaving the generator closes the connection."""
         response = await self._send(body, deadline)
         try:
@@ -137,13 +146,14 @@ class ChatServer:
         if continuing and errors.refuses_to_continue(response.status_code, text):
             self._give_up_continuing(response.status_code, text)
             raise ContinuationRefused
-        field = errors.refused_field(response.status_code, text, body)
+        too_long = errors.overflow(response.status_code, text)
+        field = None if too_long else errors.refused_field(response.status_code, text, body)
         if field is not None:
             raise _FieldRefused(field)
         log.warning("the language model's server answered HTTP %d: %s", response.status_code, self._without_key(text))
-        if continuing and response.status_code in (400, 422, 500, 501):
+        if continuing and response.status_code in (400, 422, 500, 501) and not too_long:
             raise ContinuationRefused  # it does not say why; the same question without the answer's beginning may do
-        after = errors.retry_after_ms(response.headers.get("retry-after"), time.time())
+        after = errors.retry_after_ms(response.headers, time.time())
         raise errors.http_failure(response.status_code, text, after)
 
     def _give_up_continuing(self, status: int, text: str) -> None:
@@ -167,11 +177,13 @@ class ChatServer:
             raise errors.cut_off() from None
         return self._fed(turn, data) + turn.flush()
 
-    async def _read(self, response: httpx.Response, turn: ChatTurn, deadline: float) -> AsyncGenerator[str, None]:
+    async def _read(
+        self, response: httpx.Response, turn: ChatTurn, deadline: float
+    ) -> AsyncGenerator[str | Thinking, None]:
         loop = asyncio.get_running_loop()
         parser = SseParser()
         body = response.aiter_bytes()
-        ended = False
+        ended = thought = False
         while not ended:
             received = await self._next(body, turn, deadline)
             ended = received is None
@@ -187,6 +199,9 @@ class ChatServer:
                     break
                 before = turn.progress
                 text = self._fed(turn, data)
+                if turn.thinking and not thought:
+                    thought = True
+                    yield Thinking()
                 if text:
                     yield text
                 if turn.progress != before:

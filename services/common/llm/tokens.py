@@ -20,12 +20,18 @@ _CHARS_PER_TOKEN = 4
 
 # Each match is a token. Words are cut where case changes and after some letters, digits stand alone as some tokenizers
 # have them, white space counts where it does not go into the word behind it.
-_NARROW = re.compile(r"(?<![a-z])[A-Z]?[a-z]{1,7}|[a-z]{1,4}|[A-Z]{1,2}|[0-9]| (?=[0-9])|[!-/:-@\[-`{-~]|\s*\n|[ \t]{2,}|[\x00-\x08\x0b-\x1f\x7f]")
+_NARROW = re.compile(
+    r"(?<![a-z])[A-Z]?[a-z]{1,7}|[a-z]{1,4}|[A-Z]{1,2}|[0-9]| (?=[0-9])|[!-/:-@\[-`{-~]|\n+|[ \t]{2,}"
+    r"|[\x00-\x08\x0b-\x1f\x7f]"
+)
 _CHARS: tuple[tuple[re.Pattern[str], float], ...] = (
     (re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"), 1.3),  # Chinese, Japanese, Korean
     (re.compile("[\u2010-\u2027\u3000-\u303f\uff00-\uffef]"), 1.25),  # their punctuation, and typographical marks
     (re.compile("[\u0080-\u07ff]"), 0.75),  # accents, Greek, Cyrillic, Hebrew, Arabic: two bytes
-    (re.compile("[\u0800-\u200f\u2028-\u2fff\u3100-\u4dff\ua000-\uabff\ud800-\ufeff]"), 1.75),  # the rest of three bytes
+    (
+        re.compile("[\u0800-\u200f\u2028-\u2fff\u3100-\u4dff\ua000-\uabff\ud800-\ufeff]"),
+        1.75,
+    ),  # the rest
     (re.compile("[\U00010000-\U0010ffff]"), 3.5),  # four bytes: emoji, rare characters
 )
 

@@ -132,6 +132,16 @@ def test_what_the_model_searched_for_comes_before_what_was_found_first() -> None
     assert 6 not in numbers(fitted)
 
 
+def test_passages_that_several_searches_found_count_each_time() -> None:
+    passages = [passage(n, "word " * 50, title="title " * 60) for n in range(1, 5)]
+    turns = [result("found", 1, 2, 3, 4, call_id=str(call)) for call in range(4)]
+    whole = Prompt("q", "en", passages=passages, turns=turns)
+    budget = Budget(counted(replace(whole, passages=())) + 1_000, 0)
+    fitted = fit(whole, PROMPTS, budget)
+    assert counted(fitted) <= budget.prompt
+    assert numbers(fitted)
+
+
 def test_a_long_answer_of_the_turn_before_is_cut_and_not_left_out() -> None:
     whole = Prompt("q", "zh", history=[PastTurn(query="年假几天？", answer="十天。" * 2_000)])
     (past,) = fit(whole, PROMPTS, Budget(8_000, 300)).history

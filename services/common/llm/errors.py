@@ -18,7 +18,7 @@ RETRYABLE_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _TOO_LONG = re.compile(
     r"context.{0,20}(?:length|window|size|limit)|maximum (?:context|prompt)|too (?:long|many tokens)|exceed\w*_context|"
     r"prompt is too|reduce the length|input tokens?\b|range of input length|maximum model length|"
-    r"max_tokens must be at least 1, got -|inputs? (?:tokens .{0,20}must be|must have less)|input token count",
+    r"max_tokens must be at least 1, got -|inputs?`? (?:tokens .{0,30}must be|must have less)|input token count",
     re.IGNORECASE,
 )
 """What servers say when a prompt is too long: OpenAI, Azure, vLLM, SGLang, TGI, llama.cpp and llama-cpp-python,

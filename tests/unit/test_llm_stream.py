@@ -287,6 +287,7 @@ def test_no_chunk_breaks_the_reader(chunk: Any) -> None:
         (400, "maximum context length is 4096", False, "longer"),
         (429, "insufficient_quota", False, "quota"),
         (429, "slow down", True, "429"),
+        (400, "The reasoning_content in the thinking mode must be passed back to the API.", False, "BATON_LLM_PRESET"),
         (500, "oops", True, "500"),
         (400, "oops", False, "400"),
     ],

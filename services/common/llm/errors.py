@@ -142,6 +142,12 @@ def http_failure(status: int, text: str, retry_after_ms: int | None) -> ServiceE
         return ContentFiltered()
     if too_long := overflow(status, text):
         return too_long
+    if status in (400, 422) and "reasoning_content" in text:
+        return ServiceError(
+            "model_failed",
+            "The language model's server wants the model's earlier thoughts back, which are not kept; turn thinking "
+            "off (BATON_LLM_PRESET, BATON_LLM_BODY).",
+        )
     if status == 402 or (status in (400, 429) and _NO_MONEY.search(text) and not _THROTTLED.search(text)):
         return ServiceError("model_failed", "The account at the language model's server has no quota left.")
     if status == 404:

@@ -51,7 +51,16 @@ def prompt_tokens(messages: Sequence[Message], tools: Sequence[Message] = ()) ->
     return count + (TOOLS_TOKENS + sum(_json_tokens(tool) for tool in tools) if tools else 0)
 
 
-def fit(prompt: Prompt, prompts: Prompts, budget: Budget, reserved: int = 0) -> Prompt:
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt that fits, its messages, and what they and the tools count for."""
+
+    prompt: Prompt
+    messages: list[Message]
+    tokens: int
+
+
+def fit(prompt: Prompt, prompts: Prompts, budget: Budget, reserved: int = 0) -> Fitted:
     """The prompt with as much of its passages and history as fits, and of the rest what it must be.
 
     Args:
@@ -70,26 +79,39 @@ class _Fitting:
         self._budget = budget
         self._room = budget.prompt - reserved
 
-    def run(self) -> Prompt:
+    def run(self) -> Fitted:
         whole = self._whole
-        if sum(map(_past_tokens, whole.history)) <= self._budget.history and self._fits(whole):
-            return whole
+        if sum(map(_past_tokens, whole.history)) <= self._budget.history:
+            made = self._made(whole)
+            if made.tokens <= self._room:
+                return made
         bare = self._always(replace(whole, passages=(), history=()))
-        fitted = self._with_history(self._with_passages(bare))
+        with_passages, left = self._with_passages(bare)
+        fitted = self._with_history(with_passages, left)
+        if whole.history and not fitted.history and whole.standalone:
+            # Without the conversation, the question has to be understood by itself.
+            fitted = replace(fitted, question=whole.standalone)
         # Counts of parts do not quite add up to the count of the whole.
-        while not self._fits(fitted):
+        while (made := self._made(fitted)).tokens > self._room:
             if fitted.history:
                 fitted = replace(fitted, history=fitted.history[1:])
-            else:
+            elif fitted.passages:
                 kept = {passage.n for passage in self._in_order(fitted.passages)[:-1]}
                 fitted = replace(fitted, passages=[one for one in fitted.passages if one.n in kept])
-        return fitted
+            else:
+                fitted = replace(fitted, question=whole.question)
+        return made
 
-    def _always(self, bare: Prompt) -> Prompt:
-        return next((one for one in _smaller(bare) if self._fits(one)), None) or _refuse()
+    def _always(self, bare: Prompt) -> Fitted:
+        made = (self._made(one) for one in _smaller(bare))
+        fits = next((one for one in made if one.tokens <= self._room), None)
+        if fits is None:
+            raise DoesNotFit
+        return fits
 
-    def _with_passages(self, prompt: Prompt) -> Prompt:
-        left = self._room - self._tokens(prompt)
+    def _with_passages(self, bare: Fitted) -> tuple[Prompt, int]:
+        """And the tokens that are left."""
+        left = self._room - bare.tokens
         kept: dict[int, Passage] = {}
         for passage in self._in_order(self._whole.passages):
             cost = _passage_tokens(passage)
@@ -98,18 +120,19 @@ class _Fitting:
                 text = cut(passage.text, left - overhead) if left - overhead >= _LEAST_PASSAGE else ""
                 if text:
                     kept[passage.n] = msgspec.structs.replace(passage, text=text)
+                    left -= _passage_tokens(kept[passage.n])
                 break
             left -= cost
             kept[passage.n] = passage
-        return replace(prompt, passages=[kept[one.n] for one in self._whole.passages if one.n in kept])
+        return replace(bare.prompt, passages=[kept[one.n] for one in self._whole.passages if one.n in kept]), left
 
     def _in_order(self, passages: Sequence[Passage]) -> list[Passage]:
         searches = [result.passages for turn in reversed(self._whole.turns) for result in turn.results]
         rank = {number: at for at, found in reversed([*enumerate(searches)]) for number in found}
         return sorted(passages, key=lambda passage: rank.get(passage.n, len(searches)))
 
-    def _with_history(self, prompt: Prompt) -> Prompt:
-        left = min(self._room - self._tokens(prompt), self._budget.history)
+    def _with_history(self, prompt: Prompt, left: int) -> Prompt:
+        left = min(left, self._budget.history)
         kept: list[PastTurn] = []
         for past in reversed(self._whole.history):
             cost = _past_tokens(past)
@@ -124,25 +147,20 @@ class _Fitting:
             break
         return replace(prompt, history=kept)
 
-    def _fits(self, prompt: Prompt) -> bool:
-        return self._tokens(prompt) <= self._room
-
-    def _tokens(self, prompt: Prompt) -> int:
-        return prompt_tokens(self._prompts.messages(prompt), tool_definitions(prompt.tools))
+    def _made(self, prompt: Prompt) -> Fitted:
+        messages = self._prompts.messages(prompt)
+        return Fitted(prompt, messages, prompt_tokens(messages, tool_definitions(prompt.tools)))
 
 
 def cut(text: str, tokens: int) -> str:
-    """The longest beginning of `text` that counts for at most `tokens`, its end marked, preferably at the end of a
-    paragraph, a sentence or a word."""
-    if count_tokens(text) <= tokens:
+    """A beginning of `text` that counts for at most `tokens`, its end marked, preferably at the end of a paragraph, a
+    sentence or a word."""
+    count = count_tokens(text)
+    if count <= tokens:
         return text
-    least, most = 0, len(text)
-    while least < most:
-        middle = (least + most + 1) // 2
-        if count_tokens(text[:middle]) + 2 <= tokens:
-            least = middle
-        else:
-            most = middle - 1
+    least = len(text) * max(0, tokens - 2) // count
+    while least and count_tokens(text[:least]) + 2 > tokens:
+        least = least * 19 // 20
     kept = text[:least]
     for ends in ("\n", "。！？!?", ".", " ，,"):
         at = max(kept.rfind(end) for end in ends)
@@ -174,10 +192,6 @@ def _shortened(turn: ToolTurn, chars: int) -> ToolTurn:
     ]
     text = turn.text[: chars - 1].rstrip() + _CUT if len(turn.text) > chars else turn.text
     return msgspec.structs.replace(turn, results=results, text=text)
-
-
-def _refuse() -> Prompt:
-    raise DoesNotFit
 
 
 def _passage_tokens(passage: Passage) -> int:

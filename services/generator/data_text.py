@@ -8,6 +8,7 @@ inside a message as the beginning of another one. And bracketed numbers, which w
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .citations import without_marks
 
@@ -23,20 +24,33 @@ _TEMPLATE = re.compile(
     r"(?:system|user|assistant|human)\s*>)",
     re.IGNORECASE,
 )
+_BRACKET = re.compile("[<＜‹〈⟨﹤]")
+_REMEMBERED_CHARS = 4_000
 _INSTRUCTION = re.compile(r"\[(/?)(INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|IMG)\]", re.IGNORECASE)
+
+
+def _seen(text: str) -> str:
+    return text if text.isascii() else _INVISIBLE.sub("", text)
 
 
 def harmless(text: str) -> str:
     """`text` without what a prompt's structure is made of; other markup and all that people see stays."""
-    text = _INVISIBLE.sub("", text)
-    text = _FENCE.sub("&lt;", text)
-    text = _TEMPLATE.sub("&lt;", text)
-    return _INSTRUCTION.sub(r"(\1\2)", text)
+    text = _seen(text)
+    if _BRACKET.search(text):
+        text = _TEMPLATE.sub("&lt;", _FENCE.sub("&lt;", text))
+    return _INSTRUCTION.sub(r"(\1\2)", text) if "[" in text else text
 
 
 def as_data(text: str) -> str:
     """`harmless`, and without anything that looks like a citation."""
-    return harmless(without_marks(_INVISIBLE.sub("", text).strip()))
+    return _as_data(text) if len(text) <= _REMEMBERED_CHARS else _disarmed(text)
+
+
+def _disarmed(text: str) -> str:
+    return harmless(without_marks(_seen(text).strip()))
+
+
+_as_data = lru_cache(maxsize=500)(_disarmed)
 
 
 def as_result(text: str) -> str:
@@ -46,6 +60,6 @@ def as_result(text: str) -> str:
 
 def as_attribute(text: str) -> str:
     """One line that fits between double quotes."""
-    text = " ".join(without_marks(_INVISIBLE.sub("", text)).split())
+    text = " ".join(without_marks(_seen(text)).split())
     text = text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
     return harmless(text)

@@ -32,7 +32,7 @@ from services.common.llm.stream import Thinking as Reasoning
 from services.common.llm.tokens import count_tokens, estimate_tokens
 from services.common.settings import SettingsError
 
-from .budget import Budget, DoesNotFit, fit, prompt_tokens
+from .budget import Budget, DoesNotFit, Fitted, fit, prompt_tokens
 from .continuing import WAYS, Seam, StartedOver, Way
 from .port import Calls, Continued, Event, Finish, Generator, Offered, Prompt, Text, Thinking
 from .prompting import Message, Prompts, load_prompts, tool_definitions
@@ -166,17 +166,18 @@ class OpenAIChat:
         """The pieces of one completion of as much of the prompt as the server takes; a server that refuses it as too
         long is asked again with less."""
         budget = self._budget
+        repaired = prompt_tokens(repairs)
         for shrinks in range(MAX_SHRINKS + 1):
-            fitted = self._fitted(prompt, budget, prompt_tokens(repairs) + count_tokens(written))
-            asked.messages = [*self._prompts.messages(fitted), *repairs]
-            asked.tokens = prompt_tokens(asked.messages, tool_definitions(fitted.tools))
+            fitted = self._fitted(prompt, budget, repaired + count_tokens(written))
+            asked.messages = [*fitted.messages, *repairs]
+            asked.tokens = fitted.tokens + repaired
             begun = False
-            offered = frozenset(passage.n for passage in fitted.passages)
+            offered = frozenset(passage.n for passage in fitted.prompt.passages)
             if offered != asked.offered:
                 asked.offered = offered
                 yield Offered(offered)
             try:
-                async with aclosing(self._written_or_whole(fitted, asked.messages, written)) as pieces:
+                async with aclosing(self._written_or_whole(fitted.prompt, asked.messages, written)) as pieces:
                     async for piece in pieces:
                         begun = True
                         yield piece
@@ -186,7 +187,7 @@ class OpenAIChat:
                     raise
                 prompt, budget = self._shrunk(prompt, budget, asked.tokens, overflow)
 
-    def _fitted(self, prompt: Prompt, budget: Budget, reserved: int) -> Prompt:
+    def _fitted(self, prompt: Prompt, budget: Budget, reserved: int) -> Fitted:
         try:
             return fit(prompt, self._prompts, budget, reserved)
         except DoesNotFit:

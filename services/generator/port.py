@@ -23,10 +23,10 @@ from baton_proto.messages import (
 class Prompt:
     """All that an answer may be made of.
 
-    `passages` are numbered; `[n]` in the answer cites passage n. Those that a result in `turns` names (its `passages`)
-    were found by that call. `turns` are the rounds of tool calls that are over, oldest first. `tools` are those that a
-    live worker serves now and the user may call; empty means none may be called. `sampling` is what the request asks
-    for, the settings and the preset together.
+    `language` is the question's, in which the answer is given. `passages` are numbered; `[n]` in the answer cites
+    passage n. Those that a result in `turns` names (its `passages`) were found by that call. `turns` are the rounds of
+    tool calls that are over, oldest first. `tools` are those that a live worker serves now and the user may call; empty
+    means none may be called. `sampling` is what the request asks for, the settings and the preset together.
 
     `history` are the conversation's earlier turns, oldest first, as many as fit. `standalone` is the question put so
     that it can be understood without them: what was searched for.

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from baton_proto.language import guess_language
 from baton_proto.messages import Done, Status, ToolCall, ToolOutcome, ToolSpec, ToolTurn, Usage, WorkItem
 from services.common import metrics
 from services.common.config import GeneratorSettings
@@ -114,7 +115,7 @@ class _Answer:
         written = turn.begun_in(self._log.ahead)
         prompt = Prompt(
             question=item.query,
-            language=item.language,
+            language=guess_language(item.query, item.language),
             passages=item.passages,
             tools=[spec for _, spec in tools.values()],
             turns=self._turns,

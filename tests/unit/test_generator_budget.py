@@ -85,12 +85,14 @@ def test_no_prompt_is_over_its_budget(
     )
     budget = Budget(BARE + room, history_tokens)
     try:
-        fitted = fit(whole, PROMPTS, budget, reserved)
+        made = fit(whole, PROMPTS, budget, reserved)
     except DoesNotFit:
         assert counted(replace(whole, passages=(), history=(), turns=(), tools=())) + reserved > budget.prompt
         return
+    fitted = made.prompt
     assert counted(fitted) + reserved <= budget.prompt
-    assert fit(whole, PROMPTS, budget, reserved) == fitted
+    assert (made.messages, made.tokens) == (PROMPTS.messages(fitted), counted(fitted))
+    assert fit(whole, PROMPTS, budget, reserved) == made
     # Passages keep their numbers and order, and are cut at the end at most.
     assert numbers(fitted) == sorted(numbers(fitted))
     for one in fitted.passages:
@@ -105,7 +107,7 @@ def test_no_prompt_is_over_its_budget(
 
 def test_what_fits_is_not_touched() -> None:
     whole = Prompt("q", "en", passages=[passage(1, "Ten days.")], history=[PastTurn(query="a", answer="b")])
-    assert fit(whole, PROMPTS, Budget(8_000, 1_500)) is whole
+    assert fit(whole, PROMPTS, Budget(8_000, 1_500)).prompt is whole
 
 
 def test_passages_come_before_history_and_the_first_ones_win() -> None:
@@ -115,18 +117,18 @@ def test_passages_come_before_history_and_the_first_ones_win() -> None:
         passages=[passage(n, "word " * 300) for n in range(1, 6)],
         history=[PastTurn(query="older", answer="x"), PastTurn(query="newer", answer="y")],
     )
-    fitted = fit(whole, PROMPTS, Budget(BARE + 800, 1_500))
+    fitted = fit(whole, PROMPTS, Budget(BARE + 800, 1_500)).prompt
     assert numbers(fitted) == [1, 2, 3]
     assert fitted.passages[1].text == whole.passages[1].text
     assert fitted.passages[2].text.endswith("…")
-    fitted = fit(whole, PROMPTS, Budget(BARE + 5_000, 25))
+    fitted = fit(whole, PROMPTS, Budget(BARE + 5_000, 25)).prompt
     assert (numbers(fitted), [past.query for past in fitted.history]) == ([1, 2, 3, 4, 5], ["newer"])
 
 
 def test_what_the_model_searched_for_comes_before_what_was_found_first() -> None:
     passages = [passage(n, "word " * 200) for n in range(1, 7)]
     whole = Prompt("q", "en", passages=passages, turns=[result("4", 4, call_id="a"), result("5", 5, call_id="b")])
-    fitted = fit(whole, PROMPTS, Budget(counted(replace(whole, passages=())) + 560, 0))
+    fitted = fit(whole, PROMPTS, Budget(counted(replace(whole, passages=())) + 560, 0)).prompt
     assert numbers(fitted)[-2:] == [4, 5]
     assert fitted.passages[-1].text == passages[4].text
     assert 6 not in numbers(fitted)
@@ -137,28 +139,41 @@ def test_passages_that_several_searches_found_count_each_time() -> None:
     turns = [result("found", 1, 2, 3, 4, call_id=str(call)) for call in range(4)]
     whole = Prompt("q", "en", passages=passages, turns=turns)
     budget = Budget(counted(replace(whole, passages=())) + 1_000, 0)
-    fitted = fit(whole, PROMPTS, budget)
+    fitted = fit(whole, PROMPTS, budget).prompt
     assert counted(fitted) <= budget.prompt
     assert numbers(fitted)
 
 
 def test_a_long_answer_of_the_turn_before_is_cut_and_not_left_out() -> None:
     whole = Prompt("q", "zh", history=[PastTurn(query="年假几天？", answer="十天。" * 2_000)])
-    (past,) = fit(whole, PROMPTS, Budget(8_000, 300)).history
+    (past,) = fit(whole, PROMPTS, Budget(8_000, 300)).prompt.history
     assert past.answer.startswith("十天。十天。")
     assert past.answer.endswith("。…")
     assert 200 <= count_tokens(past.answer) <= 300
 
 
+def test_a_question_whose_conversation_has_no_room_is_asked_so_that_it_stands_alone() -> None:
+    whole = Prompt(
+        "And for contractors?",
+        "en",
+        history=[PastTurn(query="Leave?", answer="Ten.")],
+        standalone="How much leave do contractors get?",
+    )
+    assert fit(whole, PROMPTS, Budget(8_000, 1_500)).prompt is whole
+    assert fit(whole, PROMPTS, Budget(8_000, 0)).prompt.question == "How much leave do contractors get?"
+    long = replace(whole, standalone="word " * 500)
+    assert fit(long, PROMPTS, Budget(BARE + 20, 0)).prompt.question == "And for contractors?"
+
+
 def test_results_of_tools_are_cut_before_turns_and_tools_are_given_up() -> None:
     turns = [result("old " * 5_000, call_id="a"), result("new " * 5_000, call_id="b")]
     whole = Prompt("q", "en", turns=turns, tools=[SEARCH])
-    fitted = fit(whole, PROMPTS, Budget(BARE + 1_500, 0))
+    fitted = fit(whole, PROMPTS, Budget(BARE + 1_500, 0)).prompt
     assert [turn.calls[0].call_id for turn in fitted.turns] == ["a", "b"]
     assert all(turn.results[0].content.endswith("…") for turn in fitted.turns)
-    fitted = fit(whole, PROMPTS, Budget(BARE + 370, 0))
+    fitted = fit(whole, PROMPTS, Budget(BARE + 370, 0)).prompt
     assert [turn.calls[0].call_id for turn in fitted.turns] == ["b"]
-    fitted = fit(whole, PROMPTS, Budget(BARE + 10, 0))
+    fitted = fit(whole, PROMPTS, Budget(BARE + 10, 0)).prompt
     assert (list(fitted.turns), list(fitted.tools)) == ([], [])
     with pytest.raises(DoesNotFit):
         fit(whole, PROMPTS, Budget(BARE - 10, 0))

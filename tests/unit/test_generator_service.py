@@ -225,6 +225,14 @@ def test_who_goes_on_does_not_say_again_that_the_model_thinks(stored):
     assert job.answer == "Fine."
 
 
+def test_the_answer_is_in_the_question_s_language_and_statuses_in_the_request_s():
+    script = Script([Text("十天。"), Finish()], [Text("Ten."), Finish()], [Text("OK."), Finish()])
+    for query, language in (("年假几天?", "en"), ("How many days of leave?", "zh"), ("?", "zh")):
+        job = run(MemoryJob(work_item(query, language=language)), script)
+        assert job.frames[0].content == ("正在撰写回答…" if language == "zh" else "Writing the answer")
+    assert [prompt.language for prompt in script.prompts] == ["zh", "en", "zh"]
+
+
 def test_a_request_is_sampled_within_the_server_s_limits():
     script = Script([Text("Fine."), Finish()])
     item = work_item(sampling=Sampling(max_tokens=5_000, stop=["x"]))

@@ -201,6 +201,10 @@ def test_thoughts_and_half_characters_stay_out_of_the_text(pieces: list[str], te
         ([{"reasoning": "hm"}], True),
         ([{"content": "<thi"}, {"content": "nk>hm"}], True),
         ([{"content": "<thin"}], False),
+        ([{"content": "<think>\n\n</think>\n\nHi"}], False),
+        ([{"content": "<think>"}, {"content": "\n"}, {"content": "</th"}, {"content": "ink>Hi"}], False),
+        ([{"content": "<think>\nhm</think>Hi"}], True),
+        ([{"reasoning_content": "\n"}], False),
         ([{"reasoning_content": ""}, {"reasoning": None}, {"content": "Hi <think>"}], False),
     ],
 )

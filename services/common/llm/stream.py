@@ -104,9 +104,9 @@ class ChatTurn:
         for fragment in delta.get("tool_calls") or ():
             self._fragment(fragment)
             self.progress += 1
-        if delta.get("reasoning_content") or delta.get("reasoning"):
+        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             self.progress += 1
-            self._reasoned = True
+            self._reasoned = self._reasoned or not isinstance(thought, str) or not thought.isspace()
         text = self._text(delta.get("content"))
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
@@ -271,8 +271,10 @@ class _ThoughtFilter:
                 return ""
             if not begun.startswith(self._OPEN):
                 return self._give()
-            self._state, self.begun = "thought", True
-        _, closed, after = self._held.partition(self._CLOSE)
+            self._state, self._held = "thought", begun[len(self._OPEN) :]
+        thought, closed, after = self._held.partition(self._CLOSE)
+        # Models that are told not to think leave an empty pair of marks.
+        self.begun = self.begun or bool(thought.strip() and not self._CLOSE.startswith(thought.strip()))
         if not closed:
             self._held = self._held[-len(self._CLOSE) :]
             return ""

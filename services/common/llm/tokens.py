@@ -11,12 +11,14 @@ tokenizers of GPT-4 (cl100k), GPT-4o (o200k), Llama 3.1, Qwen 3 and DeepSeek V3;
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PIECE = re.compile(
     r"(?P<wide>[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff])"
     r"|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+"
 )
 _CHARS_PER_TOKEN = 4
+_REMEMBERED_CHARS = 4_000
 
 # Each match is a token. Words are cut where case changes and after some letters, digits stand alone as some tokenizers
 # have them, white space counts where it does not go into the word behind it.
@@ -45,7 +47,15 @@ def estimate_tokens(text: str) -> int:
 
 def count_tokens(text: str) -> int:
     """Tokens that `text` has at most, as far as that can be said without the model's tokenizer."""
+    # The same passages, instructions and earlier turns come again and again.
+    return _remembered(text) if len(text) <= _REMEMBERED_CHARS else _counted(text)
+
+
+def _counted(text: str) -> int:
     count: float = len(_NARROW.findall(text))
     if not text.isascii():
         count += sum(len(chars.findall(text)) * weight for chars, weight in _CHARS)
     return -int(-count // 1)
+
+
+_remembered = lru_cache(maxsize=1_000)(_counted)

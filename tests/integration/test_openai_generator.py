@@ -562,6 +562,20 @@ def test_all_sampling_fields_are_sent() -> None:
     assert "parallel_tool_calls" not in llm.requests[0]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "max_tokens is too large: 32768. This model supports at most 4096 completion tokens.",
+        "<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 4096]",
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 4096]",
+    ],
+)
+def test_an_answer_longer_than_the_model_ever_gives_is_asked_for_at_its_limit(message: str) -> None:
+    events, llm = run_script(refusal(message), PLAIN, prompt={"sampling": Sampling(max_tokens=32_768)})
+    assert text(events) == "Fine."
+    assert [request["max_tokens"] for request in llm.requests] == [32_768, 4_096]
+
+
 def test_a_preset_adds_its_fields_and_a_server_that_refuses_one_goes_without() -> None:
     unknown = refusal("Unknown parameter: 'chat_template_kwargs'.")
     _, llm = run_script(unknown, PLAIN, llm_preset="qwen", llm_body='{"top_k": 20}')

@@ -51,6 +51,11 @@ _PROMPTS = tuple(
         r"token count \((\d+)\)",
     )
 )
+_ANSWER_LIMIT = re.compile(
+    r"supports at most (\d{1,9}) completion tokens|"
+    r"max_(?:completion_)?tokens (?:value, the valid range of max_tokens is|should be|must be)[^\d\]]{0,30}\[\d+, ?(\d{1,9})\]",
+    re.IGNORECASE,
+)
 _FILTERED = re.compile(
     r"data_?inspection_?failed|inappropriate content|content_filter|responsible ?ai ?policy|content management policy|"
     r"content exists risk",
@@ -94,6 +99,16 @@ def refused_field(status: int, text: str, sent: dict[str, Any]) -> str | None:
         return None
     optional = sorted(sent.keys() - _NEEDED, key=lambda name: (name == "tools", name))
     return next((name for name in optional if _pattern(name).search(text)), None)
+
+
+def answer_limit(status: int, text: str, sent: dict[str, Any]) -> int | None:
+    """The longest answer that the server gives, in tokens, if its complaint is that a longer one is asked for."""
+    asked = sent.get("max_tokens") or sent.get("max_completion_tokens")
+    if status not in (400, 422) or asked is None:
+        return None
+    found = _ANSWER_LIMIT.search(text)
+    limit = int(found[1] or found[2]) if found else 0
+    return limit if 0 < limit < asked else None
 
 
 def _pattern(name: str) -> re.Pattern[str]:

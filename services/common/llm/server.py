@@ -24,6 +24,7 @@ _MAX_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.25
 # A server that has told its finish reason may still send the usage; who keeps the stream open is not waited for.
 _AFTER_FINISH_S = 2.0
+_ANSWER_TOKENS = frozenset({"max_tokens", "max_completion_tokens"})
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_PLAIN_BODY = 8 * 1024 * 1024
 
@@ -80,6 +81,8 @@ class ChatServer:
                 return
             except _FieldRefused as refused:
                 self._give_up_field(refused.field, body)
+            except _AnswerTooLong as refused:
+                self._shorten_answer(refused.limit, body)
             except ServiceError as failure:
                 if earlier is not None and failure.code == "model_stalled" and not turn.progress:
                     raise earlier from None  # says more than that the time is over
@@ -101,6 +104,11 @@ class ChatServer:
         value = body.pop(field)
         if field == "max_tokens":
             body["max_completion_tokens"] = value
+
+    def _shorten_answer(self, limit: int, body: dict[str, Any]) -> None:
+        log.warning("the language model gives no answer over %d tokens; BATON_MAX_TOKENS should not be larger", limit)
+        for name in _ANSWER_TOKENS & body.keys():
+            body[name] = min(body[name], limit)
 
     async def _attempt(
         self, body: dict[str, Any], turn: ChatTurn, deadline: float
@@ -147,6 +155,9 @@ class ChatServer:
             self._give_up_continuing(response.status_code, text)
             raise ContinuationRefused
         too_long = errors.overflow(response.status_code, text)
+        limit = errors.answer_limit(response.status_code, text, body)
+        if limit is not None:
+            raise _AnswerTooLong(limit)
         field = None if too_long else errors.refused_field(response.status_code, text, body)
         if field is not None:
             raise _FieldRefused(field)
@@ -242,6 +253,14 @@ class ChatServer:
     def _without_key(self, text: str) -> str:
         key = self._settings.llm_api_key
         return (text.replace(key, "***") if key else text)[:500]
+
+
+class _AnswerTooLong(Exception):
+    """More tokens are asked for than the server ever gives."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class _FieldRefused(Exception):

@@ -205,7 +205,7 @@ class GeneratorSettings(LlmSettings):
         "BATON_PROMPT_TOKENS",
         None,
         "Tokens of a prompt at most, by a careful estimate; empty = as the preset says, 8000 without one.",
-        minimum=500,
+        minimum=1_500,
         maximum=2_000_000,
     )
     history_tokens: int = setting(

@@ -13,7 +13,7 @@ server refuses, or seems to start over, it is asked from the start.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,22 +25,23 @@ from baton_proto.messages import Usage
 from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
 from services.common.llm.errors import ContentFiltered, ContextOverflow
-from services.common.llm.presets import further_fields, preset_of
 from services.common.llm.server import ChatServer, ContinuationRefused
 from services.common.llm.stream import ChatTurn, ParsedCall
 from services.common.llm.stream import Thinking as Reasoning
 from services.common.llm.tokens import count_tokens, estimate_tokens
 from services.common.settings import SettingsError
 
+from .asking import Asking, asking_of
 from .budget import Budget, DoesNotFit, Fitted, fit, prompt_tokens
-from .continuing import WAYS, Seam, StartedOver, Way
+from .continuing import Seam, StartedOver, Way
 from .port import Calls, Continued, Event, Finish, Generator, Offered, Prompt, Text, Thinking
 from .prompting import Message, Prompts, load_prompts, tool_definitions
 from .shrinking import MAX_SHRINKS, smaller
 
 _MAX_REPAIRS = 2
 _CONNECT_TIMEOUT_S = 10.0
-# A server that counts less than this part of what was sent has cut it; our own count is never so much too high.
+# A server that counts less than this part of what was sent has cut it: for Chinese and English our own count is never
+# so much too high.
 _SILENTLY_CUT = 0.4
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "max_tokens")
 
@@ -68,34 +69,6 @@ async def open_generator(settings: GeneratorSettings) -> AsyncIterator[Generator
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
     async with httpx.AsyncClient(timeout=timeout, limits=limits) as client:
         yield OpenAIChat(ChatServer(client, settings), prompts, asking)
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How the model is asked, whatever the question is: `fields` go into every request as they are; `way` is how the
-    server continues a message (None: it does not)."""
-
-    model: str
-    budget: Budget
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    parallel_tool_calls: bool | None = None
-    way: Way | None = None
-
-
-def asking_of(settings: GeneratorSettings) -> Asking:
-    """What settings and preset say together.
-
-    Raises:
-        SettingsError
-    """
-    preset = preset_of(settings)
-    return Asking(
-        model=settings.llm_model,
-        budget=Budget(settings.prompt_tokens or preset.prompt_tokens, settings.history_tokens),
-        fields=further_fields(settings),
-        parallel_tool_calls=preset.parallel_tool_calls,
-        way=WAYS.get(settings.llm_continue or preset.continuing(settings.llm_url)),
-    )
 
 
 class OpenAIChat:

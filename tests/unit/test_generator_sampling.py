@@ -8,9 +8,9 @@ from baton_proto.messages import Sampling
 from services.common.config import ALL_SETTINGS, GeneratorSettings
 from services.common.llm.presets import PRESETS, further_fields
 from services.common.settings import SettingsError, describe
+from services.generator.asking import asking_of
 from services.generator.budget import Budget
 from services.generator.continuing import WAYS
-from services.generator.openai_chat import asking_of
 from services.generator.sampling import effective_sampling
 
 DASHSCOPE = "https://dashscope.aliyuncs.com/compatible-mode/v1"

@@ -53,7 +53,8 @@ _PROMPTS = tuple(
 )
 _ANSWER_LIMIT = re.compile(
     r"supports at most (\d{1,9}) completion tokens|"
-    r"max_(?:completion_)?tokens (?:value, the valid range of max_tokens is|should be|must be)[^\d\]]{0,30}\[\d+, ?(\d{1,9})\]",
+    r"max_(?:completion_)?tokens (?:value, the valid range of max_tokens is|should be|must be)"
+    r"[^\d\]]{0,30}\[\d+, ?(\d{1,9})\]",
     re.IGNORECASE,
 )
 _FILTERED = re.compile(

@@ -22,8 +22,8 @@ _MAX_RANGE = 20
 _CLOSERS = {"[": "]", "【": "】", "［": "］"}
 _OPENER = re.compile(r"[\[【［]")
 _START = re.compile(r"[\[【［]| \Z| (?=[\[【［])")
-_INSIDE = frozenset("0123456789０１２３４５６７８９ ,，、;；-–—~～")
-_TO_ASCII = str.maketrans("０１２３４５６７８９，、；;–—~～", "0123456789,,,,----")
+_INSIDE = frozenset("0123456789０１２３４５６７８９ \t\u3000\xa0,，、;；-–—~～")
+_TO_ASCII = str.maketrans("０１２３４５６７８９，、；;–—~～\t\u3000\xa0", "0123456789,,,,----   ")
 _SOURCE_MARK = re.compile(r"[\[【［]\s*([\d０-９][\d０-９\s,，、;；\-–—~～]*)[\]】］]")
 
 

@@ -162,13 +162,21 @@ class OpenAIChat:
 
     def _fitted(self, prompt: Prompt, budget: Budget, reserved: int) -> Fitted:
         try:
-            return fit(prompt, self._prompts, budget, reserved)
+            fitted = fit(prompt, self._prompts, budget, reserved)
         except DoesNotFit:
             raise ServiceError(
                 "model_failed",
                 f"The question alone is longer than the language model may be asked ({budget.prompt} tokens, "
                 "BATON_PROMPT_TOKENS); ask a shorter one.",
             ) from None
+        if len(fitted.prompt.tools) < len(prompt.tools):
+            log.warning(
+                "only %d of %d tools fit into a prompt of %d tokens (BATON_PROMPT_TOKENS)",
+                len(fitted.prompt.tools),
+                len(prompt.tools),
+                budget.prompt,
+            )
+        return fitted
 
     def _shrunk(self, prompt: Prompt, budget: Budget, sent: int, overflow: ContextOverflow) -> tuple[Prompt, Budget]:
         asks_for = prompt.sampling.max_tokens

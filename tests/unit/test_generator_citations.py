@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from services.generator.citations import MAX_MARK_CHARS, CitationChecker, without_marks
 
 OFFERED = (1, 2, 3, 12)
+BRACKETS = ((r"\[", r"\]"), ("【", "】"), ("［", "］"))
 MARK = re.compile(r"\[(\d{1,3})\]")
 
 CASES = [
@@ -28,6 +29,7 @@ CASES = [
     ("十天【１】【９】。", "十天[1]。", [1], 1),
     ("十天[１，２；3]。", "十天[1][2][3]。", [1, 2, 3], 0),
     ("十天[1～3]。", "十天[1][2][3]。", [1, 2, 3], 0),
+    ("十天［\u3000１\u3000］，[\t2\xa0]。", "十天[1]，[2]。", [1, 2], 0),
     ("国发[2024]12号", "国发[2024]12号", [], 0),
     # These brackets belong to the numbers of official documents; no model was seen to cite with them.
     ("国发〔2024〕12号、第〔1〕条", "国发〔2024〕12号、第〔1〕条", [], 0),
@@ -67,7 +69,9 @@ def test_any_split_gives_the_same_answer(text, cuts):
 
 any_text = st.lists(
     st.text(max_size=6)
-    | st.sampled_from(["[1]", "[1, 9]", "【２】", "［3］", "[9]", "[12", "]", " [", "[[", "[1-2]", "］", "😀"]),
+    | st.sampled_from(
+        ["[1]", "[1, 9]", "【２】", "［3］", "[9]", "[\t9\u3000]", "[12", "]", " [", "[[", "[1-2]", "］", "😀"]
+    ),
     max_size=12,
 ).map("".join)
 
@@ -87,10 +91,11 @@ def test_any_split_of_any_text_gives_the_same_answer(text, data):
 def test_no_unknown_number_passes_in_any_brackets_whatever_is_offered(text, offered):
     checker = CitationChecker(offered)
     out = "".join(map(checker.feed, text)) + checker.flush()
-    for mark in re.finditer(r"\[\s*(\d{1,3})\s*\]|【\s*(\d{1,3})\s*】|［\s*(\d{1,3})\s*］", out):
-        number = next(filter(None, mark.groups()))
-        assert int(number) in offered
-        assert mark[0] == f"[{int(number)}]"
+    blank, number = r"[ \t\u3000\xa0]*", r"([0-9０-９]{1,3})"
+    for mark in re.finditer("|".join(f"{start}{blank}{number}{blank}{end}" for start, end in BRACKETS), out):
+        found = int(next(filter(None, mark.groups())))
+        assert found in offered
+        assert mark[0] == f"[{found}]"
     assert set(checker.cited) <= set(offered)
 
 

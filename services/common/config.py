@@ -222,6 +222,18 @@ class LlmSettings:
     llm_url: str = setting("BATON_LLM_URL", "", "Base URL of an OpenAI-compatible server, ending in `/v1`.")
     llm_model: str = setting("BATON_LLM_MODEL", "", "Name of the model.")
     llm_api_key: str = setting("BATON_LLM_API_KEY", "", "Key of the LLM server.", secret=True)
+    llm_preset: str = setting(
+        "BATON_LLM_PRESET",
+        "none",
+        "Class of the model, for what is not set otherwise: prompt size, sampling, further fields (docs/models.md).",
+        choices=("none", "llama3", "qwen", "gpt4", "deepseek"),
+    )
+    llm_body: str = setting(
+        "BATON_LLM_BODY",
+        "",
+        'JSON object with further fields of each request, as in `{"top_k": 20}`; they win over the preset\'s, and '
+        "`null` takes one of those away.",
+    )
     first_token_timeout_s: float = setting(
         "BATON_LLM_FIRST_TOKEN_TIMEOUT_S", 30.0, "Seconds to wait for a model's first token.", minimum=0.1
     )
@@ -237,12 +249,47 @@ class GeneratorSettings(LlmSettings):
     )
     llm_continue: str = setting(
         "BATON_LLM_CONTINUE",
-        "off",
+        "",
         "How the server is asked to continue an answer whose generator was lost (see docs/models.md); `off` = it is "
-        "asked from the start, and the user sees the answer begin again.",
+        "asked from the start, and the user sees the answer begin again. Empty = as the preset says, or `off`.",
         choices=("off", "vllm", "prefix", "partial", "plain"),
     )
     prompts: str = setting("BATON_PROMPTS", "", "Folder of prompt files; empty = the ones that ship with Baton.")
+    prompt_tokens: int | None = setting(
+        "BATON_PROMPT_TOKENS",
+        None,
+        "Tokens of a prompt at most, by a careful estimate; empty = as the preset says, 8000 without one.",
+        minimum=1_500,
+        maximum=2_000_000,
+    )
+    history_tokens: int = setting(
+        "BATON_HISTORY_TOKENS",
+        1_500,
+        "Tokens of the conversation's earlier turns in it at most; 0 = none.",
+        minimum=0,
+        maximum=1_000_000,
+    )
+    max_tokens: int | None = setting(
+        "BATON_MAX_TOKENS",
+        None,
+        "Tokens of one answer at most; a request may ask for fewer. Empty = as the preset says.",
+        minimum=1,
+        maximum=32_768,
+    )
+    temperature: float | None = setting(
+        "BATON_TEMPERATURE",
+        None,
+        "Temperature where a request names none. Empty = as the preset says.",
+        minimum=0,
+        maximum=2,
+    )
+    top_p: float | None = setting(
+        "BATON_TOP_P",
+        None,
+        "`top_p` where a request names none. Empty = as the preset says.",
+        minimum=0.01,
+        maximum=1,
+    )
     chunk_delay_ms: int = setting(
         "BATON_EXTRACTIVE_DELAY_MS",
         15,

@@ -56,6 +56,9 @@ CANCEL_SECONDS = Histogram(
     buckets=_LATENCY,
 )
 REDELIVERED = Counter("baton_redelivered_total", "Work items that came again after another holder was lost.", ["stage"])
+CITATIONS_DROPPED = Counter(
+    "baton_citations_dropped_total", "Citations of passages that the model had not been given, taken out of answers."
+)
 APPENDS = Counter("baton_log_appends_total", "Appends to logs, by result.", ["result"])
 CACHE = Counter(
     "baton_cache_total",

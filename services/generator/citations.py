@@ -22,8 +22,8 @@ _MAX_RANGE = 20
 _CLOSERS = {"[": "]", "【": "】", "［": "］"}
 _OPENER = re.compile(r"[\[【［]")
 _START = re.compile(r"[\[【［]| \Z| (?=[\[【［])")
-_INSIDE = frozenset("0123456789０１２３４５６７８９ ,，、;；-–—~～")
-_TO_ASCII = str.maketrans("０１２３４５６７８９，、；;–—~～", "0123456789,,,,----")
+_INSIDE = frozenset("0123456789０１２３４５６７８９ \t\u3000\xa0,，、;；-–—~～")
+_TO_ASCII = str.maketrans("０１２３４５６７８９，、；;–—~～\t\u3000\xa0", "0123456789,,,,----   ")
 _SOURCE_MARK = re.compile(r"[\[【［]\s*([\d０-９][\d０-９\s,，、;；\-–—~～]*)[\]】］]")
 
 
@@ -47,12 +47,16 @@ class CitationChecker:
         self.citations: list[Citation] = []
         self.dropped = 0
         self.length = 0
-        self._offered = frozenset(offered)
+        self.offer(offered)
         # What may turn out to be a mark: for each open bracket the text from it on. Brackets inside brackets are kept
         # apart because dropping the inner mark must not make a new one of what surrounds it.
         self._open: list[str] = []
         self._blank = ""
         self._out: list[str] = []
+
+    def offer(self, numbers: Iterable[int]) -> None:
+        """From here on these numbers may be cited."""
+        self._offered = frozenset(numbers)
 
     def feed(self, text: str) -> str:
         """The text that is now certain. At most `MAX_MARK_CHARS` characters for each open bracket stay behind."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 from baton_proto.messages import ToolCall, Usage
@@ -55,7 +55,7 @@ class Extractive:
         if calls:
             yield Calls(calls, Usage(prompt_tokens=prompt_tokens))
             return
-        answer, cut = _within(answer_text(prompt), prompt.sampling.max_tokens)
+        answer, cut = _within(_until(answer_text(prompt), prompt.sampling.stop or ()), prompt.sampling.max_tokens)
         said = 0
         for piece in pieces(answer):
             # What a lost holder has shown already is said again at once: nobody sees it, and the user is waiting.
@@ -92,6 +92,11 @@ def pieces(text: str) -> Iterator[str]:
     """The text in the small pieces in which it is streamed."""
     for piece in _PIECE.finditer(text):
         yield piece[0]
+
+
+def _until(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of the texts that shall end it."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _within(text: str, max_tokens: int | None) -> tuple[str, bool]:

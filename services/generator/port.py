@@ -23,8 +23,10 @@ from baton_proto.messages import (
 class Prompt:
     """All that an answer may be made of.
 
-    `passages` are numbered; `[n]` in the answer cites passage n. `turns` are the rounds of tool calls that are over,
-    oldest first. `tools` are those that a live worker serves now; empty means none may be called.
+    `language` is the question's, in which the answer is given. `passages` are numbered; `[n]` in the answer cites
+    passage n. Those that a result in `turns` names (its `passages`) were found by that call. `turns` are the rounds of
+    tool calls that are over, oldest first. `tools` are those that a live worker serves now and the user may call; empty
+    means none may be called. `sampling` is what the request asks for, the settings and the preset together.
 
     `history` are the conversation's earlier turns, oldest first, as many as fit. `standalone` is the question put so
     that it can be understood without them: what was searched for.
@@ -51,6 +53,19 @@ class Continued:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """The numbers of the passages that the model reads, where it does not read all of `Prompt.passages`: only these may
+    be cited from here on."""
+
+    passages: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """The model reasons, and nothing of its answer comes yet; the user is told so."""
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """A piece of the answer, in order; it is shown as it comes and never taken back."""
 
@@ -73,12 +88,12 @@ class Finish:
     usage: Usage = field(default_factory=Usage)
 
 
-Event = Continued | Text | Calls | Finish
+Event = Offered | Thinking | Continued | Text | Calls | Finish
 
 
 class Generator(Protocol):
     """Writes one turn of an answer: any number of `Text`, then exactly one `Calls` or `Finish`. The text is the whole
-    turn's, from its start, unless `Continued` comes before it.
+    turn's, from its start, unless `Continued` comes before it. `Offered` and `Thinking` may come at any time.
 
     Raises `ServiceError` with `model_failed` or `model_stalled`. Closing the iterator must stop the work at once and
     close what it had open. May be called concurrently.

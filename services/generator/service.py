@@ -3,7 +3,8 @@
 How calls are run: the calls of one turn that belong to the tool set of the first of them are handed over together.
 Calls for another set are left out of that hand-off; the generator is asked again with the first set's results and
 repeats what it still needs, so sets run one after the other and a work item never carries calls of two sets. Calls
-that no live worker serves are answered here, with a failed result, and cost no hand-off.
+that no live worker serves are answered here, with a failed result, and cost no hand-off. So are those of tools that
+the user may not call: nobody learns by asking that such a tool exists.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 
+from baton_proto.language import guess_language
 from baton_proto.messages import Done, Status, ToolCall, ToolOutcome, ToolSpec, ToolTurn, Usage, WorkItem
+from services.common import metrics
 from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
 from services.common.job import Handler, Job
+from services.common.permission import may_call
 
 from . import phrases
 from .caching import Answers
 from .citations import CitationChecker
 from .fingerprint import Fingerprints
-from .port import Calls, Continued, Event, Finish, Generator, Prompt, Text
+from .port import Calls, Continued, Event, Finish, Generator, Offered, Prompt, Text, Thinking
+from .sampling import effective_sampling
 from .written import AnswerLog, has_status
 
 LiveTools = Callable[[], Mapping[str, Sequence[ToolSpec]]]
-"""For each tools stage (`tools.default`) the tools that a live worker announces now."""
+"""For each stage that serves tools (`tools.default`, `retrieve`) those that a live worker announces now."""
 
 _TURN_BREAK = "\n\n"
 
@@ -49,7 +55,11 @@ def generate_handler(
     fingerprints = Fingerprints(generator, settings)
 
     async def handle(job: Job) -> None:
-        await _Answer(job, generator, settings, live_tools, clock, known, fingerprints).run()
+        answer = _Answer(job, generator, settings, live_tools, clock, known, fingerprints)
+        try:
+            await answer.run()
+        finally:
+            metrics.CITATIONS_DROPPED.inc(answer.dropped)
 
     return handle
 
@@ -78,13 +88,20 @@ class _Answer:
         self._turns = list(item.turns)
         self._usage = item.usage
         self._timings = item.timings
-        self._checker = CitationChecker(passage.n for passage in item.passages)
+        self._sampling = effective_sampling(item.sampling, settings)
+        self._numbers = frozenset(passage.n for passage in item.passages)
+        self._checker = CitationChecker(self._numbers)
         # The earlier turns' text has been checked and written; it is counted here for the offsets and `cited`.
         earlier = "".join(self._checker.feed(turn.text) + self._checker.flush() for turn in item.turns)
         self._ends_in = earlier[-1:]
         self._log = AnswerLog(job, earlier)
         if self._log.first_chunk_ms is not None:
             self._first_text(self._log.first_chunk_ms)
+
+    @property
+    def dropped(self) -> int:
+        """How many numbers were cited that had not been offered."""
+        return self._checker.dropped
 
     async def run(self) -> None:
         item = self._job.item
@@ -102,16 +119,17 @@ class _Answer:
     async def _turn(self) -> tuple[str, Calls | Finish]:
         """Ask the generator once; the checked text of this turn and the event that ended it."""
         item = self._job.item
-        tools = _by_name(self._live_tools()) if len(self._turns) < self._max_turns else {}
+        tools = self._served() if len(self._turns) < self._max_turns else {}
+        self._checker.offer(self._numbers)
         turn = _Turn(self._checker, self._ends_in)
         written = turn.begun_in(self._log.ahead)
         prompt = Prompt(
             question=item.query,
-            language=item.language,
+            language=guess_language(item.query, item.language),
             passages=item.passages,
             tools=[spec for _, spec in tools.values()],
             turns=self._turns,
-            sampling=item.sampling,
+            sampling=self._sampling,
             written=written,
             history=item.history,
             standalone=item.standalone or item.query,
@@ -120,17 +138,31 @@ class _Answer:
         self._lookup = self._answers.lookup(item, prompt, self._fingerprint)
         started = time.perf_counter()
         earlier_ms = 0
+        offered = self._numbers
+        thought = False
         known = await self._lookup.events()
         async with _closing(known or self._generator.generate(prompt)) as events:
             async for event in events:
                 self._lookup.heard(event)
-                if isinstance(event, Continued):
-                    # Said as if the generator had: checked, counted and passed over like a repetition.
-                    await self._say(turn.feed(written))
-                    earlier_ms = self._log.stored_ms
-                    continue
                 if isinstance(event, Text):
                     await self._say(turn.feed(event.content))
+                    continue
+                if isinstance(event, Offered):
+                    offered = event.passages & self._numbers
+                    self._checker.offer(offered)
+                    continue
+                if isinstance(event, Thinking):
+                    if not thought:
+                        thought = True
+                        await self._tell_thinking()
+                    continue
+                if isinstance(event, Continued):
+                    # Said as if the generator had: checked, counted and passed over like a repetition. The lost holder
+                    # may have offered other numbers.
+                    self._checker.offer(self._numbers)
+                    await self._say(turn.feed(written))
+                    self._checker.offer(offered)
+                    earlier_ms = self._log.stored_ms
                     continue
                 await self._say(turn.flush())
                 self._usage = _sum(self._usage, event.usage)
@@ -140,6 +172,17 @@ class _Answer:
                 )
                 return turn.text, event
         raise ServiceError("model_failed", "The model stopped without finishing its answer.", retryable=True)
+
+    def _served(self) -> dict[str, tuple[str, ToolSpec]]:
+        """Stage and spec of each tool that a live worker serves and this user may call."""
+        return _by_name(self._live_tools(), self._job.item.claims)
+
+    async def _tell_thinking(self) -> None:
+        """So that the user sees why nothing comes; not again where a lost holder has said it."""
+        status = Status(stage="generating", content=phrases.thinking(self._job.item.language))
+        said = any(isinstance(frame, Status) and frame.content == status.content for frame in self._job.written)
+        if not said and not self._log.ahead:
+            await self._job.write(status)
 
     async def _say(self, text: str) -> None:
         if text:
@@ -185,7 +228,7 @@ class _Answer:
                 f"The model still asked for tools after {len(self._turns)} rounds instead of answering.",
                 retryable=True,
             )
-        served = _by_name(self._live_tools())
+        served = self._served()
         unserved = [call for call in calls if call.name not in served]
         stage = next((served[call.name][0] for call in calls if call.name in served), None)
         if unserved:
@@ -209,7 +252,7 @@ class _Answer:
         item = self._job.item
         frame = Status(
             stage="tool",
-            content=phrases.calling(calls, item.language),
+            content=phrases.calling(calls, stage, item.language),
             count=len(calls),
             call_id=calls[0].call_id if len(calls) == 1 else None,
         )
@@ -262,12 +305,14 @@ class _Turn:
         return text
 
 
-def _by_name(live: Mapping[str, Sequence[ToolSpec]]) -> dict[str, tuple[str, ToolSpec]]:
-    """Stage and spec of each tool; where two sets serve a name, the set that comes first by name does it."""
+def _by_name(live: Mapping[str, Sequence[ToolSpec]], claims: Mapping[str, Any]) -> dict[str, tuple[str, ToolSpec]]:
+    """Stage and spec of each tool that the user may call; where two sets serve a name, the set that comes first by
+    name does it."""
     tools: dict[str, tuple[str, ToolSpec]] = {}
     for stage in sorted(live):
         for spec in live[stage]:
-            tools.setdefault(spec.name, (stage, spec))
+            if may_call(spec, claims):
+                tools.setdefault(spec.name, (stage, spec))
     return tools
 
 

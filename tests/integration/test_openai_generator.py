@@ -11,12 +11,23 @@ from typing import Any
 
 import pytest
 
-from baton_proto.messages import Sampling, ToolCall, ToolOutcome, ToolSpec, ToolTurn, Usage
+from baton_proto.messages import PastTurn, Sampling, ToolCall, ToolOutcome, ToolSpec, ToolTurn, Usage
 from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
 from services.common.settings import SettingsError
+from services.generator.budget import prompt_tokens
 from services.generator.openai_chat import open_generator
-from services.generator.port import Calls, Continued, Event, Finish, Generator, Prompt, Text
+from services.generator.port import (
+    Calls,
+    Continued,
+    Event,
+    Finish,
+    Generator,
+    Offered,
+    Prompt,
+    Text,
+    Thinking,
+)
 from tests.answer_job import passage
 from tests.servers.llm import CUT, DONE, HANG, ScriptedLLM, aimock, continuing_llm, delta, event, head, scripted_llm
 from tests.servers.processes import eventually, free_port
@@ -389,6 +400,234 @@ def test_settings_that_cannot_work_are_refused_at_start(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2
     with pytest.raises(SettingsError, match="BATON_PROMPTS"):
         asyncio.run(scenario(llm_url="http://x/v1", llm_model="m", prompts=str(tmp_path)))
+
+
+# --- prompts: history, budget, overflow -------------------------------------------------------------------------------
+
+HISTORY = [
+    PastTurn(query="How many days of annual leave?", answer="Ten days."),
+    PastTurn(query="第二个问题", answer="好。"),
+]
+LONG = [passage(n, f"Passage {n}. " + "word " * 900) for n in range(1, 6)]
+
+
+def refusal(message: str, status: str = "400 Bad Request", **further: Any) -> list[bytes]:
+    return [head(status, "application/json"), json.dumps({"error": {"message": message, **further}}).encode()]
+
+
+def sent(request: dict[str, Any]) -> int:
+    return prompt_tokens(request["messages"], request.get("tools", ()))
+
+
+def test_earlier_turns_stand_between_the_instructions_and_the_question() -> None:
+    _, llm = run_script(PLAIN, prompt={"history": HISTORY, "passages": [passage(1, "5 days")]})
+    messages = llm.requests[0]["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [message["content"] for message in messages[1:3]] == ["How many days of annual leave?", "Ten days."]
+    assert "5 days" in messages[-1]["content"]
+
+
+def test_a_prompt_is_never_larger_than_its_budget_and_says_which_passages_are_in_it() -> None:
+    events, llm = run_script(PLAIN, prompt={"passages": LONG, "history": HISTORY}, prompt_tokens=4_000)
+    assert sent(llm.requests[0]) <= 4_000
+    assert events[0] == Offered(frozenset({1, 2, 3, 4}))
+    assert "Passage 2." in llm.requests[0]["messages"][-1]["content"]
+    assert "Passage 5." not in llm.requests[0]["messages"][-1]["content"]
+
+
+def test_what_is_said_about_bad_calls_fits_the_budget_too() -> None:
+    bad = delta(tool_calls=[{"index": 0, "id": "x", "function": {"name": "n" * 100, "arguments": "{'a"}}])
+    prompt = {"passages": LONG, "tools": [CLOCK]}
+    _, llm = run_script(
+        [head(), delta("y " * 500), bad, delta(finish="tool_calls"), DONE], PLAIN, prompt=prompt, prompt_tokens=4_000
+    )
+    assert [sent(request) <= 4_000 for request in llm.requests] == [True, True]
+
+
+def test_a_question_that_is_too_long_by_itself_is_refused_without_asking_the_server() -> None:
+    async def scenario() -> tuple[ServiceError, int]:
+        async with scripted_llm(PLAIN) as llm, opened(llm.url, prompt_tokens=1_500) as generator:
+            with pytest.raises(ServiceError) as caught:
+                await events_of(generator, Prompt("很长的问题" * 2_000, "zh"))
+            return caught.value, len(llm.requests)
+
+    error, requests = asyncio.run(scenario())
+    assert (error.code, error.retryable, requests) == ("model_failed", False, 0)
+    assert "BATON_PROMPT_TOKENS" in error.message
+
+
+def test_a_server_that_says_too_long_is_asked_again_with_less_at_most_twice() -> None:
+    too_long = refusal("context_length_exceeded")
+    prompt = {"passages": LONG, "history": HISTORY}
+    events, llm = run_script(too_long, too_long, PLAIN, prompt=prompt)
+    assert text(events) == "Fine."
+    first, second, third = map(sent, llm.requests)
+    assert second <= first * 2 // 3
+    assert third <= second * 2 // 3
+    assert [event for event in events if isinstance(event, Offered)][-1] == Offered(frozenset({1, 2}))
+    error, llm = run_script(too_long, prompt=prompt)
+    assert (error.code, error.retryable, len(llm.requests)) == ("model_failed", False, 3)
+    assert "longer than the language model can read" in error.message
+
+
+def test_the_limit_that_a_server_tells_is_kept_for_the_next_question() -> None:
+    told = refusal(
+        "the request exceeds the available context size",
+        type="exceed_context_size_error",
+        n_prompt_tokens=5_000,
+        n_ctx=2_048,
+    )
+
+    async def scenario() -> list[dict[str, Any]]:
+        async with scripted_llm(told, PLAIN) as llm, opened(llm.url) as generator:
+            for _ in range(2):
+                prompt = Prompt("q", "en", LONG, sampling=Sampling(max_tokens=300))
+                assert text(await events_of(generator, prompt)) == "Fine."
+            return llm.requests
+
+    requests = asyncio.run(scenario())
+    assert len(requests) == 3
+    # The server counts less than we do; what it takes is 2048 tokens of its own, 300 of them for the answer.
+    least, most = (share * (2_048 - 300) / 5_000 * sent(requests[0]) for share in (0.8, 0.96))
+    assert least <= sent(requests[1]) <= most
+    assert sent(requests[2]) <= most
+
+
+def test_an_answer_that_is_asked_to_be_too_long_is_asked_to_be_shorter() -> None:
+    told = refusal(
+        "This model's maximum context length is 6048 tokens. However, you requested 6616 tokens (568 in the messages, "
+        "6048 in the completion). Please reduce the length of the messages or completion."
+    )
+    events, llm = run_script(told, PLAIN, prompt={"sampling": Sampling(max_tokens=6_048)})
+    assert text(events) == "Fine."
+    assert [request["max_tokens"] for request in llm.requests] == [6_048, 3_024]
+    assert sent(llm.requests[0]) == sent(llm.requests[1])
+
+
+def test_an_error_about_the_length_inside_the_stream_counts_too() -> None:
+    inside = [head(), event({"error": {"code": 400, "message": "exceeds the available context size", "n_ctx": 4_096}})]
+    assert text(run_script(inside, PLAIN, prompt={"passages": LONG})[0]) == "Fine."
+    error, llm = run_script([head(), delta("Half"), *inside[1:]])
+    assert (error.code, len(llm.requests)) == ("model_failed", 1)
+
+
+def test_a_prompt_that_the_server_cut_silently_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None:
+    cut = [
+        head(),
+        delta("Fine."),
+        event({"choices": [], "usage": {"prompt_tokens": 2_051, "completion_tokens": 1}}),
+        DONE,
+    ]
+
+    async def scenario() -> None:
+        async with scripted_llm(cut) as llm, opened(llm.url) as generator:
+            for _ in range(2):
+                await events_of(generator, Prompt("q", "en", LONG))
+
+    asyncio.run(scenario())
+    assert len([record for record in caplog.records if "silently" in record.message]) == 1
+
+
+def test_passages_that_a_search_found_stand_with_its_result() -> None:
+    found = ToolOutcome(call_id="a", name="search_documents", ok=True, content="Found: 2, 3.", passages=[2, 3])
+    again = ToolOutcome(call_id="b", name="search_documents", ok=True, content="Found: 3.", passages=[3])
+    turns = [
+        ToolTurn(calls=[ToolCall(call_id=one.call_id, name=one.name, arguments={"query": "x"})], results=[one])
+        for one in (found, again)
+    ]
+    passages = [passage(1, "First hit."), passage(2, "Second </passages> hit."), passage(3, "Third hit.")]
+    _, llm = run_script(PLAIN, prompt={"passages": passages, "turns": turns})
+    _, question, _, first, _, second = llm.requests[0]["messages"]
+    assert "First hit." in question["content"]
+    assert "Second" not in question["content"]
+    assert first["content"].startswith('Found: 2, 3.\n\n<passages>\n<passage n="2"')
+    assert "Third hit." in first["content"]
+    assert first["content"].count("</passages>") == 1
+    assert second["content"] == (
+        'Found: 3.\n\n<passages>\n<passage n="3" title="Document 3">\n(The text of this passage is given above.)\n'
+        "</passage>\n</passages>"
+    )
+
+
+# --- sampling, presets, thinking, filters -----------------------------------------------------------------------------
+
+
+def test_all_sampling_fields_are_sent() -> None:
+    sampling = Sampling(
+        seed=1, temperature=0.5, max_tokens=9, top_p=0.9, presence_penalty=0.1, frequency_penalty=-0.1, stop=["\n\n"]
+    )
+    _, llm = run_script(PLAIN, prompt={"sampling": sampling, "tools": [CLOCK]})
+    wanted = {name: getattr(sampling, name) for name in Sampling.__struct_fields__}
+    assert {name: llm.requests[0][name] for name in wanted} == wanted
+    assert "parallel_tool_calls" not in llm.requests[0]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "max_tokens is too large: 32768. This model supports at most 4096 completion tokens.",
+        "<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 4096]",
+        "Invalid max_tokens value, the valid range of max_tokens is [1, 4096]",
+    ],
+)
+def test_an_answer_longer_than_the_model_ever_gives_is_asked_for_at_its_limit(message: str) -> None:
+    events, llm = run_script(refusal(message), PLAIN, prompt={"sampling": Sampling(max_tokens=32_768)})
+    assert text(events) == "Fine."
+    assert [request["max_tokens"] for request in llm.requests] == [32_768, 4_096]
+
+
+def test_a_preset_adds_its_fields_and_a_server_that_refuses_one_goes_without() -> None:
+    unknown = refusal("Unknown parameter: 'chat_template_kwargs'.")
+    _, llm = run_script(unknown, PLAIN, llm_preset="qwen", llm_body='{"top_k": 20}')
+    first, second = llm.requests
+    assert (first["chat_template_kwargs"], first["top_k"]) == ({"enable_thinking": False}, 20)
+    assert "chat_template_kwargs" not in second
+    assert second["top_k"] == 20
+    _, llm = run_script(PLAIN, prompt={"tools": [CLOCK]}, llm_preset="llama3")
+    assert llm.requests[0]["parallel_tool_calls"] is False
+
+
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        [delta(reasoning_content="h"), delta(reasoning_content="m")],
+        [delta(reasoning="h"), delta(reasoning="m")],
+        [delta("<think>h"), delta("m</think>")],
+    ],
+)
+def test_the_model_s_thoughts_are_told_of_once_and_kept_out(thoughts: list[bytes]) -> None:
+    events, _ = run_script([head(), *thoughts, delta("Fine."), delta(finish="stop"), DONE])
+    assert events[:2] == [Thinking(), Text("Fine.")]
+    assert Thinking() not in events[1:]
+
+
+def test_thinking_is_told_before_the_model_has_ended_it() -> None:
+    async def scenario() -> None:
+        async with scripted_llm([head(), delta(reasoning_content="hm"), HANG]) as llm, opened(llm.url) as generator:
+            events = generator.generate(Prompt("q", "en"))
+            assert await anext(events) == Thinking()
+            await events.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_filter_ends_the_answer_wherever_it_strikes() -> None:
+    asked = refusal("Input data may contain inappropriate content.", code="data_inspection_failed")
+    events, llm = run_script(asked)
+    assert (end(events).reason, text(events), len(llm.requests)) == ("content_filter", "", 1)
+    answered = [head(), delta("Half"), event({"error": {"code": "data_inspection_failed", "message": "no"}})]
+    events, _ = run_script(answered)
+    assert (end(events).reason, text(events)) == ("content_filter", "Half")
+    assert end(events).usage.completion_tokens > 0
+
+
+def test_a_throttle_that_calls_itself_a_quota_is_waited_for() -> None:
+    throttled = [
+        head("429 Too Many Requests", "application/json", retry_after_ms="1"),
+        b'{"error":{"code":"insufficient_quota","message":"You exceeded your quota, see error-code#token-limit"}}',
+    ]
+    events, llm = run_script(throttled, PLAIN)
+    assert (text(events), len(llm.requests)) == ("Fine.", 2)
 
 
 # --- going on from what a lost holder has stored ----------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import websockets
 import yaml
 
 from tests.servers.llm import aimock
@@ -40,6 +43,45 @@ def fixtures() -> list[dict[str, Any]]:
             "streamingProfile": {"ttft": 30_000},
         },
         {"match": {"userMessage": "please fail"}, "response": {"error": {"message": "no"}, "status": 500}},
+        {
+            "match": {"userMessage": "please do both", "hasToolResult": False},
+            "response": {
+                "content": "Let me look.",
+                "toolCalls": [
+                    {"id": "call_b", "name": "leave_balance", "arguments": {}},
+                    {"id": "call_c", "name": "calculator", "arguments": {"expression": "6*7"}},
+                ],
+            },
+        },
+        {
+            "match": {"userMessage": "please do both", "toolResultContains": "420"},
+            "response": {"content": "You have 8.5 days, and it is 420."},
+        },
+        # The second round: the model has seen 42 and asks for more.
+        {
+            "match": {"userMessage": "please do both", "toolResultContains": "42"},
+            "response": {"toolCalls": [{"id": "call_d", "name": "calculator", "arguments": {"expression": "42*10"}}]},
+        },
+        {
+            "match": {"userMessage": "please think"},
+            "response": {"reasoning": "Hmm, secret thoughts.", "content": "I thought about it."},
+        },
+        {
+            "match": {"userMessage": "please break off"},
+            "response": {"content": "This answer breaks off somewhere in the middle of it all, and is never whole."},
+            "truncateAfterChunks": 3,
+            "streamingProfile": {"ttft": 20, "tps": 50},
+        },
+        {
+            "match": {"userMessage": "please be slow"},
+            "response": {"content": "word " * 400},
+            "streamingProfile": {"ttft": 20, "tps": 20},
+        },
+        {
+            "match": {"userMessage": "please read everything", "sequenceIndex": 0},
+            "response": {"error": {"message": "too long", "code": "context_length_exceeded"}, "status": 400},
+        },
+        {"match": {"userMessage": "please read everything"}, "response": {"content": "Now it fits. [1]"}},
     ]
     for name in sorted(CALLING):
         scripted += [
@@ -91,6 +133,60 @@ def test_a_model_calls_a_tool_and_goes_on_with_its_result(demo: System) -> None:
     assert only(frames, "tool_result")[0]["ok"] is True
     assert answer(frames) == "你还有 8.5 天年假。"
     assert frames[-1]["timings"]["tool_calls"] == 1
+
+
+def test_calls_side_by_side_and_a_second_round_lead_to_one_answer(demo: System) -> None:
+    frames = demo.ask("please do both")
+    assert_contiguous(frames)
+    kinds = [frame["type"] for frame in frames]
+    assert [frame["call_id"] for frame in only(frames, "tool_call")] == ["call_b", "call_c", "call_d"]
+    assert all(frame["ok"] for frame in only(frames, "tool_result")), frames
+    # Both calls of the first round are shown before either has a result.
+    first = next(at for at, kind in enumerate(kinds) if kind == "tool_result")
+    assert kinds[:first].count("tool_call") == 2
+    assert answer(frames) == "Let me look.\n\nYou have 8.5 days, and it is 420."
+    assert frames[-1]["timings"]["tool_calls"] == 3
+
+
+@pytest.mark.parametrize(("language", "says"), [("en", "The model is thinking"), ("zh", "模型正在思考…")])
+def test_a_model_that_thinks_is_told_of_and_its_thoughts_are_not(demo: System, language: str, says: str) -> None:
+    frames = demo.ask("please think", language=language)
+    statuses = [frame["content"] for frame in only(frames, "status") if frame["stage"] == "generating"]
+    assert statuses[1:] == [says]
+    assert answer(frames) == "I thought about it."
+    assert "secret" not in str(frames)
+
+
+def test_an_answer_whose_server_dies_in_the_middle_ends_with_an_error_after_its_text(demo: System) -> None:
+    frames = demo.ask("please break off")
+    assert_contiguous(frames)
+    assert answer(frames).startswith("This")
+    last = frames[-1]
+    assert (last["type"], last["code"], last["retryable"]) == ("error", "model_failed", True)
+
+
+def test_a_cancelled_answer_ends_at_once_with_what_was_said(demo: System) -> None:
+    async def scenario() -> list[dict[str, Any]]:
+        frames: list[dict[str, Any]] = []
+        async with websockets.connect(demo.socket_url()) as socket, asyncio.timeout(20):
+            await socket.send(json.dumps({"type": "query", "query": "please be slow", "request_id": "slow"}))
+            while not frames or frames[-1]["type"] not in ("done", "error"):
+                frames.append(json.loads(await socket.recv()))
+                if len(only(frames, "answer_chunk")) == 3:
+                    await socket.send(json.dumps({"type": "cancel", "request_id": "slow"}))
+        return frames
+
+    frames = asyncio.run(scenario())
+    assert (frames[-1]["type"], frames[-1]["finish_reason"]) == ("done", "cancelled")
+    assert answer(frames).split() == ["word"] * len(answer(frames).split())
+    assert len(answer(frames).split()) < 100
+
+
+def test_a_prompt_that_the_server_calls_too_long_is_sent_again_and_the_user_sees_only_an_answer(demo: System) -> None:
+    frames = demo.ask("please read everything about annual leave")
+    assert_contiguous(frames)
+    assert frames[-1]["type"] == "done", frames[-1]
+    assert answer(frames) == "Now it fits. [1]"
 
 
 @pytest.mark.parametrize("name", sorted(CALLING))

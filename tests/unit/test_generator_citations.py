@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from services.generator.citations import MAX_MARK_CHARS, CitationChecker, without_marks
 
 OFFERED = (1, 2, 3, 12)
+BRACKETS = ((r"\[", r"\]"), ("【", "】"), ("［", "］"))
 MARK = re.compile(r"\[(\d{1,3})\]")
 
 CASES = [
@@ -24,7 +25,15 @@ CASES = [
     ("Invented [9]. Real [1].", "Invented. Real [1].", [1], 1),
     ("Half [1, 9] true", "Half [1] true", [1], 1),
     ("zero [0], huge [999]", "zero, huge", [], 2),
+    ("十天［１］［２］。", "十天[1][2]。", [1, 2], 0),
+    ("十天【１】【９】。", "十天[1]。", [1], 1),
+    ("十天[１，２；3]。", "十天[1][2][3]。", [1, 2, 3], 0),
+    ("十天[1～3]。", "十天[1][2][3]。", [1, 2, 3], 0),
+    ("十天［\u3000１\u3000］，[\t2\xa0]。", "十天[1]，[2]。", [1, 2], 0),
     ("国发[2024]12号", "国发[2024]12号", [], 0),
+    # These brackets belong to the numbers of official documents; no model was seen to cite with them.
+    ("国发〔2024〕12号、第〔1〕条", "国发〔2024〕12号、第〔1〕条", [], 0),
+    ("a footnote[^1], a range [1-999], (1)", "a footnote[^1], a range [1-999], (1)", [], 0),
     ("- [ ] a task, a[i] and []", "- [ ] a task, a[i] and []", [], 0),
     ("mixed [1】 pair", "mixed [1】 pair", [], 0),
     ("never closed [1", "never closed [1", [], 0),
@@ -56,6 +65,47 @@ def test_any_split_gives_the_same_answer(text, cuts):
     whole, one = run([text])
     parts, other = run(pieces)
     assert (parts, other.cited, other.citations, other.dropped) == (whole, one.cited, one.citations, one.dropped)
+
+
+any_text = st.lists(
+    st.text(max_size=6)
+    | st.sampled_from(
+        ["[1]", "[1, 9]", "【２】", "［3］", "[9]", "[\t9\u3000]", "[12", "]", " [", "[[", "[1-2]", "］", "😀"]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@given(any_text, st.data())
+def test_any_split_of_any_text_gives_the_same_answer(text, data):
+    whole, one = run([text])
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=10).map(sorted))
+    ends = [0, *cuts, len(text)]
+    for pieces in ([text[start:end] for start, end in itertools.pairwise(ends)], list(text)):
+        parts, other = run(pieces)
+        assert (parts, other.cited, other.citations, other.dropped) == (whole, one.cited, one.citations, one.dropped)
+        assert other.length == len(whole)
+
+
+@given(any_text, st.sets(st.integers(0, 12), max_size=4))
+def test_no_unknown_number_passes_in_any_brackets_whatever_is_offered(text, offered):
+    checker = CitationChecker(offered)
+    out = "".join(map(checker.feed, text)) + checker.flush()
+    blank, number = r"[ \t\u3000\xa0]*", r"([0-9０-９]{1,3})"
+    for mark in re.finditer("|".join(f"{start}{blank}{number}{blank}{end}" for start, end in BRACKETS), out):
+        found = int(next(filter(None, mark.groups())))
+        assert found in offered
+        assert mark[0] == f"[{found}]"
+    assert set(checker.cited) <= set(offered)
+
+
+@given(any_text)
+def test_what_was_sent_is_never_rewritten(text):
+    checker = CitationChecker(OFFERED)
+    sent = ""
+    for char in text:
+        sent += checker.feed(char)
+        assert run([text])[0].startswith(sent)
 
 
 @given(mark_soup)

@@ -146,6 +146,16 @@ def test_numbers_in_brackets_of_a_source_are_not_citations() -> None:
     assert answer == "A trial of the probe lasts 3 days (1) (12). [5]"
 
 
+def test_an_answer_ends_before_a_text_that_shall_end_it() -> None:
+    said = events_of(Prompt("How many days can I carry over?", "en", ALL))
+    whole = "".join(event.content for event in said if isinstance(event, Text))
+    word = whole.split()[3]
+    prompt = Prompt("How many days can I carry over?", "en", ALL, sampling=Sampling(stop=["\n\n\n", word]))
+    events = events_of(prompt)
+    assert "".join(event.content for event in events if isinstance(event, Text)) == whole[: whole.index(word)]
+    assert events[-1].reason == "stop"
+
+
 def test_an_answer_is_cut_at_max_tokens_and_says_so() -> None:
     prompt = Prompt("How many days can I carry over?", "en", ALL, sampling=Sampling(max_tokens=4))
     events = events_of(prompt)

@@ -24,6 +24,13 @@ from tests.answer_job import passage
         ('"Really?" he said. See hr@x.example. Bye', ['"Really?" he said.', "See hr@x.example.", "Bye"]),
         ("Valid from 1 January 2026. It ends in 2027.", ["Valid from 1 January 2026.", "It ends in 2027."]),
         ("Visit example.com/a.b for more. Thanks.", ["Visit example.com/a.b for more.", "Thanks."]),
+        # What goes on behind an ellipsis or a quotation is the same sentence, in both languages.
+        ("他说……，然后走了。再见！", ["他说……，然后走了。", "再见！"]),
+        ("Well…, he left. Bye!", ["Well…, he left.", "Bye!"]),
+        ("“可以吗？”，他问。可以。", ["“可以吗？”，他问。", "可以。"]),
+        ("“Is it?”, he asked. Yes.", ["“Is it?”, he asked.", "Yes."]),
+        ("年假10天！！！真的？！好。", ["年假10天！！！", "真的？！", "好。"]),
+        ("Ten days!!! Really?! Good.", ["Ten days!!!", "Really?!", "Good."]),
         ("", []),
     ],
 )

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import REGISTRY
 
 from baton_proto.messages import (
     AnswerChunk,
     AnswerReset,
     Citation,
     Done,
+    Sampling,
     Status,
     Timings,
     ToolCall,
@@ -22,7 +24,7 @@ from baton_proto.messages import (
 )
 from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
-from services.generator.port import Calls, Continued, Event, Finish, Prompt, Text
+from services.generator.port import Calls, Continued, Event, Finish, Offered, Prompt, Text, Thinking
 from services.generator.service import generate_handler
 from tests.answer_job import MemoryJob, passage, work_item
 
@@ -146,6 +148,96 @@ def test_a_call_that_nobody_serves_does_not_hold_up_one_that_is_served():
     assert [one.call_id for one in job.next_item.calls] == ["b"]
     assert [one.call_id for one in job.next_item.turns[0].calls] == ["a"]
     assert (job.next_item.turns[0].text, job.next_item.text) == ("", "Hm.")
+
+
+SALARIES = ToolSpec(name="salaries", description="", parameters={"type": "object"}, groups=["hr"])
+SEARCH = ToolSpec(name="search_documents", description="", parameters={"type": "object"})
+
+
+def test_only_tools_that_the_user_may_call_are_offered():
+    live = {"tools.default": [LEAVE, SALARIES]}
+    for claims, names in (({}, ["leave_balance"]), ({"groups": ["hr"]}, ["leave_balance", "salaries"])):
+        script = Script([Text("Fine."), Finish()])
+        run(MemoryJob(work_item(claims=claims)), script, live)
+        assert [spec.name for spec in script.prompts[0].tools] == names
+
+
+def test_a_tool_that_was_not_offered_is_refused_like_one_that_nobody_serves():
+    def refusal(live, name):
+        script = Script([Calls([call(name)])], [Text("I cannot."), Finish()])
+        job = run(MemoryJob(work_item()), script, live)
+        assert job.next_item is None
+        return script.prompts[1].turns[0].results[0].content.replace(name, "it")
+
+    assert refusal({"tools.default": [SALARIES]}, "salaries") == refusal({}, "nothing")
+
+
+def test_a_tool_that_two_sets_serve_is_taken_from_the_one_that_the_user_may_use():
+    locked = ToolSpec(name="date_time", description="", parameters={"type": "object"}, groups=["hr"])
+    live = {"tools.a": [locked], "tools.b": [CLOCK]}
+    assert run(MemoryJob(work_item()), Script([Calls([call("date_time")])]), live).next_item.stage == "tools.b"
+
+
+@pytest.mark.parametrize(("language", "says"), [("en", "Searching the documents again"), ("zh", "正在再次检索文档…")])
+def test_a_wish_to_search_again_goes_to_the_retrievers(language, says):
+    live = {"retrieve": [SEARCH], "tools.default": [LEAVE]}
+    calls = [call("search_documents", "a"), call("leave_balance", "b")]
+    job = run(MemoryJob(work_item(language=language, passages=PASSAGES)), Script([Calls(calls)]), live)
+    assert job.next_item.stage == "retrieve"
+    assert [one.call_id for one in job.next_item.calls] == ["a"]
+    assert (job.last.stage, job.last.content, job.last.call_id) == ("tool", says, "a")
+
+
+def test_only_passages_that_the_model_reads_may_be_cited():
+    script = Script(
+        [Offered(frozenset({2, 9})), Text("One [1], two [2]"), Calls([call("nothing")])],
+        [Text(" and one [1]."), Finish()],
+    )
+    job = run(MemoryJob(work_item(passages=PASSAGES)), script)
+    assert job.answer == "One, two [2]\n\nand one [1]."
+    assert job.last.cited == [2, 1]
+
+
+def test_citations_that_are_taken_out_are_counted():
+    def dropped():
+        return REGISTRY.get_sample_value("baton_citations_dropped_total")
+
+    before = dropped()
+    run(MemoryJob(work_item(passages=PASSAGES)), Script([Text("A [7][8] and [1]."), Finish()]))
+    assert dropped() - before == 2
+
+
+@pytest.mark.parametrize(("language", "says"), [("en", "The model is thinking"), ("zh", "模型正在思考…")])
+def test_the_user_is_told_once_that_the_model_thinks(language, says):
+    job = run(MemoryJob(work_item(language=language)), Script([Thinking(), Thinking(), Text("Fine."), Finish()]))
+    statuses = [frame.content for frame in job.frames if isinstance(frame, Status)]
+    assert (statuses[1:], job.stages()) == ([says], ["generating", "generating"])
+    assert job.answer == "Fine."
+
+
+@pytest.mark.parametrize(
+    "stored", [[Status(stage="generating", content="The model is thinking")], [AnswerChunk(content="Fi")]]
+)
+def test_who_goes_on_does_not_say_again_that_the_model_thinks(stored):
+    begun = [Status(stage="generating", content="Writing the answer"), *stored]
+    job = run(MemoryJob(work_item(), begun), Script([Thinking(), Text("Fine."), Finish()]))
+    assert job.stages() == []
+    assert job.answer == "Fine."
+
+
+def test_the_answer_is_in_the_question_s_language_and_statuses_in_the_request_s():
+    script = Script([Text("十天。"), Finish()], [Text("Ten."), Finish()], [Text("OK."), Finish()])
+    for query, language in (("年假几天?", "en"), ("How many days of leave?", "zh"), ("?", "zh")):
+        job = run(MemoryJob(work_item(query, language=language)), script)
+        assert job.frames[0].content == ("正在撰写回答…" if language == "zh" else "Writing the answer")
+    assert [prompt.language for prompt in script.prompts] == ["zh", "en", "zh"]
+
+
+def test_a_request_is_sampled_within_the_server_s_limits():
+    script = Script([Text("Fine."), Finish()])
+    item = work_item(sampling=Sampling(max_tokens=5_000, stop=["x"]))
+    run(MemoryJob(item), script, max_tokens=100, temperature=0.5)
+    assert script.prompts[0].sampling == Sampling(max_tokens=100, stop=["x"], temperature=0.5)
 
 
 def test_tools_are_not_offered_beyond_the_bound():

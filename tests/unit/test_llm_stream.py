@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from baton_proto.messages import ToolCall, Usage
 from services.common.errors import ServiceError
-from services.common.llm.errors import http_failure, refused_field, retry_after_ms, stream_failure
+from services.common.llm.errors import (
+    ContentFiltered,
+    ContextOverflow,
+    http_failure,
+    overflow,
+    refused_field,
+    retry_after_ms,
+    stream_failure,
+)
 from services.common.llm.sse import EventTooLarge, SseParser
 from services.common.llm.stream import BadStream, ChatTurn, ServerError, parse_arguments
 from services.common.llm.tokens import estimate_tokens
@@ -186,6 +194,27 @@ def test_thoughts_and_half_characters_stay_out_of_the_text(pieces: list[str], te
     assert turn_of(*({"content": piece} for piece in pieces))[0] == text
 
 
+@pytest.mark.parametrize(
+    ("deltas", "thinks"),
+    [
+        ([{"reasoning_content": "hm"}], True),
+        ([{"reasoning": "hm"}], True),
+        ([{"content": "<thi"}, {"content": "nk>hm"}], True),
+        ([{"content": "<thin"}], False),
+        ([{"content": "<think>\n\n</think>\n\nHi"}], False),
+        ([{"content": "<think>"}, {"content": "\n"}, {"content": "</th"}, {"content": "ink>Hi"}], False),
+        ([{"content": "<think>\nhm</think>Hi"}], True),
+        ([{"reasoning_content": "\n"}], False),
+        ([{"reasoning_content": ""}, {"reasoning": None}, {"content": "Hi <think>"}], False),
+    ],
+)
+def test_a_model_that_reasons_is_noticed(deltas: list[dict[str, Any]], thinks: bool) -> None:
+    turn = ChatTurn()
+    for one in deltas:
+        turn.feed({"choices": [{"delta": one}]})
+    assert turn.thinking is thinks
+
+
 def test_reasoning_fields_are_progress_but_no_text() -> None:
     text, turn = turn_of({"reasoning_content": "hm"}, {"reasoning": "hm"}, {"content": None}, {"content": "Hi"})
     assert (text, turn.progress) == ("Hi", 3)
@@ -262,6 +291,7 @@ def test_no_chunk_breaks_the_reader(chunk: Any) -> None:
         (400, "maximum context length is 4096", False, "longer"),
         (429, "insufficient_quota", False, "quota"),
         (429, "slow down", True, "429"),
+        (400, "The reasoning_content in the thinking mode must be passed back to the API.", False, "BATON_LLM_PRESET"),
         (500, "oops", True, "500"),
         (400, "oops", False, "400"),
     ],
@@ -272,6 +302,153 @@ def test_a_status_becomes_a_failure(status: int, body: str, retryable: bool, say
     assert (error.code, error.retryable) == ("model_failed", retryable)
     assert says in error.message
     assert "sk-1" not in error.message
+
+
+TOO_LONG = [
+    # OpenAI, Azure
+    (
+        400,
+        "This model's maximum context length is 4097 tokens. However, your messages resulted in 5000 tokens.",
+        4097,
+        5000,
+    ),
+    (400, '{"code": "context_length_exceeded"}', None, None),
+    (
+        400,
+        "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000 tokens.",
+        272_000,
+        300_000,
+    ),
+    # vLLM, DeepSeek
+    (
+        400,
+        "This model's maximum context length is 131072 tokens. However, you requested 131134 tokens (122942 in the "
+        "messages, 8192 in the completion). Please reduce the length of the messages or completion.",
+        131_072,
+        122_942,
+    ),
+    (
+        400,
+        "'max_tokens' or 'max_completion_tokens' is too large: 6048. This model's maximum context length is 6048 "
+        "tokens and your request has 568 input tokens (6048 > 6048 - 568).",
+        6_048,
+        568,
+    ),
+    (400, "The decoder prompt (length 9000) is longer than the maximum model length of 4096.", 4_096, 9_000),
+    (400, "max_tokens must be at least 1, got -186.", None, None),
+    # SGLang, TGI
+    (400, "The input (9000 tokens) is longer than the model's context length (4096 tokens).", 4_096, 9_000),
+    (422, "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens", 4_096, None),
+    # llama.cpp, llama-cpp-python
+    (
+        400,
+        '{"error":{"code":400,"message":"the request exceeds the available context size. try increasing the context '
+        'size","type":"exceed_context_size_error","n_prompt_tokens":14429,"n_ctx":8192}}',
+        8_192,
+        14_429,
+    ),
+    (500, "Requested tokens (2285) exceed context window of 2048", 2_048, 2_285),
+    # DashScope
+    (400, "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]", 30_720, None),
+    # Mistral, Anthropic and Gemini, as LiteLLM passes them on
+    (
+        400,
+        "Prompt contains 33000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
+        32_768,
+        33_000,
+    ),
+    (400, "litellm.ContextWindowExceededError: prompt is too long: 204000 tokens > 200000 maximum", 200_000, 204_000),
+    (
+        400,
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+        1_048_576,
+        1_200_000,
+    ),
+    (413, "", None, None),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "limit", "prompt"), TOO_LONG)
+def test_a_prompt_that_is_too_long_is_known_in_every_server_s_words(
+    status: int, body: str, limit: int | None, prompt: int | None
+) -> None:
+    found = overflow(status, body)
+    assert found is not None
+    assert (found.limit, found.prompt, found.retryable) == (limit, prompt, False)
+    assert isinstance(http_failure(status, body, None), ContextOverflow)
+    if body:
+        assert isinstance(stream_failure({"message": body}), ContextOverflow)
+
+
+@pytest.mark.parametrize(
+    "body", ["Unknown parameter: seed", "max_tokens is too large: 32768. This model supports at most 16384", "oops"]
+)
+def test_other_refusals_are_not_taken_for_a_long_prompt(body: str) -> None:
+    assert overflow(400, body) is None
+    assert overflow(429, "too many input tokens per minute") is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": {"code": "data_inspection_failed", "message": "Input data may contain inappropriate content."}}',
+        "<400> InternalError.Algo.DataInspectionFailed: Input text data may contain inappropriate content.",
+        '{"error": {"code": "content_filter", "message": "triggering Azure OpenAI\'s content management policy"}}',
+        '{"error": {"message": "Content Exists Risk", "type": "invalid_request_error"}}',
+    ],
+)
+def test_a_content_filter_is_known_in_every_server_s_words(body: str) -> None:
+    assert isinstance(http_failure(400, body, None), ContentFiltered)
+    assert isinstance(stream_failure({"message": body}), ContentFiltered)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "retryable"),
+    [
+        (402, "Insufficient Balance", False),
+        (429, '{"type": "insufficient_quota", "message": "check your plan and billing details"}', False),
+        (400, "Arrearage: Access denied, please make sure your account is in good standing.", False),
+        # DashScope says so of its limit per minute, too.
+        (
+            429,
+            '{"code": "insufficient_quota", "message": "You exceeded your current quota, see error-code#token-limit"}',
+            True,
+        ),
+        (429, '{"code": "limit_requests"}', True),
+    ],
+)
+def test_no_money_is_not_asked_again_and_a_limit_per_minute_is(status: int, body: str, retryable: bool) -> None:
+    assert http_failure(status, body, None).retryable is retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ("Unsupported parameter: 'top_p' is not supported with this model.", "top_p"),
+        ("Unrecognized request argument supplied: presence_penalty", "presence_penalty"),
+        ("Unsupported parameter: 'stop' is not supported with this model.", "stop"),
+        ("body.stop: Extra inputs are not permitted: unknown parameter stop", "stop"),
+        ("Unknown parameter: 'chat_template_kwargs'.", "chat_template_kwargs"),
+        ("parallel_tool_calls is not supported", "parallel_tool_calls"),
+        ("tools are not supported, please stop asking", "tools"),
+    ],
+)
+def test_any_field_but_the_needed_ones_can_be_refused(body: str, field: str) -> None:
+    sent = dict.fromkeys(
+        [
+            "model",
+            "messages",
+            "stream",
+            "tools",
+            "stop",
+            "top_p",
+            "presence_penalty",
+            "chat_template_kwargs",
+            "parallel_tool_calls",
+        ]
+    )
+    assert refused_field(400, body, sent) == field
+    assert refused_field(400, "unknown model, the messages are not supported", sent) is None
 
 
 def test_an_error_in_the_stream_may_name_a_status() -> None:
@@ -292,7 +469,11 @@ def test_only_optional_fields_that_were_sent_can_be_refused() -> None:
     [("2", 2000), ("0.5", 500), ("Thu, 01 Jan 1970 00:01:40 GMT", 40_000), ("-1", None), ("soon", None), (None, None)],
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, expected: int | None) -> None:
-    assert retry_after_ms(header, now_s=60.0) == expected
+    assert retry_after_ms({} if header is None else {"retry-after": header}, now_s=60.0) == expected
+
+
+def test_a_wait_in_milliseconds_wins_over_one_in_seconds() -> None:
+    assert retry_after_ms({"retry-after-ms": "1500", "retry-after": "2"}, now_s=0) == 1500
 
 
 @pytest.mark.parametrize(

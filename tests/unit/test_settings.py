@@ -115,7 +115,13 @@ def test_every_setting_is_a_baton_setting_with_a_sentence() -> None:
 def test_every_default_would_be_accepted_if_it_were_set() -> None:
     for group in ALL_SETTINGS:
         for info in describe(group):
-            default = ",".join(info.default) if isinstance(info.default, tuple) else str(info.default)
+            default = (
+                ",".join(info.default)
+                if isinstance(info.default, tuple)
+                else ""
+                if info.default is None
+                else str(info.default)
+            )
             assert load([group], ALL_SETTINGS, {info.env: default})[0] == group(), info.env
 
 

@@ -18,12 +18,13 @@ from services.common.errors import ServiceError
 
 from . import errors
 from .sse import EventTooLarge, SseParser
-from .stream import BadStream, ChatTurn, ServerError
+from .stream import BadStream, ChatTurn, ServerError, Thinking
 
 _MAX_ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.25
 # A server that has told its finish reason may still send the usage; who keeps the stream open is not waited for.
 _AFTER_FINISH_S = 2.0
+_ANSWER_TOKENS = frozenset({"max_tokens", "max_completion_tokens"})
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_PLAIN_BODY = 8 * 1024 * 1024
 
@@ -52,8 +53,15 @@ class ChatServer:
         self._random = random.Random()
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[str | ChatTurn, None]:
-        """The pieces of one completion and, last, the whole turn. Tried again while the model has not begun and the
-        time for the first token lasts.
+        """`pieces` without `Thinking`."""
+        async with aclosing(self.pieces(body)) as pieces:
+            async for piece in pieces:
+                if not isinstance(piece, Thinking):
+                    yield piece
+
+    async def pieces(self, body: dict[str, Any]) -> AsyncGenerator[str | Thinking | ChatTurn, None]:
+        """The pieces of one completion and, last, the whole turn; `Thinking` once, when the model begins to reason.
+        Tried again while the model has not begun and the time for the first token lasts.
 
         Raises:
             ServiceError
@@ -73,6 +81,8 @@ class ChatServer:
                 return
             except _FieldRefused as refused:
                 self._give_up_field(refused.field, body)
+            except _AnswerTooLong as refused:
+                self._shorten_answer(refused.limit, body)
             except ServiceError as failure:
                 if earlier is not None and failure.code == "model_stalled" and not turn.progress:
                     raise earlier from None  # says more than that the time is over
@@ -95,7 +105,14 @@ class ChatServer:
         if field == "max_tokens":
             body["max_completion_tokens"] = value
 
-    async def _attempt(self, body: dict[str, Any], turn: ChatTurn, deadline: float) -> AsyncGenerator[str, None]:
+    def _shorten_answer(self, limit: int, body: dict[str, Any]) -> None:
+        log.warning("the language model gives no answer over %d tokens; BATON_MAX_TOKENS should not be larger", limit)
+        for name in _ANSWER_TOKENS & body.keys():
+            body[name] = min(body[name], limit)
+
+    async def _attempt(
+        self, body: dict[str, Any], turn: ChatTurn, deadline: float
+    ) -> AsyncGenerator[str | Thinking, None]:
         """One request. Leaving the generator closes the connection."""
         response = await self._send(body, deadline)
         try:
@@ -137,13 +154,17 @@ class ChatServer:
         if continuing and errors.refuses_to_continue(response.status_code, text):
             self._give_up_continuing(response.status_code, text)
             raise ContinuationRefused
-        field = errors.refused_field(response.status_code, text, body)
+        too_long = errors.overflow(response.status_code, text)
+        limit = errors.answer_limit(response.status_code, text, body)
+        if limit is not None:
+            raise _AnswerTooLong(limit)
+        field = None if too_long else errors.refused_field(response.status_code, text, body)
         if field is not None:
             raise _FieldRefused(field)
         log.warning("the language model's server answered HTTP %d: %s", response.status_code, self._without_key(text))
-        if continuing and response.status_code in (400, 422, 500, 501):
+        if continuing and response.status_code in (400, 422, 500, 501) and not too_long:
             raise ContinuationRefused  # it does not say why; the same question without the answer's beginning may do
-        after = errors.retry_after_ms(response.headers.get("retry-after"), time.time())
+        after = errors.retry_after_ms(response.headers, time.time())
         raise errors.http_failure(response.status_code, text, after)
 
     def _give_up_continuing(self, status: int, text: str) -> None:
@@ -167,11 +188,13 @@ class ChatServer:
             raise errors.cut_off() from None
         return self._fed(turn, data) + turn.flush()
 
-    async def _read(self, response: httpx.Response, turn: ChatTurn, deadline: float) -> AsyncGenerator[str, None]:
+    async def _read(
+        self, response: httpx.Response, turn: ChatTurn, deadline: float
+    ) -> AsyncGenerator[str | Thinking, None]:
         loop = asyncio.get_running_loop()
         parser = SseParser()
         body = response.aiter_bytes()
-        ended = False
+        ended = thought = False
         while not ended:
             received = await self._next(body, turn, deadline)
             ended = received is None
@@ -187,6 +210,9 @@ class ChatServer:
                     break
                 before = turn.progress
                 text = self._fed(turn, data)
+                if turn.thinking and not thought:
+                    thought = True
+                    yield Thinking()
                 if text:
                     yield text
                 if turn.progress != before:
@@ -227,6 +253,14 @@ class ChatServer:
     def _without_key(self, text: str) -> str:
         key = self._settings.llm_api_key
         return (text.replace(key, "***") if key else text)[:500]
+
+
+class _AnswerTooLong(Exception):
+    """More tokens are asked for than the server ever gives."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class _FieldRefused(Exception):

@@ -36,6 +36,11 @@ class ServerError(ValueError):
         self.error = error
 
 
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """The model has begun to reason; what it thinks is not part of the answer and is not kept."""
+
+
 @dataclass(slots=True)
 class _Fragments:
     """One tool call while it arrives."""
@@ -56,16 +61,22 @@ class ParsedCall:
 
 
 class ChatTurn:
-    """Feeds on chunks. `finished` is set by a finish reason; `progress` counts what shows that the model works."""
+    """Feeds on chunks. `finished` is set by a finish reason; `progress` counts what shows that the model works;
+    `thinking` says that it reasons or has reasoned beside its answer."""
 
     def __init__(self) -> None:
         self.finished = ""
         self.usage: Usage | None = None
         self.progress = 0
+        self._reasoned = False
         self._calls: list[_Fragments] = []
         self._by_index: dict[int, _Fragments] = {}
         self._half = ""
         self._thoughts = _ThoughtFilter()
+
+    @property
+    def thinking(self) -> bool:
+        return self._reasoned or self._thoughts.begun
 
     @property
     def reason(self) -> FinishReason:
@@ -93,8 +104,9 @@ class ChatTurn:
         for fragment in delta.get("tool_calls") or ():
             self._fragment(fragment)
             self.progress += 1
-        if delta.get("reasoning_content") or delta.get("reasoning"):
+        if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             self.progress += 1
+            self._reasoned = self._reasoned or not isinstance(thought, str) or not thought.isspace()
         text = self._text(delta.get("content"))
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
@@ -243,6 +255,7 @@ class _ThoughtFilter:
     def __init__(self) -> None:
         self._state = "start"
         self._held = ""
+        self.begun = False
 
     def feed(self, text: str) -> str:
         if self._state == "text":
@@ -258,8 +271,10 @@ class _ThoughtFilter:
                 return ""
             if not begun.startswith(self._OPEN):
                 return self._give()
-            self._state = "thought"
-        _, closed, after = self._held.partition(self._CLOSE)
+            self._state, self._held = "thought", begun[len(self._OPEN) :]
+        thought, closed, after = self._held.partition(self._CLOSE)
+        # Models that are told not to think leave an empty pair of marks.
+        self.begun = self.begun or bool(thought.strip() and not self._CLOSE.startswith(thought.strip()))
         if not closed:
             self._held = self._held[-len(self._CLOSE) :]
             return ""

@@ -165,6 +165,8 @@ export class SourcePanel {
       lang: langAttribute(source.snippet),
     });
     renderMarkdown(passage, source.snippet, { version: "", citation: () => null });
+    // A document may say where to go; only its original is a place that we lead to.
+    for (const outward of passage.querySelectorAll("a")) outward.replaceWith(...outward.childNodes);
     return [passage, link, failure];
   }
 

@@ -13,7 +13,7 @@ _ABBREVIATED = """
 _ABBREVIATIONS = frozenset(_ABBREVIATED.split())
 _END = re.compile(r"[。！？!?…]+[”’」』）\"')\]]*|\.+[”’\"')\]]*(?=\s|$)")
 _WORD_BEFORE = re.compile(r"([A-Za-z][A-Za-z.]*)$")
-_STARTS_LOWER = re.compile(r"\s+[a-z]")
+_GOES_ON = re.compile(r"\s+[a-z]|\s*[,;:，、；：]")
 
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"\n]*\")?\)")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
@@ -49,8 +49,8 @@ def split_sentences(text: str) -> list[str]:
 def _is_end(text: str, end: re.Match[str]) -> bool:
     if text[end.start()] != ".":
         # A quoted question inside a sentence ("Really?" he said) does not end it.
-        return not _STARTS_LOWER.match(text, end.end())
-    if _STARTS_LOWER.match(text, end.end()):
+        return not _GOES_ON.match(text, end.end())
+    if _GOES_ON.match(text, end.end()):
         return False
     word = _WORD_BEFORE.search(text, 0, end.start())
     if word is None:

@@ -269,7 +269,7 @@ def test_a_request_that_is_sent_again_is_attached_to_and_changes_no_conversation
                 frames = await other.answered("first", conversation, request_id="again")
                 assert frames[0]["conversation_id"] == "c"
                 other.frames.clear()
-            await other.ask("slow", "a third", request_id=running)
+            await other.ask("slow", "third", request_id=running)
             assert other.frames[running][0]["conversation_id"] == "c"
 
             async def only_one() -> bool:
@@ -545,6 +545,11 @@ def test_conversations_are_listed_the_newest_first(servers: Servers) -> None:
             for name in ("one", "two", "three"):
                 await user.answered(f"about   {name}\n" + "x" * 100, name)
             await user.answered("again", "one")
+
+            async def recorded() -> bool:
+                return all(one["running"] == 0 for one in await user.listed())
+
+            await eventually(recorded, "the last turn is recorded")
             listed = await user.listed()
             assert [one["conversation_id"] for one in listed] == ["one", "three", "two"]
             assert [(one["turns"], one["running"]) for one in listed] == [(2, 0), (1, 0), (1, 0)]

@@ -29,7 +29,7 @@ def main() -> None:
         async with open_retriever(settings) as retriever, open_cache(bus) as cache:
             used = None if caching.cache == "off" else cache
             searches = Searches(retriever, settings.retriever, used, caching, package_version())
-            yield Opened(retrieve_handler(retriever, settings, searches))
+            yield Opened(retrieve_handler(retriever, settings, searches=searches))
 
     run(serve_stage(subjects.RETRIEVE, open_handler, nats, worker, process))
 

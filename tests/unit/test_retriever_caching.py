@@ -187,7 +187,7 @@ def test_a_hit_has_the_frames_of_the_search() -> None:
 
     async def ask() -> MemoryJob:
         job = MemoryJob(ITEM)
-        await retrieve_handler(store, RetrieverSettings(), Searches(store, "store", cache))(job)
+        await retrieve_handler(store, RetrieverSettings(), searches=Searches(store, "store", cache))(job)
         await cache.settled()
         return job
 

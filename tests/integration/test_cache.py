@@ -133,13 +133,17 @@ def test_without_its_bucket_everything_is_a_miss(nats: Nats) -> None:
 def test_a_server_that_does_not_answer_costs_a_moment(nats: Nats) -> None:
     async def scenario(rig: Rig) -> None:
         cache = BucketCache(rig.bus)
-        before = counted("failed")
         os.kill(nats.process.pid, signal.SIGSTOP)
         try:
-            started = time.monotonic()
-            assert await found(cache) is None
-            assert time.monotonic() - started < 10 * module.GET_TIMEOUT_S
-            assert counted("failed") == before + 1
+            # It may still answer what comes before its last thread has stopped.
+            for _ in range(10):
+                before, started = counted("failed"), time.monotonic()
+                assert await found(cache) is None
+                assert time.monotonic() - started < 10 * module.GET_TIMEOUT_S
+                if counted("failed") == before + 1:
+                    break
+            else:
+                pytest.fail("a server that stands still has answered")
         finally:
             os.kill(nats.process.pid, signal.SIGCONT)
 

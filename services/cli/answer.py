@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
+
+MARK = re.compile(r"\[(\d{1,3})\]")
+"""A citation in the text; a generator lets no other such mark through."""
 
 
 class Outcome(Enum):
@@ -42,6 +46,7 @@ class Answer:
     next_seq: int = 0
     text: str = ""
     sources: list[dict[str, Any]] = field(default_factory=list)
+    conversation_id: str | None = None
     end: dict[str, Any] | None = None
     _ends: dict[int, int] = field(default_factory=lambda: {-1: 0})
     """Length of the text after each frame that came by itself or as a joined chunk's last: where one may be cut."""
@@ -79,7 +84,9 @@ class Answer:
 
     def _apply(self, frame: dict[str, Any]) -> None:
         kind = frame.get("type")
-        if kind == "answer_chunk":
+        if kind == "accepted":
+            self.conversation_id = frame.get("conversation_id") or None
+        elif kind == "answer_chunk":
             self.text += frame["content"]
         elif kind == "answer_reset":
             self.text = ""
@@ -95,7 +102,8 @@ class Answer:
         if frame.get("answer") is not None:
             self.text = frame["answer"]
             self.sources = frame.get("sources") or []
-            self.end = {"type": "done", "finish_reason": frame.get("finish_reason", "stop")}
+            cited = sorted({int(mark) for mark in MARK.findall(self.text)})
+            self.end = {"type": "done", "finish_reason": frame.get("finish_reason", "stop"), "cited": cited}
 
     @property
     def cited(self) -> set[int]:

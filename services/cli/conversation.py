@@ -45,8 +45,17 @@ class _Refused(Exception):
     """The gateway does not want this client; the text is its reason."""
 
 
+def new_request_id() -> str:
+    return f"ask-{secrets.token_hex(8)}"
+
+
 async def converse(
-    urls: Sequence[str], token: str, query: dict[str, Any], display: Display, patience_s: float = PATIENCE_S
+    urls: Sequence[str],
+    token: str,
+    query: dict[str, Any],
+    display: Display,
+    patience_s: float = PATIENCE_S,
+    answer: Answer | None = None,
 ) -> int:
     """Ask, show, and come back when the connection breaks; the exit status.
 
@@ -55,11 +64,12 @@ async def converse(
     Args:
         urls: gateways of one system; each new try goes to the next one.
         patience_s: how long to try to come back.
+        answer: a new one to fill, for who wants to know more than the exit status.
 
     Raises:
         CannotConnect: it never came to an end.
     """
-    answer = Answer(f"ask-{secrets.token_hex(8)}")
+    answer = answer or Answer(new_request_id())
     query = {"type": "query", "request_id": answer.request_id, **query}
     with _interrupts() as interrupted:
         conversation = _Conversation(urls, token, query, answer, display, interrupted, patience_s)

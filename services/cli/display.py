@@ -34,6 +34,8 @@ WORDS = {
         "failed": "{} failed",
         "length": "The answer was cut off: the model's limit was reached.",
         "content_filter": "The model's content filter ended the answer.",
+        "cached": "From the cache.",
+        "go_on": "Conversation {0}: go on with --conversation {0}",
     },
     "zh": {
         "sources": "来源",
@@ -51,6 +53,8 @@ WORDS = {
         "failed": "{} 失败",
         "length": "回答被截断：已达到模型的长度上限。",
         "content_filter": "回答被模型的内容过滤器终止。",
+        "cached": "来自缓存。",
+        "go_on": "对话 {0}：可用 --conversation {0} 继续",
     },
 }
 
@@ -86,9 +90,10 @@ class JsonLines:
 class Plain:
     """Steps to standard error as they happen; the finished answer and its sources to standard output."""
 
-    def __init__(self, out: TextIO, err: TextIO, language: str, origin: str) -> None:
+    def __init__(self, out: TextIO, err: TextIO, language: str, origin: str, *, go_on: bool = True) -> None:
         self._out = out
         self._err = err
+        self._go_on = go_on
         self._words = WORDS[language]
         self._origin = origin
 
@@ -110,17 +115,22 @@ class Plain:
         if message:
             print(message, file=self._err if is_error else self._out)
         self._out.flush()
+        for note in last_words(answer, self._words, go_on=self._go_on):
+            print(note, file=self._err)
 
 
 class Live:
     """For a terminal: steps with their times, the answer as it is written, citations in colour."""
 
-    def __init__(self, language: str, origin: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, language: str, origin: str, clock: Callable[[], float] = time.monotonic, *, go_on: bool = True
+    ) -> None:
         from rich.console import Console
 
         self._console = Console(highlight=False)
         self._words = WORDS[language]
         self._origin = origin
+        self._go_on = go_on
         self._clock = clock
         self._started = clock()
         self._waiting = self._console.status("…", spinner_style="cyan")
@@ -162,6 +172,8 @@ class Live:
             self._print(f"\n{message}", "bold red" if is_error else "yellow")
         if timings := describe_timings(answer.end or {}):
             self._print(f"\n{timings}", "dim")
+        for note in last_words(answer, self._words, go_on=self._go_on):
+            self._print(note, "dim")
 
     def _step(self, text: str) -> None:
         self._end_text()
@@ -291,6 +303,16 @@ def closing_words(answer: Answer, words: dict[str, str]) -> tuple[str, bool]:
         retry = f" (retry after {end['retry_after_ms'] / 1000:g} s)" if end.get("retry_after_ms") else ""
         return printable(f"{end['code']}: {end['message']}{retry}"), True
     return words.get(end.get("finish_reason", ""), ""), False
+
+
+def last_words(answer: Answer, words: dict[str, str], *, go_on: bool) -> list[str]:
+    """Where the answer came from, if not from the model, and how to go on."""
+    cached = [words["cached"]] if (answer.end or {}).get("cache") == "hit" else []
+    return (
+        [*cached, printable(words["go_on"].format(answer.conversation_id))]
+        if go_on and answer.conversation_id
+        else cached
+    )
 
 
 def describe_timings(end: dict[str, Any]) -> str:

@@ -37,6 +37,8 @@ REPLAY_MESSAGES = 256
 REPLAY_BYTES = 512 * 1024
 """Most of one batch; a message that is larger by itself comes alone."""
 REPLAYS_AT_ONCE = 32
+NEWEST_ROUNDS = 8
+"""Looks further back, where the last messages of a stream are none that are asked for."""
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10047, 10077, 10122, 10023, 10068})
 _NOT_FOUND = frozenset({10014, 10037, 10059})  # consumer, message, stream
@@ -160,19 +162,65 @@ class Bus:
     ) -> tuple[list[Stored], bool]:
         """The first messages of a log with a stream sequence above `after`, and whether there are more.
 
-        One batched direct get (ADR-31 of NATS); it ends with a status message that says how many are left.
-
         Args:
             messages, size: most messages and about most bytes.
 
         Raises:
             Unconfirmed: nobody answered.
         """
+        stream, subject = subjects.log_stream(at.shard), subjects.log_subject(at)
+        found, left = await self._next_messages(stream, subject, after + 1, messages, size)
+        return found, bool(found) and left > 0
+
+    async def newest(self, stream: str, subject: str, most: int, take: Callable[[bytes], bool]) -> None:
+        """Give `take` the messages behind a subject with a wildcard, the last ones of a stream in groups, until so many
+        of them have been taken: those for which it returns true. A replica may answer that lags behind.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        state = await self.stream_state(stream)
+        first, end = int(state.get("first_seq", 0)), int(state.get("last_seq", 0)) + 1
+        taken, looked_at = 0, 0
+        for _ in range(NEWEST_ROUNDS):
+            looked_at += most - taken
+            start = await self._start_of_last(stream, subject, looked_at, first, end)
+            at = start
+            while at < end:
+                found, left = await self._next_messages(stream, subject, at, REPLAY_MESSAGES, REPLAY_BYTES)
+                taken += sum(take(one.data) for one in found if one.stream_seq < end)
+                at = found[-1].stream_seq + 1 if found and left else end
+            if taken >= most or start <= first:
+                return
+            end = start
+
+    async def _start_of_last(self, stream: str, subject: str, count: int, first: int, end: int) -> int:
+        """The stream sequence between these two from which on there are so many messages, or as many less as there are
+        none that low."""
+        low, high = first, end
+        while low < high:
+            # The first look is at the very beginning: as a rule there are fewer in all.
+            middle = low if low == first and high == end else (low + high) // 2
+            found, left = await self._next_messages(stream, subject, middle, 1, 1)
+            if len(found) + left <= count:
+                high = middle
+            else:
+                low = middle + 1
+        return high
+
+    async def _next_messages(
+        self, stream: str, subject: str, seq: int, messages: int, size: int
+    ) -> tuple[list[Stored], int]:
+        """Messages behind a subject from a stream sequence on, and how many more there are (ADR-31 of NATS).
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
         found: list[Stored] = []
-        more = False
+        left = 0
 
         def collect(message: Msg) -> bool:
-            nonlocal more
+            nonlocal left
             headers = message.headers or {}
             status = headers.get("Status")
             if status is None:
@@ -180,18 +228,25 @@ class Bus:
                 return False
             if status not in ("204", "404"):
                 raise Unconfirmed(f"replay: {status}")
-            more = bool(found) and int(headers.get("Nats-Num-Pending", "0")) > 0
+            left = int(headers.get("Nats-Num-Pending", "0"))
             return True
 
-        stream, subject = subjects.log_stream(at.shard), subjects.log_subject(at)
-        request = {"batch": messages, "max_bytes": size, "seq": after + 1, "next_by_subj": subject}
+        request = {"batch": messages, "max_bytes": size, "seq": max(1, seq), "next_by_subj": subject}
         try:
             await self._replays.ask(
                 f"$JS.API.DIRECT.GET.{stream}", json.dumps(request).encode(), REQUEST_TIMEOUT_S, collect
             )
         except (nats.errors.Error, TimeoutError, LookupError, ValueError) as error:
             raise Unconfirmed(f"replay: {error or type(error).__name__}") from None
-        return found, more
+        return found, left
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Remove all messages of a subject from a stream.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        await self.api(f"STREAM.PURGE.{stream}", filter=subject)
 
     async def delete_stored(self, stream: str, stream_seq: int) -> bool:
         """Delete one message of a stream; whether it was there.

@@ -37,6 +37,27 @@ class NatsSettings:
         "Most bytes of kept answers; beyond it the oldest go.",
         minimum=1024 * 1024,
     )
+    conversations_max_age_s: int = setting(
+        "BATON_CONVERSATIONS_MAX_AGE_S",
+        30 * 24 * 3600,
+        "Seconds a conversation is kept after its last question.",
+        minimum=60,
+    )
+    conversations_max_bytes: int = setting(
+        "BATON_CONVERSATIONS_MAX_BYTES",
+        256 * 1024 * 1024,
+        "Most bytes of conversations; beyond it the ones that were used longest ago go.",
+        minimum=1024 * 1024,
+    )
+    cache_max_age_s: int = setting(
+        "BATON_CACHE_MAX_AGE_S", 24 * 3600, "Seconds a cached retrieval or answer is kept.", minimum=60
+    )
+    cache_max_bytes: int = setting(
+        "BATON_CACHE_MAX_BYTES",
+        256 * 1024 * 1024,
+        "Most bytes of cached retrievals and answers; beyond it the oldest go.",
+        minimum=1024 * 1024,
+    )
     work_max_items: int = setting(
         "BATON_WORK_MAX_ITEMS",
         10_000,
@@ -151,6 +172,22 @@ class RetrieverSettings:
     embedding_url: str = setting("BATON_EMBEDDING_URL", "", "Base URL of the embedding server, ending in `/v1`.")
     embedding_model: str = setting("BATON_EMBEDDING_MODEL", "", "Name of the embedding model.")
     embedding_api_key: str = setting("BATON_EMBEDDING_API_KEY", "", "Key of the embedding server.", secret=True)
+    rewriter: str = setting(
+        "BATON_REWRITER",
+        "auto",
+        "How a follow-up is made to stand alone before the search (see docs/follow-ups.md): `rule`, `model`, `auto` "
+        "(`model` where BATON_LLM_URL and BATON_LLM_MODEL are set, otherwise `rule`), `off`, or `module:attribute`.",
+    )
+    rewrite_timeout_s: float = setting(
+        "BATON_REWRITE_TIMEOUT_S",
+        4.0,
+        "Seconds a model may take to rewrite a question before the rule does it.",
+        minimum=0.1,
+        maximum=60,
+    )
+    search_tool: bool = setting(
+        "BATON_SEARCH_TOOL", True, "Whether a model may search again by itself (`search_documents`)."
+    )
     chunk_chars: int = setting(
         "BATON_CHUNK_CHARS",
         900,

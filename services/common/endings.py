@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -25,7 +26,8 @@ from baton_proto.subjects import LogAddress
 
 from .bus import Bus, Full
 from .clock import from_rfc3339
-from .log import LogWriter, read_log, read_tail
+from .conversations import forget_request, record_turn
+from .log import LogWriter, Position, read_log, read_tail
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ async def end_log(
 
 
 async def record_end(bus: Bus, at: LogAddress) -> None:
-    """Keep the final answer of a log that has ended, and free its user's place. Safe to repeat.
+    """Keep the final answer of a log that has ended, free its user's place, and make it a turn of its conversation; but
+    forget it where that was deleted. Safe to repeat.
 
     Whoever has stored a terminal frame calls this before it settles its work item; a redelivery calls it again.
 
@@ -81,6 +84,16 @@ async def record_end(bus: Bus, at: LogAddress) -> None:
         await bus.store(subjects.kept_answer(at.key), _packed(summary(position.request_id, position.frames)))
     except Full as error:
         log.error("an answer is not kept: %s", error)
+    # The turn comes after the answer: whoever deletes the conversation then finds both, or is found to have done so.
+    _, recorded = await asyncio.gather(_free_place(bus, position), record_turn(bus, position))
+    if not recorded:
+        try:
+            await forget_request(bus, at, position.frames)
+        except Full as error:
+            log.error("a request of a deleted conversation is still kept: %s", error)
+
+
+async def _free_place(bus: Bus, position: Position) -> None:
     handoff = position.frames[0].handoff
     place = handoff.item.get("place") if handoff is not None and handoff.item is not None else None
     if isinstance(place, int):

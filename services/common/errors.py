@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from baton_proto.messages import Error, ErrorCode
 
+DEADLINE = Error(code="deadline", message="The answer took longer than its deadline allows.", retryable=True)
+
 
 class ServiceError(Exception):
     """A failure with a name in the protocol. `message` is shown to the client: no secrets, no internals, a hint where

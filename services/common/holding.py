@@ -20,15 +20,14 @@ from . import metrics, tracing
 from .bus import Bus, Full, Unconfirmed
 from .clock import now_ms
 from .endings import end_log, record_end
-from .errors import ServiceError
+from .errors import DEADLINE, ServiceError
 from .job import Handler
 from .log import LogWriter, make_handoff, push_ref
 from .queue import Lease
-from .taking import Taken, arrived, note_return
+from .taking import Taken, arrived, note_return, returned
 
 log = logging.getLogger(__name__)
 
-DEADLINE = Error(code="deadline", message="The answer took longer than its deadline allows.", retryable=True)
 FULL = Error(code="overloaded", message="The system is full; try again later.", retryable=True, retry_after_ms=5_000)
 INTERNAL = Error(
     code="internal",
@@ -118,7 +117,7 @@ async def hold(
         except _GivenBack:
             if lease.held:
                 with contextlib.suppress(Full):
-                    await note_return(bus, ref)
+                    await note_return(bus, ref, await returned(bus, ref) + 1)
             await lease.give_back()
             return "given_back"
         except Full:

@@ -195,9 +195,9 @@ class Lease:
         """The item is dealt with. Not sent when the lease may be lost: it could remove somebody else's delivery."""
         await self._settle(b"+ACK")
 
-    async def give_back(self) -> None:
-        """Let another worker have the item at once."""
-        await self._settle(b"-NAK")
+    async def give_back(self, delay_s: float = 0.0) -> None:
+        """Let another worker have the item, at once or after a pause."""
+        await self._settle(f'-NAK {{"delay": {round(delay_s * 1e9)}}}'.encode() if delay_s else b"-NAK")
 
     async def _settle(self, what: bytes) -> None:
         for _ in range(3):

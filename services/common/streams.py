@@ -16,7 +16,6 @@ from nats.js.api import (
     ConsumerConfig,
     DeliverPolicy,
     DiscardPolicy,
-    KeyValueConfig,
     ObjectStoreConfig,
     RePublish,
     RetentionPolicy,
@@ -81,19 +80,25 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             **common,
         ),
     ]
-    configs.append(_answers_config(settings, common))
+    configs += [
+        _bucket_config(subjects.ANSWERS_BUCKET, settings.answers_max_age_s, settings.answers_max_bytes, common),
+        _bucket_config(
+            subjects.CONVERSATIONS_BUCKET, settings.conversations_max_age_s, settings.conversations_max_bytes, common
+        ),
+        _bucket_config(subjects.CACHE_BUCKET, settings.cache_max_age_s, settings.cache_max_bytes, common),
+    ]
     return configs + [_log_config(shard, settings, common) for shard in range(settings.shards)]
 
 
-def _answers_config(settings: NatsSettings, common: dict[str, Any]) -> StreamConfig:
-    """A key-value bucket, but where it is full the oldest answers go: the client libraries would refuse new ones."""
+def _bucket_config(bucket: str, max_age_s: int, max_bytes: int, common: dict[str, Any]) -> StreamConfig:
+    """A key-value bucket, but where it is full the oldest values go: the client libraries would refuse new ones."""
     return StreamConfig(
-        name=f"KV_{subjects.ANSWERS_BUCKET}",
-        subjects=[f"$KV.{subjects.ANSWERS_BUCKET}.>"],
+        name=f"KV_{bucket}",
+        subjects=[f"$KV.{bucket}.>"],
         max_msgs_per_subject=1,
         discard=DiscardPolicy.OLD,
-        max_age=settings.answers_max_age_s,
-        max_bytes=settings.answers_max_bytes,
+        max_age=max_age_s,
+        max_bytes=max_bytes,
         allow_direct=True,
         allow_rollup_hdrs=True,
         allow_msg_ttl=True,  # as in the buckets that the client library makes, which cannot be changed back
@@ -195,9 +200,6 @@ async def _ensure_once(bus: Bus) -> None:
         await _ensure_stream(js, config, existing.get(config.name))
     if f"OBJ_{subjects.DOCUMENTS_BUCKET}" not in existing:
         await _make_documents(js, settings)
-    for bucket in (subjects.CONVERSATIONS_BUCKET, subjects.CACHE_BUCKET):
-        if f"KV_{bucket}" not in existing:
-            await _tolerant(js.create_key_value(_bucket_config(bucket, settings)))
 
 
 async def ensure_documents(bus: Bus) -> None:
@@ -219,17 +221,6 @@ async def ensure_documents(bus: Bus) -> None:
 async def _make_documents(js: JetStreamContext, settings: NatsSettings) -> None:
     config = ObjectStoreConfig(storage=StorageType(settings.log_storage), replicas=settings.replicas)
     await _tolerant(js.create_object_store(subjects.DOCUMENTS_BUCKET, config=config))
-
-
-def _bucket_config(bucket: str, settings: NatsSettings) -> KeyValueConfig:
-    return KeyValueConfig(
-        bucket=bucket,
-        ttl=30 * 24 * 3600,
-        max_bytes=256 * 1024 * 1024,
-        storage=StorageType(settings.log_storage),
-        replicas=settings.replicas,
-        direct=True,
-    )
 
 
 async def _ensure_stream(js: JetStreamContext, config: StreamConfig, existing: StreamConfig | None) -> None:

@@ -11,6 +11,7 @@ from baton_proto import codec, subjects
 from baton_proto.messages import Handoff, LogFrame, Returned, WorkItem, WorkRef
 
 from .bus import Bus
+from .claims import await_turn
 from .clock import from_rfc3339, now_ms
 from .endings import record_end
 from .log import open_handoff, publish_again, read_log, read_tail
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 class Taken:
     """What a holder starts from: the item with the hand-off that carried it, and where the log stands.
 
-    `moved_ms` is when its last frame was written (Unix epoch).
+    An item with an `after` must wait, so nobody may hold it yet. `moved_ms` is when its last frame was written (Unix
+    epoch).
     """
 
     item: WorkItem
@@ -32,6 +34,16 @@ class Taken:
     last: int
     moved_ms: int
 
+    @property
+    def waits(self) -> bool:
+        """Whether another request of its conversation must end first."""
+        return self.item.after is not None
+
+    @property
+    def waited(self) -> bool:
+        """Whether that was so when it was handed over."""
+        return self.handoff.item is not None and self.handoff.item.get("after") is not None
+
 
 async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     """Where to start on a work reference; None when it is not (or no longer) its log's latest hand-off.
@@ -40,7 +52,7 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     that may have died before doing so.
 
     Raises:
-        Unconfirmed, codec.WireError
+        Unconfirmed, Full, codec.WireError
     """
     at = bus.address(ref.key)
     position = await read_tail(bus, at)
@@ -62,6 +74,8 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     except KeyError:
         raise codec.WireError(f"the object of the hand-off in frame {latest.seq} is gone") from None
     written = [frame for frame in position.frames if frame.seq > ref.seq]
+    if item.after is not None:
+        item = await await_turn(bus, item) or item
     moved_ms = from_rfc3339(position.final.timestamp)
     return Taken(item, latest.handoff, written, position.final.seq + 1, position.last, moved_ms)
 
@@ -83,13 +97,13 @@ async def returned(bus: Bus, ref: WorkRef) -> int:
     return note.deliveries if note.seq == ref.seq else 0
 
 
-async def note_return(bus: Bus, ref: WorkRef) -> None:
-    """Count this delivery among those that were given back. Only its holder calls it.
+async def note_return(bus: Bus, ref: WorkRef, deliveries: int) -> None:
+    """Say how many deliveries have been given back, this one included. Only its holder calls it.
 
     Raises:
         Unconfirmed, Full
     """
-    note = Returned(key=ref.key, seq=ref.seq, deliveries=await returned(bus, ref) + 1)
+    note = Returned(key=ref.key, seq=ref.seq, deliveries=deliveries)
     await bus.store(subjects.returned_subject(ref.key), codec.encode(note))
 
 

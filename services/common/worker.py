@@ -6,6 +6,7 @@ A service gives a `Handler` (see job.py) and knows nothing of NATS, leases or lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -35,9 +36,12 @@ from .job import Handler
 from .logs import request_context
 from .presence import announce
 from .queue import Lease, Puller
-from .taking import Taken, returned, take
+from .taking import Taken, note_return, returned, take
 
 log = logging.getLogger(__name__)
+
+WAIT_S = (0.05, 0.1, 0.2, 0.5)
+"""Pauses between the deliveries of an item that waits for another request; the last one goes on."""
 
 
 class Worker:
@@ -161,14 +165,16 @@ class Worker:
             log.error("unreadable work on %s dropped: %s", message.subject, error)
             await lease.acknowledge()
             return "unreadable"
-        if lease.deliveries > 1:
-            metrics.REDELIVERED.labels(self._stage).inc()
         try:
             taken = await self._taken(ref, lease)
         except codec.WireError as error:
             log.error("the log %s is unreadable: %s", at.key, error)
             await lease.acknowledge()
             return "unreadable"
+        if taken is not None and taken.waits:
+            return await self._let_wait(ref, lease)
+        if lease.deliveries > 1 and not (taken is not None and taken.waited):
+            metrics.REDELIVERED.labels(self._stage).inc()
         if taken is None:
             await lease.acknowledge()
             return "dropped"
@@ -203,6 +209,15 @@ class Worker:
                 if not lease.held:
                     raise
             await asyncio.sleep(random.uniform(0.1, 0.3))
+
+    async def _let_wait(self, ref: WorkRef, lease: Lease) -> str:
+        """Give back an item whose turn has not come; it is asked for again. So it waits without a slot and without
+        anybody who must stay alive for it."""
+        # All deliveries so far: while it waits, nobody works on it, so nobody can have died of it.
+        with contextlib.suppress(Full):
+            await note_return(self._bus, ref, lease.deliveries)
+        await lease.give_back(WAIT_S[min(lease.deliveries, len(WAIT_S)) - 1])
+        return "waiting"
 
     async def _set_aside(self, ref: WorkRef, taken: Taken, lease: Lease, deliveries: int) -> str:
         """An item that no worker has survived: end its log, keep it for a person to look at."""

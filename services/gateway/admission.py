@@ -6,8 +6,6 @@ import logging
 import math
 import random
 
-import msgspec
-
 from baton_proto import subjects
 from baton_proto.messages import WorkItem
 from services.common.bus import Bus, Full, Unconfirmed
@@ -127,13 +125,12 @@ class Admission:
         if self._presence.gone(subjects.GENERATE):
             raise no_worker(subjects.GENERATE)
 
-    async def admit(self, item: WorkItem, who: Identity) -> WorkItem:
-        """The item with its place among the user's running requests, and the lane if it must wait there. It counts as
-        on its way into the queues until `load.settle` is called.
+    def decide(self, who: Identity) -> str | None:
+        """The lane in which a query must wait for its user's turn, if it must. It counts as on its way into the queues
+        until `load.settle` is called.
 
         Raises:
-            ServiceError: not now; nothing was taken.
-            Unconfirmed
+            ServiceError: not now.
         """
         self._require_workers()
         few = self._running(who.lane) <= self._settings.direct_requests
@@ -141,18 +138,22 @@ class Admission:
             raise self.overloaded()
         direct = self.load.let_through() or few
         self.load.enter()
-        try:
-            place = await self._take_place(item) if who.known else None
-        except BaseException:
-            self.load.settle(stored=False)
-            raise
-        return msgspec.structs.replace(item, place=place, lane=None if direct else who.lane)
+        return None if direct else who.lane
 
-    async def free(self, item: WorkItem) -> None:
-        """Give back the place of an item that became no request. What cannot be freed now frees itself later."""
-        if item.place is not None:
+    async def take_place(self, item: WorkItem, who: Identity) -> int | None:
+        """A place among the user's running requests; None where nobody says who it is.
+
+        Raises:
+            ServiceError: there is none left.
+            Unconfirmed, Full
+        """
+        return await self._take_place(item) if who.known else None
+
+    async def free(self, place: int | None) -> None:
+        """Give back a place that became no request. What cannot be freed now frees itself later."""
+        if place is not None:
             try:
-                await self._bus.delete_stored(subjects.RUNNING_STREAM, item.place)
+                await self._bus.delete_stored(subjects.RUNNING_STREAM, place)
             except Unconfirmed as error:
                 log.warning("a place stays taken until its deadline: %s", error)
 

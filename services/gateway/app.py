@@ -25,6 +25,7 @@ from services.common.process import package_version
 
 from .auth import Authenticator, Unauthorized, bearer, origin_allowed
 from .connection import BAD_ORIGIN, GOING_AWAY, LEAVING, TOO_MANY, Connection
+from .conversations import Conversations
 from .originals import original_response
 from .requests import Requests
 
@@ -54,6 +55,7 @@ class Gateway:
         self._documents = Documents(bus)
         self._connections: set[Connection] = set()
         self.requests = Requests(bus, presence, settings)
+        self._conversations = Conversations(bus, self.requests, self._authenticator, settings)
         self.draining = False
 
     def application(self) -> Starlette:
@@ -63,6 +65,7 @@ class Gateway:
             Route("/readyz", self._readyz),
             Route("/metrics", self._metrics),
             Route("/documents/{document_id}", self._document),
+            *self._conversations.routes(),
             WebSocketRoute("/ws", self._ws),
             Mount("/static", _Static(directory=STATIC, check_dir=False)),
         ]

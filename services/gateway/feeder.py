@@ -19,7 +19,7 @@ from services.common import metrics, waiting
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import from_rfc3339, now_ms
 from services.common.endings import end_log
-from services.common.holding import DEADLINE
+from services.common.errors import DEADLINE
 from services.common.log import Position, push_ref, read_tail
 from services.common.presence import Presence
 from services.common.waiting import Waiting

@@ -13,8 +13,8 @@ from baton_proto.subjects import LogAddress
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
 from services.common.endings import end_log
-from services.common.errors import no_worker
-from services.common.holding import DEADLINE, FULL
+from services.common.errors import DEADLINE, no_worker
+from services.common.holding import FULL
 from services.common.presence import Presence
 
 from .observer import Observer

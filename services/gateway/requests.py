@@ -16,6 +16,7 @@ from baton_proto.messages import (
     CancelOrder,
     Query,
     Resume,
+    RunningTurn,
     Sampling,
     StoredAnswer,
     WorkItem,
@@ -24,6 +25,7 @@ from baton_proto.messages import (
 from baton_proto.sequencer import Replaced
 from services.common import metrics, tracing
 from services.common.bus import Bus, Full, Unconfirmed
+from services.common.claims import Claim
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
 from services.common.endings import end_log, stored_answer
@@ -33,6 +35,7 @@ from services.common.presence import Presence
 
 from .admission import Admission
 from .auth import Identity
+from .entrance import Entrance
 from .feeder import Feeder
 from .follower import NOBODY, Follower
 from .leaving import Leaving
@@ -56,6 +59,7 @@ class Requests:
         self._followers: set[Follower] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._admission = Admission(bus, presence, settings)
+        self._entrance = Entrance(bus, self._admission, self._spawn)
         self.feeder = Feeder(bus, presence, self._admission.load)
         self._leaving = Leaving(bus, settings.disconnect_grace_s, self._cancel_abandoned)
 
@@ -81,7 +85,7 @@ class Requests:
             with _bus_troubles():
                 async with asyncio.timeout(ACCEPT_TIMEOUT_S):
                     await follower.listen()
-                    if not await self._create(accepted, item, who):
+                    if not await self._create(accepted, item, query, who):
                         self._admission.leave(who.lane, follower)
                         follower.attach()
                         await publish_again(self._bus, at, await self._existing(at, request_id))
@@ -142,14 +146,28 @@ class Requests:
             # One that is followed here exists and runs; that saves a look at the log while somebody waits.
             if follower is None and await self._has_ended(at, request_id):
                 return
-            await self._order_cancel(at)
-            if follower is None:
-                # Nobody follows it here; someone must still see to it that the log ends.
-                follower = Follower(self._bus, self._presence, at, request_id, NOBODY)
-                follower.attach()
-                await follower.listen()
-                self._follow(follower)
-                follower.release()
+            await self._stop(at, request_id, follower)
+
+    async def stop(self, one: RunningTurn) -> None:
+        """Cancel a request of a conversation, wherever it runs or waits, and see to it that its log ends.
+
+        Raises:
+            Unconfirmed, Full
+        """
+        metrics.CANCELS.inc()
+        at = self._bus.address(one.key)
+        follower = next((other for other in self._followers if other.at == at and not other.ended), None)
+        await self._stop(at, one.request_id, follower)
+
+    async def _stop(self, at: subjects.LogAddress, request_id: str, follower: Follower | None) -> None:
+        await self._order_cancel(at)
+        if follower is None:
+            # Nobody follows it here; someone must still see to it that the log ends.
+            follower = Follower(self._bus, self._presence, at, request_id, NOBODY)
+            follower.attach()
+            await follower.listen()
+            self._follow(follower)
+            follower.release()
         follower.cancel()
 
     async def _existing(self, at: subjects.LogAddress, request_id: str) -> Position:
@@ -254,32 +272,54 @@ class Requests:
                 on_disconnect=query.on_disconnect,
             )
 
-    async def _create(self, accepted: Accepted, item: WorkItem, who: Identity) -> bool:
-        """Create the log and queue the work. False: the log is there already; then nothing is asked of admission.
+    async def _create(self, accepted: Accepted, item: WorkItem, query: Query, who: Identity) -> bool:
+        """Create the log and queue the work. False: the log is there already; then it is let in whatever runs.
 
         Raises:
             ServiceError, Unconfirmed
         """
         at = subjects.LogAddress(item.shard, item.key)
         try:
-            item = await self._admission.admit(item, who)
+            claimed = await self._entrance.enter(item, query, who)
         except ServiceError:
             if await read_tail(self._bus, at) is None:
                 raise
             return False
         ref: WorkRef | None = None
         try:
-            ref = await start_log(self._bus, item, accepted)
-            await self._queue(item, ref)
-        except Replaced:
-            return False
+            if (ref := await self._start(accepted, claimed)) is None:
+                return False
+            await asyncio.gather(self._queue(claimed.item, ref), *map(self._interrupt, claimed.interrupts))
         except Full:
             raise self._admission.overloaded() from None
         finally:
             self._admission.load.settle(stored=ref is not None)
-            if ref is None:
-                self._spawn(self._admission.free(item))
         return True
+
+    async def _start(self, accepted: Accepted, claimed: Claim) -> WorkRef | None:
+        """Create the log. None: it is there already.
+
+        Raises:
+            Full, Unconfirmed
+        """
+        try:
+            return await start_log(self._bus, claimed.item, accepted)
+        except Replaced:
+            self._entrance.was_known(claimed)
+            return None
+        except Full:
+            self._entrance.refused(claimed)
+            raise
+        except BaseException:
+            self._entrance.failed(claimed)
+            raise
+
+    async def _interrupt(self, one: RunningTurn) -> None:
+        """Cancel what a request of the same conversation interrupts. It waits for that to end in any case."""
+        try:
+            await self.stop(one)
+        except (Unconfirmed, Full) as error:
+            log.warning("a request could not be interrupted: %s", error)
 
     async def _queue(self, item: WorkItem, ref: WorkRef) -> None:
         """To the workers, or where it waits for its user's turn. The log is there: if there is no room after all, it

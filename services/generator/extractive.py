@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from baton_proto.messages import Usage
+from baton_proto.messages import ToolCall, Usage
 from services.common.config import GeneratorSettings
 from services.common.llm.tokens import estimate_tokens
 
@@ -45,7 +45,7 @@ class Extractive:
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Event]:
         prompt_tokens = _prompt_tokens(prompt)
-        calls = wanted_calls(prompt.question, prompt.tools, prompt.turns)
+        calls = _wanted(prompt)
         if calls:
             yield Calls(calls, Usage(prompt_tokens=prompt_tokens))
             return
@@ -61,13 +61,25 @@ class Extractive:
         yield Finish("length" if cut else "stop", usage)
 
 
+def _wanted(prompt: Prompt) -> list[ToolCall]:
+    """The tool that the question asks for, as it can be understood alone or as it was put."""
+    return wanted_calls(_asked(prompt), prompt.tools, prompt.turns) or wanted_calls(
+        prompt.question, prompt.tools, prompt.turns
+    )
+
+
 def answer_text(prompt: Prompt) -> str:
     """The whole answer: what the tools gave, then what the passages say, or that they do not answer."""
     results = describe_results(prompt)
     if results is not None:
         return results
-    quoted = quote(prompt.question, prompt.language, prompt.passages)
-    return quoted or no_answer(prompt.question, prompt.language, prompt.passages)
+    quoted = quote(_asked(prompt), prompt.language, prompt.passages)
+    return quoted or no_answer(_asked(prompt), prompt.language, prompt.passages)
+
+
+def _asked(prompt: Prompt) -> str:
+    """The question as it can be understood alone: the sentences of a follow-up are chosen by what it is about."""
+    return prompt.standalone or prompt.question
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -42,7 +42,7 @@ def _words(text: str) -> list[str]:
         raw = match.group()
         word = _normal(raw)
         if word not in ENGLISH_STOP_WORDS or _ACRONYM.fullmatch(raw):
-            words.append(word if not word.isascii() or not word.isalpha() else _stem(word))
+            words.append(word if not word.isascii() or not word.isalpha() else stem(word))
     return words
 
 
@@ -56,10 +56,11 @@ def _normal(raw: str) -> str:
 
 
 @lru_cache(maxsize=50_000)
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
+    """The stem of a lower-case English word; safe on every thread."""
     # A stemmer keeps the word it works on in itself, so every thread has its own.
     stemmer = getattr(_local, "stemmer", None)
     if stemmer is None:
         stemmer = _local.stemmer = snowballstemmer.stemmer("english")
-    stem: str = stemmer.stemWord(word)
-    return stem
+    stemmed: str = stemmer.stemWord(word)
+    return stemmed

@@ -1,86 +1,115 @@
-"""The retriever as a stage of a request: tell what is being looked for, search, show the sources, pass the baton on."""
+"""The retriever as a stage of a request: understand the question, search, show the sources, pass the baton on.
+
+An item that holds a model's wish to search goes another way: search_again.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
+import logging
 import time
-from collections.abc import Sequence
 
 import msgspec
 
-from baton_proto.messages import Language, Passage, Sources, Status, WorkItem
+from baton_proto.messages import Language, Sources, Status, WorkItem
 from baton_proto.subjects import GENERATE
 from services.common.config import RetrieverSettings
-from services.common.errors import ServiceError
 from services.common.job import Handler, Job
 from services.common.passages import source_of
+from services.common.wording import choose
 
 from .port import Retriever, SearchRequest
+from .rewriting.port import Rewriter
+from .rewriting.rule import RuleRewriter, search_words
+from .search_again import search_again
+from .searching import bounded, search
 
 DEFAULT_TOP_K = 6
-MAX_PASSAGE_CHARS = 8_000
-MAX_TOTAL_CHARS = 60_000
-"""Most text of all passages together; with it a hand-off stays far below the size of a message, in Chinese too."""
-TRIES = 3
-_FIRST_PAUSE_S = 0.25
+MAX_SHOWN_CHARS = 2_000
+"""Longest question that a rewriter may make of another; a longer one is not used."""
+_REWRITE_GRACE_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
-def retrieve_handler(retriever: Retriever, settings: RetrieverSettings) -> Handler:
+def retrieve_handler(retriever: Retriever, settings: RetrieverSettings, rewriter: Rewriter | None = None) -> Handler:
     """The handler for `retrieve` work: `status` frames, then `sources` with the hand-over to `generate`.
 
     On a fail-over it goes on behind the frames that are already written.
+
+    Args:
+        rewriter: makes follow-ups stand alone; the rule if there is none.
     """
+    rewriter = rewriter or RuleRewriter()
 
     async def handle(job: Job) -> None:
-        item = job.item
-        for status in _opening(item.language)[len(_statuses(job)) :]:
-            await job.write(status)
-        started = time.monotonic()
-        passages = _bounded(await _search(retriever, _request(item), settings.timeout_s))
-        elapsed_ms = round((time.monotonic() - started) * 1000)
-        if not any(status.count is not None for status in _statuses(job)):
-            await job.write(_found(item.language, len(passages), elapsed_ms))
-        await job.hand_over(
-            Sources(sources=[source_of(passage) for passage in passages]),
-            msgspec.structs.replace(
-                item,
-                stage=GENERATE,
-                passages=passages,
-                timings=msgspec.structs.replace(item.timings, retrieval_ms=elapsed_ms),
-            ),
-        )
+        if job.item.calls:
+            await search_again(job, retriever, settings)
+        else:
+            await _first_search(job, await _understood(job, rewriter, settings), retriever, settings)
 
     return handle
 
 
-async def _search(retriever: Retriever, request: SearchRequest, timeout_s: float) -> Sequence[Passage]:
-    """Search, and again where the failure may pass and time is left: a Milvus that restarts costs a moment only."""
-    deadline = time.monotonic() + timeout_s
-    pause = _FIRST_PAUSE_S
-    for _ in range(TRIES - 1):
-        try:
-            return await _within(retriever, request, deadline, timeout_s)
-        except ServiceError as error:
-            if not error.retryable or time.monotonic() + 2 * pause > deadline:
-                raise
-        await asyncio.sleep(random.uniform(0.75, 1.25) * pause)
-        pause *= 3
-    return await _within(retriever, request, deadline, timeout_s)
+async def _understood(job: Job, rewriter: Rewriter, settings: RetrieverSettings) -> WorkItem:
+    """The item with its question made to stand alone, and told where that is another one."""
+    item = job.item
+    told = [status for status in _statuses(job) if status.stage == "understanding"]
+    if not told:
+        await job.write(_understanding(item.language))
+    if not item.history:
+        return item
+    if len(told) > 1:
+        return msgspec.structs.replace(item, standalone=_read_back(told[1], item.language))
+    if any(status.stage == "retrieving" for status in _statuses(job)):
+        return item  # an earlier holder has found that the question stands alone
+    standalone = await _rewritten(item, rewriter, settings.rewrite_timeout_s)
+    if standalone == item.query:
+        return item
+    await job.write(_understood_as(item.language, standalone))
+    return msgspec.structs.replace(item, standalone=standalone)
 
 
-async def _within(retriever: Retriever, request: SearchRequest, deadline: float, timeout_s: float) -> Sequence[Passage]:
+async def _rewritten(item: WorkItem, rewriter: Rewriter, timeout_s: float) -> str:
+    """The question on one line as the rewriter puts it; as it is where that fails, for it can be searched for too."""
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await retriever.retrieve(request)
+        async with asyncio.timeout(timeout_s + _REWRITE_GRACE_S):
+            text = " ".join((await rewriter.rewrite(item.query, item.history, item.language)).split())
     except TimeoutError:
-        message = f"The document store has not answered within {timeout_s:g} s. Try again in a moment."
-        raise ServiceError("retrieval_failed", message, retryable=True) from None
+        log.error("the rewriter has not answered within %g s", timeout_s + _REWRITE_GRACE_S)
+    except Exception:
+        log.exception("the rewriter failed")
+    else:
+        if text and text != " ".join(item.query.split()) and len(text) <= MAX_SHOWN_CHARS:
+            return text
+    return item.query
+
+
+async def _first_search(job: Job, item: WorkItem, retriever: Retriever, settings: RetrieverSettings) -> None:
+    if not any(status.stage == "retrieving" for status in _statuses(job)):
+        await job.write(_retrieving(item.language))
+    started = time.monotonic()
+    passages = bounded(await search(retriever, _request(item), settings.timeout_s))
+    elapsed_ms = round((time.monotonic() - started) * 1000)
+    if not any(status.count is not None for status in _statuses(job)):
+        await job.write(_found(item.language, len(passages), elapsed_ms))
+    await job.hand_over(
+        Sources(sources=[source_of(passage) for passage in passages]),
+        msgspec.structs.replace(
+            item,
+            stage=GENERATE,
+            passages=passages,
+            timings=msgspec.structs.replace(item.timings, retrieval_ms=elapsed_ms),
+        ),
+    )
 
 
 def _request(item: WorkItem) -> SearchRequest:
     return SearchRequest(
-        query=item.query, language=item.language, top_k=item.top_k or DEFAULT_TOP_K, filters=item.filters
+        query=search_words(item.standalone) if item.standalone else item.query,
+        language=item.language,
+        top_k=item.top_k or DEFAULT_TOP_K,
+        filters=item.filters,
     )
 
 
@@ -88,24 +117,25 @@ def _statuses(job: Job) -> list[Status]:
     return [frame for frame in job.written if isinstance(frame, Status)]
 
 
-def _bounded(passages: Sequence[Passage]) -> list[Passage]:
-    """The first passages whose texts, each cut to its bound, stay below the bound for all; always at least one."""
-    kept: list[Passage] = []
-    total = 0
-    for passage in passages:
-        if len(passage.text) > MAX_PASSAGE_CHARS:
-            passage = msgspec.structs.replace(passage, text=passage.text[:MAX_PASSAGE_CHARS])
-        total += len(passage.text)
-        if kept and total > MAX_TOTAL_CHARS:
-            break
-        kept.append(passage)
-    return kept
+def _understanding(language: Language) -> Status:
+    return Status(stage="understanding", content=choose(language, zh="正在理解问题", en="Understanding the question"))
 
 
-def _opening(language: Language) -> list[Status]:
-    words = {"zh": ("正在理解问题", "正在查找资料"), "en": ("Understanding the question", "Searching the documents")}
-    understanding, retrieving = words[language]
-    return [Status(stage="understanding", content=understanding), Status(stage="retrieving", content=retrieving)]
+def _retrieving(language: Language) -> Status:
+    return Status(stage="retrieving", content=choose(language, zh="正在查找资料", en="Searching the documents"))
+
+
+def _understood_as(language: Language, standalone: str) -> Status:
+    return Status(stage="understanding", content=_lead(language) + standalone)
+
+
+def _read_back(status: Status, language: Language) -> str:
+    """The question that an earlier holder has told, so that the answer stays about what the user was shown."""
+    return status.content.removeprefix(_lead(language))
+
+
+def _lead(language: Language) -> str:
+    return choose(language, zh="理解为：", en="Understood as: ")
 
 
 def _found(language: Language, count: int, elapsed_ms: int) -> Status:

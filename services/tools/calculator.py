@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from baton_proto.messages import Language, ToolSpec
+from services.common.wording import choose
 
 from .arithmetic import Refused
 from .expression import MAX_CHARS, compute
 from .port import ToolContext, ToolError
-from .wording import choose
 
 
 def evaluate(expression: str, language: Language = "en") -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from baton_proto.messages import Language, ToolSpec
+from services.common.wording import choose, shorten
 
 from .port import ToolContext, ToolError
-from .wording import choose, shorten
 
 MAX_DAYS = 36_500
 

@@ -12,8 +12,7 @@ from jsonschema.exceptions import SchemaError
 from baton_proto import codec
 from baton_proto.messages import Announcement, ToolSpec
 from baton_proto.subjects import tools_stage
-
-from .wording import shorten
+from services.common.wording import shorten
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_SPEC_BYTES = 64 * 1024

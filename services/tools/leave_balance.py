@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Struct, field
 
 from baton_proto.messages import Language, ToolSpec
+from services.common.wording import choose, shorten
 
 from .port import RetryableError, ToolContext, ToolError
-from .wording import choose, shorten
 
 MAX_BODY_BYTES = 256 * 1024
 _PASSING = frozenset({429, 502, 503, 504})

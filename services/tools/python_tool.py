@@ -15,9 +15,9 @@ from typing import Any
 
 from services.common.config import ToolsSettings
 from services.common.settings import SettingsError
+from services.common.wording import shorten
 
 from .port import Tool, ToolSource
-from .wording import shorten
 
 _KEYS = {"python", "settings"}
 

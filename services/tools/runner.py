@@ -9,11 +9,11 @@ from copy import deepcopy
 
 from baton_proto.messages import Language, ToolCall, ToolOutcome, ToolSpec
 from services.common.permission import may_call
+from services.common.wording import choose, clean, shorten
 
 from .port import RetryableError, Tool, ToolContext, ToolError
 from .retries import Retries
 from .toolbox import Served, Toolbox
-from .wording import choose, clean, shorten
 
 log = logging.getLogger(__name__)
 

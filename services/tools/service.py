@@ -21,11 +21,11 @@ from baton_proto.messages import (
 )
 from services.common.config import ToolsSettings
 from services.common.job import Handler, Job
+from services.common.wording import choose, shorten
 
 from .port import ToolContext
 from .runner import Runner
 from .toolbox import Toolbox
-from .wording import choose, shorten
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from baton_proto.messages import MAX_ENTRY_BYTES, ToolSpec
+from services.common.arguments import ArgumentChecker
+from services.common.wording import shorten
 
-from .arguments import ArgumentChecker
 from .conformance import spec_bytes, what_is_wrong
 from .port import Tool, ToolSource
-from .wording import shorten
 
 log = logging.getLogger(__name__)
 

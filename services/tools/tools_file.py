@@ -31,11 +31,11 @@ import yaml
 
 from services.common.config import ToolsSettings
 from services.common.settings import SettingsError
+from services.common.wording import shorten
 
 from .adjusted import Adjustment, is_source
 from .conformance import what_is_wrong
 from .port import Tool, ToolSource
-from .wording import shorten
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,9 @@ class Turn:
         self.cited_sources = element.locator("button.source.cited")
         self.error = element.locator(".error-card")
         self.notes = element.locator(".note")
+        self.waits = element.get_by_text("Waiting for the answer before")
+        self.supported = element.locator(".answer .supported")
+        self.details = element.locator("details.about")
         self.timings = element.locator(".timings")
         self.copy = element.locator("button.copy")
         self.retry = element.locator("button.retry")
@@ -57,6 +60,10 @@ class AskPage:
         self.language = page.locator("#language")
         self.theme = page.locator("#theme")
         self.new_conversation = page.locator("#new")
+        self.interrupt = page.get_by_role("button", name="Stop and ask this")
+        self.peek = page.get_by_role("tooltip")
+        self.conversations = page.locator("#history-nav")
+        self.entries = self.conversations.get_by_role("listitem")
 
     async def open(self, *, online: bool = True) -> AskPage:
         await self.page.goto(f"{self.base_url}/")

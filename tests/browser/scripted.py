@@ -7,6 +7,7 @@ the test's own event loop, so a test reads as a dialogue: wait for a connection,
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -95,6 +96,10 @@ class ScriptedGateway:
         self.greets = True
         self.documents: dict[str, str] = {}
         self.document_requests: list[dict[str, str]] = []
+        self.conversations: dict[str, dict[str, Any]] = {}
+        self.conversation_requests: list[tuple[str, str, str]] = []
+        """Method, id (empty for the list) and `Authorization` of each request."""
+        self.conversations_fail: int | None = None
         self.port = 0
         self._new: asyncio.Queue[Connection] = asyncio.Queue()
         self._open: set[Connection] = set()
@@ -133,6 +138,8 @@ class ScriptedGateway:
                 Route("/article", self._article),
                 Route("/blank", lambda _: HTMLResponse("<!doctype html><title>blank</title>")),
                 Route("/documents/{name:path}", self._document),
+                Route("/conversations", self._conversations),
+                Route("/conversations/{id}", self._conversations, methods=["GET", "DELETE"]),
                 WebSocketRoute("/ws", self._socket),
                 Mount("/static", StaticFiles(directory=STATIC)),
             ]
@@ -153,6 +160,26 @@ class ScriptedGateway:
         if name not in self.documents:
             return Response(status_code=404)
         return HTMLResponse(self.documents[name], headers={"Content-Security-Policy": DOCUMENT_POLICY})
+
+    async def _conversations(self, request: Request) -> Response:
+        id, authorization = request.path_params.get("id", ""), request.headers.get("Authorization", "")
+        self.conversation_requests.append((request.method, id, authorization))
+        status = self.conversations_fail or (404 if id and id not in self.conversations else 200)
+        if self.auth != "off" and not authorization:
+            status = 401
+        if status != 200:
+            code = {401: "unauthorized", 404: "not_found"}.get(status, "overloaded")
+            return JSONResponse({"error": {"code": code, "message": f"Said with {status}."}}, status)
+        if request.method == "DELETE":
+            del self.conversations[id]
+            return Response(status_code=204)
+        if id:
+            return JSONResponse(self.conversations[id])
+        summaries = [
+            {**each, "turns": len(each["turns"]), "running": len(each["running"])}
+            for each in self.conversations.values()
+        ]
+        return JSONResponse({"conversations": sorted(summaries, key=lambda each: -each["updated_ms"])})
 
     async def _socket(self, websocket: WebSocket) -> None:
         await websocket.accept()
@@ -194,6 +221,7 @@ class Log:
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.frames: list[dict[str, Any]] = []
+        self.text = ""
         self._clock = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
 
     def __getitem__(self, seq: int | slice) -> Any:
@@ -217,6 +245,7 @@ class Log:
         return self.add(Sources(sources=list(sources)))
 
     def chunk(self, content: str, **raw: Any) -> dict[str, Any]:
+        self.text += content
         return self.add(AnswerChunk(content=content), **raw)
 
     def chunks(self, text: str, size: int = 6) -> list[dict[str, Any]]:
@@ -231,9 +260,16 @@ class Log:
         return self.add(ToolResult(call_id=call_id, name=name, ok=ok, elapsed_ms=84, content=content), after_ms=84)
 
     def reset(self) -> dict[str, Any]:
+        self.text = ""
         return self.add(AnswerReset())
 
-    def done(self, *cited: int, finish_reason: Any = "stop") -> dict[str, Any]:
+    def citations(self, *cited: int) -> list[Citation]:
+        """Where `[n]` stands in the text, in characters."""
+        marks = re.finditer(r"\[(\d+)\]", self.text)
+        found = [Citation(n=int(mark[1]), start=mark.start(), end=mark.end()) for mark in marks]
+        return [citation for citation in found if citation.n in cited]
+
+    def done(self, *cited: int, finish_reason: Any = "stop", **fields: Any) -> dict[str, Any]:
         timings = Timings(
             queue_ms=3,
             retrieval_ms=38,
@@ -243,9 +279,10 @@ class Log:
             tokens_per_second=52.4,
             tool_calls=0,
         )
-        citations = [Citation(n=n, start=0, end=3) for n in cited]
+        fields = {"usage": Usage(), **fields}
+        citations = self.citations(*cited)
         return self.add(
-            Done(finish_reason=finish_reason, cited=list(cited), citations=citations, usage=Usage(), timings=timings)
+            Done(finish_reason=finish_reason, cited=list(cited), citations=citations, timings=timings, **fields)
         )
 
     def error(

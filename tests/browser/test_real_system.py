@@ -103,6 +103,33 @@ async def test_an_answer_can_be_stopped_and_another_question_asked(page: Page, d
     assert len(stopped) < len(await again.text())
 
 
+async def test_a_conversation_is_found_again_as_it_looked_and_can_be_deleted(page: Page, demo: System) -> None:
+    ask = await AskPage(page, demo.url).open()
+    first = await ask.ask("公司年假政策有哪些?")
+    await expect(first.answer).not_to_be_empty()
+    second = await ask.ask("How do I claim travel expenses?")
+    await expect(second.waits).to_be_visible()
+    await first.until("done")
+    await second.until("done")
+    looked = [await first.text(), await first.supported.all_inner_texts(), await first.cited_sources.all_inner_texts()]
+    assert looked[1]
+    assert looked[2]
+    await page.reload()
+    await expect(ask.turns).to_have_count(2)
+    await first.until("done")
+    again = [await first.text(), await first.supported.all_inner_texts(), await first.cited_sources.all_inner_texts()]
+    assert again == looked
+    entry = ask.entries.filter(has=page.locator("[aria-current=page]"))
+    await expect(entry).to_contain_text("2 questions")
+    await entry.hover()
+    await entry.get_by_role("button").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(ask.turns).to_have_count(0)
+    await page.go_back()
+    await page.reload()
+    await expect(ask.turns).to_have_count(0)
+
+
 async def test_an_answer_goes_on_in_its_sentence_after_its_gateway_was_killed(page: Page, demo: System) -> None:
     ask = await AskPage(page, demo.url).open()
     undisturbed = await ask.ask("公司年假政策有哪些?")
@@ -113,7 +140,7 @@ async def test_an_answer_goes_on_in_its_sentence_after_its_gateway_was_killed(pa
     await expect(ask.connection).to_have_attribute("data-state", "reconnecting")
     await expect(turn.steps.last).to_contain_text("Waiting for the connection")
     assert await turn.element.get_attribute("data-phase") == "running"
-    begun = await turn.answer.locator("p").all_inner_texts()
+    begun, length = await turn.answer.locator("p").all_inner_texts(), len(await turn.text())
     with _gateway(demo, 1):
         await turn.until("done", 60_000)
         assert await turn.text() == await undisturbed.text()
@@ -121,4 +148,4 @@ async def test_an_answer_goes_on_in_its_sentence_after_its_gateway_was_killed(pa
     # What stood there has grown in its own paragraph; a citation at its end may only have become one afterwards.
     whole = await turn.answer.locator("p").all_inner_texts()
     assert whole[len(begun) - 1].startswith(begun[-1].rstrip("0123456789 \n"))
-    assert len("".join(whole)) > len("".join(begun))
+    assert len(await turn.text()) > length

@@ -77,6 +77,7 @@ async def test_in_a_pipe_the_answer_is_plain_text_and_the_steps_go_to_standard_e
         "Searching the documents",
         'Calling leave_balance {"year": 2026}',
         "leave_balance answered in 7 ms",
+        "Conversation c1: go on with --conversation c1",
     ]
 
 
@@ -108,11 +109,14 @@ async def test_the_options_reach_the_gateway() -> None:
         await send(connection, STORY[-1], received["request_id"], 0)
 
     options = ["--language", "zh", "--conversation", "c-7", "--top-k", "3", "--deadline-ms", "5000", "--token", "abc"]
+    options += ["--if-busy", "enqueue", "--no-cache", "--seed", "7", "--temperature", "0.5", "--top-p", "0.9"]
+    options += ["--max-tokens", "100"]
     async with gateway(script) as url:
         status, _, _ = await baton("--url", url, *options, "-", stdin="你好\n".encode())
     del received["request_id"]
     wanted = {"type": "query", "query": "你好", "language": "zh", "conversation_id": "c-7", "top_k": 3}
     assert status == 0
+    wanted |= {"if_busy": "enqueue", "cache": False, "seed": 7, "temperature": 0.5, "top_p": 0.9, "max_tokens": 100}
     assert received == {**wanted, "deadline_ms": 5000, "token": "Bearer abc"}
 
 

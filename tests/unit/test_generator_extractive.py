@@ -310,3 +310,24 @@ def test_what_a_lost_holder_has_shown_is_said_again_at_once() -> None:
         assert 2 * delay_s <= fast_s < slow_s
 
     asyncio.run(both())
+
+
+def test_a_follow_up_is_answered_by_what_it_means() -> None:
+    follow_up = ask("那要交给谁?", "zh", [LEAVE_ZH, CARRY_ZH], standalone="没休完的年假可以结转吗?")
+    assert "最多可以结转 5 天" in follow_up
+    assert "最多可以结转 5 天" not in ask("那要交给谁?", "zh", [LEAVE_ZH, CARRY_ZH])
+
+
+@pytest.mark.parametrize(
+    ("question", "standalone", "leave_type"),
+    [
+        ("那我还剩几天?", "年假我还剩几天?", "annual"),
+        ("那病假呢?", "我还剩多少天病假?", "sick"),
+        ("And how many do I have left?", "How many days of sick leave do I have left?", "sick"),
+        ("How many days of sick leave do I have left?", "What is the remaining sick leave?", "sick"),
+    ],
+)
+def test_a_follow_up_may_ask_for_a_tool(question: str, standalone: str, leave_type: str) -> None:
+    (event,) = events_of(Prompt(question, "zh", ALL, TOOLS, standalone=standalone))
+    assert isinstance(event, Calls)
+    assert [call.arguments for call in event.calls] == [{"leave_type": leave_type}]

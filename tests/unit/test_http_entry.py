@@ -139,7 +139,7 @@ def test_what_is_allowed(changes: str) -> None:
         ('{headers: {X: "a\\r\\nY: b"}}', "visible ASCII only"),
         (
             "{headers: {X: {env: NO_SUCH_VARIABLE}}}",
-            "http.headers.X: the variable is not there or is empty",
+            "http.headers.X: the variable NO_SUCH_VARIABLE is not there",
         ),
         ("{headers: {X: {env: BATON_JWT_SECRET}}}", "headers.X.env: Baton's own settings are not for tools"),
         ("{headers: {X: {}}}", "expected `env` with a variable's name or `file` with a path"),

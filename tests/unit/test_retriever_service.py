@@ -25,7 +25,8 @@ from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.passages import snippet
 from services.retriever.port import SearchRequest
-from services.retriever.service import MAX_PASSAGE_CHARS, retrieve_handler
+from services.retriever.searching import MAX_PASSAGE_CHARS
+from services.retriever.service import retrieve_handler
 
 SETTINGS = RetrieverSettings(timeout_s=2.0)
 

@@ -1,41 +1,23 @@
 // @ts-check
 /** The page: puts the client, the conversation and the controls together. */
 
+import { conversationInAddress, nameInAddress } from "./address.js";
 import { BatonClient } from "./baton.js";
 import { Composer } from "./composer.js";
-import { el, languageOf } from "./elements.js";
+import { el } from "./elements.js";
 import { EXAMPLES, language, setLanguage, t, translatePage } from "./i18n.js";
 import { SourcePanel } from "./panel.js";
+import { Peek } from "./peek.js";
 import { Follower } from "./scroll.js";
+import { Sidebar } from "./sidebar.js";
+import { recall, remember } from "./storage.js";
+import { Thread } from "./thread.js";
 import { rememberedToken, TokenDialog } from "./token.js";
-import { TurnView } from "./turn.js";
 
 const THEMES = ["auto", "light", "dark"];
-const KEPT_TURNS = 20;
 
 /** @param {string} id @returns {any} */
 const byId = (id) => document.getElementById(id);
-
-// --- what is remembered -----------------------------------------------------------------------------------------------
-
-/** @param {Storage} storage @param {string} name */
-function recall(storage, name) {
-  try {
-    return storage.getItem(`baton.${name}`);
-  } catch {
-    return null;
-  }
-}
-
-/** @param {Storage} storage @param {string} name @param {string | null} value */
-function remember(storage, name, value) {
-  try {
-    if (value === null) storage.removeItem(`baton.${name}`);
-    else storage.setItem(`baton.${name}`, value);
-  } catch {
-    // No storage, or it is full: the page works, it only forgets.
-  }
-}
 
 // --- parts ------------------------------------------------------------------------------------------------------------
 
@@ -43,31 +25,47 @@ const socketUrl = new URL("/ws", location.href);
 socketUrl.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 const client = new BatonClient({ url: socketUrl, token: rememberedToken() });
 
-/** @type {TurnView[]} */
-let turns = [];
-/** @type {string | null} */
-let conversationId = null;
-
 const follower = new Follower(byId("jump"));
+const peek = new Peek(byId("peek"));
 const panel = new SourcePanel(
   byId("source-panel"),
   () => client.token,
   () => composer.focus(),
 );
 const tokenDialog = new TokenDialog(byId("token-dialog"), (token) => client.setToken(token));
-const composer = new Composer(byId("ask"), { send: ask, stop });
-
-/** @type {import("./turn.js").Page} */
-const page = {
-  openSource: (turn, n, opener) => {
-    const { sources, cited } = turn.state;
-    panel.open({ sources, cited, n, opener, shown: turn.showSource });
+const composer = new Composer(byId("ask"), { send: ask, stop: () => thread.stop() });
+const thread = new Thread(client, {
+  root: byId("conversation"),
+  follower,
+  changed: refresh,
+  page: {
+    openSource: (turn, n, opener) => {
+      const { sources, cited } = turn.state;
+      peek.hide();
+      panel.open({ sources, cited, n, opener, shown: turn.showSource });
+    },
+    peek,
+    connected: () => client.state === "online",
+    announce,
   },
-  retry: (query) => ask(query),
-  connected: () => client.state === "online",
-  around: (change, upTo) => follower.around(change, upTo),
-  announce,
-};
+});
+const sidebar = new Sidebar(
+  client,
+  {
+    aside: byId("history"),
+    drawer: byId("history-drawer"),
+    nav: byId("history-nav"),
+    toggle: byId("history-toggle"),
+    confirm: byId("confirm"),
+  },
+  {
+    open: () => ({ id: thread.id, running: Boolean(thread.running) }),
+    deleted: (id) => {
+      if (id === thread.id) show(null, "replace");
+    },
+    announce,
+  },
+);
 
 /** @param {string} text */
 function announce(text) {
@@ -76,97 +74,41 @@ function announce(text) {
 
 // --- the conversation -------------------------------------------------------------------------------------------------
 
-/** @param {string} query */
-function ask(query) {
-  if (running()) return;
-  /** @type {Record<string, any>} */
-  const options = {};
-  if (conversationId) options.conversation_id = conversationId;
-  // The server reads the language off the question; the page's own counts where a question shows none.
-  if (!languageOf(query)) options.language = language();
-  for (const turn of turns) turn.steps.collapse();
-  add(client.ask(query, options));
+/** @param {string} query @param {"enqueue" | "interrupt"} [ifBusy] */
+function ask(query, ifBusy) {
+  if (!thread.canAsk) return false;
+  thread.ask(query, ifBusy ? { if_busy: ifBusy } : {});
   if (window.matchMedia("(pointer: coarse)").matches) composer.field.blur();
   else composer.focus();
+  return true;
 }
 
-/** @param {import("./baton.js").Answer} answer */
-function add(answer) {
-  const turn = new TurnView(answer, page);
-  turns.push(turn);
-  byId("conversation").append(turn.element);
-  answer.addEventListener("frame", () => {
-    if (!turns.includes(turn)) return;
-    conversationId = answer.state.conversationId ?? conversationId;
-    if (answer.frames.length === 1) keep();
-  });
-  answer.addEventListener("end", () => refresh());
-  refresh();
-  follower.toEnd();
-  return turn;
-}
-
-function running() {
-  return turns.find((turn) => !turn.state.finished);
-}
-
-function stop() {
-  const turn = running();
-  if (!turn) return;
-  turn.stopping = true;
-  turn.answer.cancel();
-  turn.schedule();
-}
-
-function newConversation() {
-  for (const turn of turns) {
-    if (!turn.state.finished) turn.answer.cancel();
-    turn.steps.stop();
-  }
+/** @param {string | null} id @param {"push" | "replace"} how */
+function show(id, how) {
   panel.close();
-  turns = [];
-  conversationId = null;
-  byId("conversation").replaceChildren();
-  keep();
-  refresh();
-  composer.focus();
+  peek.hide();
+  nameInAddress(id, how);
+  void thread.open(id);
 }
 
+/** The conversation has another id, title or running question. */
+let shown = "";
 function refresh() {
-  byId("welcome").hidden = turns.length > 0;
-  byId("new").hidden = turns.length === 0;
-  composer.setFollowup(turns.length > 0);
-  composer.setRunning(Boolean(running()));
+  byId("welcome").hidden = !thread.isEmpty;
+  byId("new").hidden = thread.isEmpty;
+  document.title = thread.title ? `${thread.title} · Baton` : t("app.title");
+  composer.setFollowup(thread.turns.length > 0);
+  composer.setRunning(Boolean(thread.running));
+  if (thread.canAsk) composer.release();
+  sidebar.render();
+  const key = `${thread.id} ${Boolean(thread.running)}`;
+  if (key !== shown) sidebar.soon();
+  shown = key;
 }
 
-/** So that a reloaded page finds its conversation again: the server has the answers. */
-function keep() {
-  const kept = turns.slice(-KEPT_TURNS).map((turn) => ({ id: turn.answer.requestId, query: turn.answer.query }));
-  remember(sessionStorage, "conversation", kept.length > 0 ? JSON.stringify({ conversationId, turns: kept }) : null);
-}
-
-function restore() {
-  try {
-    const kept = JSON.parse(recall(sessionStorage, "conversation") ?? "null");
-    if (!kept) return;
-    conversationId = kept.conversationId;
-    for (const { id, query } of kept.turns) {
-      const turn = add(client.attach(id, { query }));
-      turn.answer.addEventListener("end", () => dropIfGone(turn));
-    }
-  } catch {
-    remember(sessionStorage, "conversation", null);
-  }
-}
-
-/** A restored question of which the server knows nothing any more has nothing to show. @param {TurnView} turn */
-function dropIfGone(turn) {
-  if (turn.state.text || !["gone", "not_found"].includes(turn.state.error?.code ?? "")) return;
-  turns = turns.filter((other) => other !== turn);
-  turn.element.remove();
-  keep();
-  refresh();
-}
+window.addEventListener("popstate", () => {
+  if (conversationInAddress() !== thread.id) show(conversationInAddress(), "replace");
+});
 
 // --- connection -------------------------------------------------------------------------------------------------------
 
@@ -176,9 +118,10 @@ let wasLost = false;
 client.addEventListener("state", (event) => {
   const { state, code } = /** @type {CustomEvent} */ (event).detail;
   showConnection();
-  for (const turn of turns) if (!turn.state.finished) turn.schedule();
+  for (const turn of thread.turns) if (!turn.state.finished) turn.schedule();
   if (state === "auth") tokenDialog.open(code === 4001 && client.token !== null);
   if (state === "online") {
+    sidebar.soon(0);
     if (wasLost) announce(t("announce.back"));
     wasOnline = true;
     wasLost = false;
@@ -212,6 +155,7 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
  */
 function wake() {
   if (["online", "reconnecting"].includes(client.state)) client.connect();
+  sidebar.soon();
 }
 
 // --- controls ---------------------------------------------------------------------------------------------------------
@@ -230,13 +174,12 @@ function showExamples() {
 
 function translate() {
   translatePage();
-  document.title = t("app.title");
   byId("language").lang = language() === "zh" ? "en" : "zh-CN";
   showExamples();
   showTheme();
   showConnection();
   composer.translate();
-  for (const turn of turns) turn.translate();
+  thread.translate();
   panel.refresh();
 }
 
@@ -265,19 +208,24 @@ byId("theme").addEventListener("click", () => {
   announce(t(`theme.${next}`));
 });
 
-byId("new").addEventListener("click", newConversation);
+byId("new").addEventListener("click", () => {
+  show(null, "push");
+  composer.focus();
+});
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.isComposing || event.defaultPrevented || byId("token-dialog").open) return;
-  if (panel.isOpen) {
+  if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
+  // The browser closes a modal dialog by itself.
+  if (document.querySelector("dialog:modal:not(.panel)")) return;
+  if (peek.isOpen) peek.hide();
+  else if (panel.isOpen) {
     event.preventDefault();
     panel.close();
-  } else if (running()) stop();
+  } else thread.stop();
 });
 
 setLanguage((recall(localStorage, "language") ?? navigator.language).startsWith("zh") ? "zh" : "en");
 translate();
-restore();
-refresh();
+void thread.open(conversationInAddress());
 client.connect();
 if (!window.matchMedia("(pointer: coarse)").matches) composer.focus();

@@ -20,10 +20,24 @@
  * @typedef {{ n: number, id: string, document_id: string, title: string, url: string, snippet: string, score: number,
  *   page?: number }} Source
  */
+/**
+ * `[n]` stands at `start` to `end` of the answer: in characters (code points) in the protocol's `citations`, in UTF-16
+ * units, as JavaScript counts, in what `citationRanges` and `marksIn` give.
+ * @typedef {{ n: number, start: number, end: number }} Citation
+ */
+/**
+ * What may be asked for with a question; all of it is optional. `if_busy` decides what happens while another question
+ * of the conversation runs, `cache: false` has it answered afresh.
+ * @typedef {{ request_id?: string, conversation_id?: string, language?: "zh" | "en", top_k?: number,
+ *   filters?: Record<string, any>, deadline_ms?: number, cache?: boolean, on_disconnect?: "continue" | "cancel",
+ *   if_busy?: "reject" | "enqueue" | "interrupt", seed?: number, temperature?: number, max_tokens?: number,
+ *   top_p?: number, presence_penalty?: number, frequency_penalty?: number, stop?: string[] }} QueryOptions
+ */
 /** @typedef {"running" | "done" | "failed" | "stopped"} StepStatus */
 /**
  * One line of the timeline. `elapsedMs` is what a worker measured; `startedAt`/`endedAt` are its clock (Unix ms).
- * @typedef {{ kind: "stage" | "tool", id: string, stage: string, status: StepStatus, label: string,
+ * `labels` counts the different labels it has had: where there was more than one, the last says what came out.
+ * @typedef {{ kind: "stage" | "tool", id: string, stage: string, status: StepStatus, label: string, labels: number,
  *   count: number | null, elapsedMs: number | null, startedAt: number, endedAt: number | null, name?: string,
  *   arguments?: any, progress: string[], result?: string }} Step
  */
@@ -131,14 +145,24 @@ export class AnswerState {
     this.recovered = true;
     /** @type {readonly number[] | null} `n` of the cited sources; null until the answer is done */
     this.cited = null;
+    /**
+     * Where the citations stand, in code points of `text` (see `citationRanges`); null until the answer is done, and
+     * where it was kept without them.
+     * @type {readonly Citation[] | null}
+     */
+    this.citations = null;
     /** @type {string | null} */
     this.finishReason = null;
     /** @type {any} */
     this.timings = null;
     /** @type {any} */
     this.usage = null;
-    /** @type {string | null} */
+    /** @type {string | null} `hit`, `miss` or `off` */
     this.cache = null;
+    /** @type {string | null} what the answer was made with: the same again means the same documents, model, settings */
+    this.fingerprint = null;
+    /** @type {string | null} */
+    this.variant = null;
     /**
      * @type {{ code: string, message: string, retryable: boolean, retryAfterMs: number | null, local: boolean } |
      *   null}
@@ -180,7 +204,7 @@ const REDUCERS = {
   answer_chunk: (state, frame, at) => ({
     text: state.text + textOf(frame),
     steps: isGenerating(state.steps)
-      ? state.steps
+      ? backToWriting(state.steps)
       : stage(state.steps, { ...frame, stage: "generating", content: "" }, at),
   }),
   tool_call: (state, frame, at) => ({
@@ -202,9 +226,12 @@ const REDUCERS = {
     steps: closeAll(state.steps, at, frame.finish_reason === "cancelled" ? "stopped" : "done"),
     finishReason: frame.finish_reason ?? "stop",
     cited: frame.cited ?? [],
+    citations: frame.citations ?? [],
     timings: frame.timings ?? null,
     usage: frame.usage ?? null,
     cache: frame.cache ?? null,
+    fingerprint: frame.fingerprint ?? null,
+    variant: frame.variant ?? null,
   }),
   error: (state, frame, at) => ({
     phase: "failed",
@@ -226,7 +253,7 @@ const REDUCERS = {
       steps: closeAll(state.steps, at, "done"),
       text: String(frame.answer),
       sources,
-      cited: citedIn(String(frame.answer), sources),
+      cited: [...new Set(marksIn(String(frame.answer), sources).map((mark) => mark.n))],
       finishReason: frame.finish_reason ?? "stop",
     };
   },
@@ -241,7 +268,7 @@ const REDUCERS = {
  * @param {Partial<Step>} fields
  */
 function newStep(kind, id, name, at, fields) {
-  const empty = { label: "", count: null, elapsedMs: null, endedAt: null, progress: [] };
+  const empty = { label: "", labels: 0, count: null, elapsedMs: null, endedAt: null, progress: [] };
   return { ...empty, kind, id, stage: name, status: "running", startedAt: at, ...fields };
 }
 
@@ -256,6 +283,7 @@ function stage(steps, frame, at) {
   const measured = frame.elapsed_ms != null;
   const fields = {
     label: textOf(frame),
+    labels: textOf(frame) ? 1 : 0,
     count: frame.count ?? null,
     elapsedMs: frame.elapsed_ms ?? null,
     /** @type {StepStatus} */
@@ -265,10 +293,17 @@ function stage(steps, frame, at) {
   if (last?.kind === "stage" && last.stage === frame.stage && last.status !== "failed") {
     return [
       ...steps.slice(0, -1),
-      { ...last, ...fields, label: fields.label || last.label, count: fields.count ?? last.count },
+      { ...last, ...fields, ...relabelled(last, fields.label), count: fields.count ?? last.count },
     ];
   }
   return [...closeStages(steps, at), newStep("stage", `${frame.stage}-${steps.length}`, frame.stage, at, fields)];
+}
+
+/** @param {Step} step @param {string} label */
+function relabelled(step, label) {
+  return label && label !== step.label
+    ? { label, labels: step.labels + 1 }
+    : { label: step.label, labels: step.labels };
 }
 
 /** @param {readonly Step[]} steps @param {Frame} frame @param {number} at */
@@ -315,15 +350,55 @@ function isGenerating(steps) {
   return last?.stage === "generating" && last.status === "running";
 }
 
+/**
+ * What a generator said in between, as that its model thinks, is over when text comes.
+ * @param {readonly Step[]} steps the last one is generating
+ */
+function backToWriting(steps) {
+  const last = /** @type {Step} */ (steps.at(-1));
+  return last.labels > 1 ? [...steps.slice(0, -1), { ...last, label: "", labels: 0 }] : steps;
+}
+
 /** @param {readonly Source[]} known @param {readonly Source[]} more */
 function mergeSources(known, more) {
   const byNumber = new Map([...known, ...more].map((source) => [source.n, source]));
   return [...byNumber.values()].sort((a, b) => a.n - b.n);
 }
 
-/** @param {string} text @param {readonly Source[]} sources */
-function citedIn(text, sources) {
-  return sources.map((source) => source.n).filter((n) => text.includes(`[${n}]`));
+// --- citations --------------------------------------------------------------------------------------------------------
+
+/**
+ * Citations of the protocol, which counts characters, in UTF-16 units of `text`, in order. What is not `[n]` there, or
+ * lies outside, is left out: the offsets are of another text.
+ * @param {string} text
+ * @param {readonly Citation[]} citations
+ * @returns {Citation[]}
+ */
+export function citationRanges(text, citations) {
+  /** @type {Citation[]} */
+  const ranges = [];
+  let [points, units] = [0, 0];
+  for (const { n, start } of [...citations].sort((a, b) => a.start - b.start)) {
+    for (; points < start && units < text.length; points += 1)
+      units += Number(text.codePointAt(units)) > 0xffff ? 2 : 1;
+    const mark = `[${n}]`;
+    if (points === start && text.startsWith(mark, units)) ranges.push({ n, start: units, end: units + mark.length });
+  }
+  return ranges;
+}
+
+/**
+ * The marks `[n]` of known sources in a text that came without citations, as while it is written: UTF-16 units.
+ * @param {string} text
+ * @param {readonly Source[]} sources
+ * @returns {Citation[]}
+ */
+export function marksIn(text, sources) {
+  const known = new Set(sources.map((source) => source.n));
+  const marks = [...text.matchAll(/\[(\d{1,3})\]/g)];
+  return marks
+    .map((mark) => ({ n: Number(mark[1]), start: mark.index, end: mark.index + mark[0].length }))
+    .filter((mark) => known.has(mark.n));
 }
 
 // --- one answer -------------------------------------------------------------------------------------------------------
@@ -444,7 +519,7 @@ export class BatonClient extends EventTarget {
   /**
    * Ask. The answer is there at once and fills as frames come, also when there is no connection yet.
    * @param {string} query
-   * @param {Record<string, any>} [options] further fields of the protocol's `query`: `conversation_id`, `language`, …
+   * @param {QueryOptions & Record<string, any>} [options] further fields of the protocol's `query`
    */
   ask(query, options = {}) {
     const request_id = options.request_id ?? newRequestId();
@@ -631,7 +706,8 @@ export class BatonClient extends EventTarget {
 
   // --- token ---
 
-  async #currentToken() {
+  /** The token to use now, also for the gateway's HTTP addresses: `getToken`'s where there is one. */
+  async currentToken() {
     if (this.options.getToken) this.#token = (await this.options.getToken()) ?? null;
     return this.#token;
   }
@@ -639,7 +715,7 @@ export class BatonClient extends EventTarget {
   async #authenticate() {
     const socket = this.#socket;
     const mode = this.hello?.auth;
-    const token = mode === "off" ? null : await this.#currentToken().catch(() => null);
+    const token = mode === "off" ? null : await this.currentToken().catch(() => null);
     if (socket !== this.#socket) return;
     if (token) this.#send({ type: "auth", token });
     else if (mode === "required") return this.#setState("auth");
@@ -651,7 +727,7 @@ export class BatonClient extends EventTarget {
     this.#refusedToken = this.#token;
     this.#setState("auth", { code, reason });
     if (!this.options.getToken) return;
-    const token = await this.#currentToken().catch(() => null);
+    const token = await this.currentToken().catch(() => null);
     if (token && token !== this.#refusedToken && this.#state === "auth" && !this.#socket)
       this.#retry("now", code, reason);
   }

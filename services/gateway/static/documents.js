@@ -41,6 +41,18 @@ function width(text) {
   return text.length + (text.match(/\p{Script=Han}/gu)?.length ?? 0);
 }
 
+/** The beginning of a passage on one line, without Markdown's marks. @param {string} snippet @param {number} most */
+export function plainExcerpt(snippet, most) {
+  const lines = snippet.slice(0, most).split("\n");
+  const words = lines.map((line) =>
+    line
+      .replace(/^[\s#>*+|-]+/, "")
+      .replace(/[*_`|]+/g, "")
+      .trim(),
+  );
+  return words.filter(Boolean).join(" · ") + (snippet.length > most ? "…" : "");
+}
+
 /** @param {string} line */
 function plainLine(line) {
   const text = line.replace(/^[\s#>*+\-|\u2026.]+/, "").replace(/!?\[([^\]]*)\]\([^)]*\)/g, "$1");

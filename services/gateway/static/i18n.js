@@ -18,8 +18,15 @@ const WORDS = {
   "ask.followup": ["Ask a follow-up question…", "继续追问……"],
   "ask.send": ["Send", "发送"],
   "ask.stop": ["Stop", "停止"],
+  "ask.next": ["Ask next", "排队提问"],
+  "ask.interrupt": ["Stop and ask this", "停止并问这个"],
   "ask.hint": ["Enter to send · Shift + Enter for a new line", "Enter 发送 · Shift + Enter 换行"],
   "ask.hint.running": ["Esc stops the answer", "按 Esc 停止回答"],
+  "ask.hint.next": [
+    "Enter asks it after this answer · Ctrl + Enter stops the answer and asks it now",
+    "Enter 在这个回答之后提问 · Ctrl + Enter 停止回答并立即提问",
+  ],
+  "ask.hint.held": ["It is asked as soon as the question before has arrived", "上一个问题送达后会自动提问"],
   "nav.new": ["New conversation", "新对话"],
   "nav.language": ["中文", "English"],
   "nav.language.label": ["切换到中文", "Switch to English"],
@@ -27,6 +34,38 @@ const WORDS = {
   "theme.light": ["Theme: light", "主题：浅色"],
   "theme.dark": ["Theme: dark", "主题：深色"],
   conversation: ["Conversation", "对话"],
+  "conversation.loading": ["Fetching the conversation…", "正在读取对话……"],
+  "conversation.dropped": [
+    (n) => (n === 1 ? "One earlier question is no longer kept." : `${n} earlier questions are no longer kept.`),
+    (n) => `更早的 ${n} 个问题已不再保存。`,
+  ],
+  "conversation.failed": ["That did not work", "出错了"],
+  "conversation.disconnected": ["The server could not be reached", "无法连接服务器"],
+  "conversation.not_found": ["There is no such conversation here (any more)", "这里没有（或已不再有）这个对话"],
+  "conversation.unauthorized": ["Your token was not accepted", "令牌未被接受"],
+  "conversation.forbidden": ["Your token does not allow this", "当前令牌无权执行此操作"],
+  "conversation.overloaded": ["The conversations cannot be reached right now", "暂时无法读取对话"],
+  "conversations.label": ["Conversations", "对话记录"],
+  "conversations.toggle": ["Conversations", "对话记录"],
+  "conversations.hide": ["Close the list", "关闭列表"],
+  "conversations.empty": ["Nothing has been asked yet.", "还没有提问。"],
+  "conversations.untitled": ["Conversation", "对话"],
+  "conversations.questions": [(n) => (n === 1 ? "1 question" : `${n} questions`), (n) => `${n} 个问题`],
+  "conversations.running": ["Answering…", "正在回答……"],
+  "conversations.shared": [
+    "Nobody signs in here, so everybody who uses this server shares these conversations.",
+    "此服务器无需登录，所有使用者共享这些对话。",
+  ],
+  "conversations.delete": [(title) => `Delete: ${title}`, (title) => `删除：${title}`],
+  "conversations.delete.title": ["Delete this conversation?", "删除这个对话？"],
+  "conversations.delete.text": [
+    "Its questions and answers are deleted for good, and what is being answered in it is stopped.",
+    "其中的问题和回答将被永久删除，正在进行的回答也会停止。",
+  ],
+  "conversations.delete.sure": ["Delete", "删除"],
+  "conversations.deleted": ["The conversation was deleted.", "对话已删除。"],
+  "question.unknown": ["A question that was asked elsewhere", "在别处提出的问题"],
+  "question.cancel": ["Do not ask this", "取消这个问题"],
   jump: ["To the end", "到底部"],
   "state.idle": ["Ready", "就绪"],
   "state.connecting": ["Connecting…", "正在连接……"],
@@ -41,10 +80,10 @@ const WORDS = {
   "steps.summary": [(n) => (n === 1 ? "1 step" : `${n} steps`), (n) => `${n} 个步骤`],
   "steps.sent": ["Sending the question", "正在发送问题"],
   "steps.waiting": ["Waiting for the connection; the answer continues by itself", "等待连接恢复，回答会自动继续"],
-  "steps.busy": [
-    (w) => `${w.why}; asking again in ${w.seconds} s`,
-    (w) => `${w.why}，${w.seconds} 秒后自动重新提问`,
-  ],
+  "steps.queued": ["Waiting for the answer before", "等待上一个回答完成"],
+  "steps.kept": ["Looking for the steps…", "正在查找步骤……"],
+  "steps.gone": ["The steps of this answer are no longer stored", "这次回答的过程已不再保存"],
+  "steps.busy": [(w) => `${w.why}; asking again in ${w.seconds} s`, (w) => `${w.why}，${w.seconds} 秒后自动重新提问`],
   "stage.understanding": ["Understanding", "理解问题"],
   "stage.retrieving": ["Searching", "检索文档"],
   "stage.generating": ["Writing", "生成回答"],
@@ -55,11 +94,14 @@ const WORDS = {
   "step.stopped": ["stopped", "已停止"],
   "step.passages": [(n) => (n === 1 ? "1 passage" : `${n} passages`), (n) => `${n} 段内容`],
   "tool.result": ["Result", "结果"],
+  "tool.arguments": ["Arguments", "参数"],
   "tool.failed": ["The tool failed", "工具调用失败"],
   "answer.label": ["Answer", "回答"],
   "answer.copy": ["Copy answer", "复制回答"],
   "answer.copied": ["Copied", "已复制"],
   "answer.copy.failed": ["Copying failed", "复制失败"],
+  "answer.again": ["Ask again", "重新提问"],
+  "answer.again.title": ["Ask again, without the cache", "重新提问（不使用缓存）"],
   "answer.complete": [
     (n) => `Answer complete, ${n} ${n === 1 ? "source" : "sources"} cited.`,
     (n) => `回答完成，引用了 ${n} 个来源。`,
@@ -94,6 +136,7 @@ const WORDS = {
   "source.failed": ["The original could not be opened", "无法打开原文"],
   "source.denied": ["your token does not allow it", "当前令牌无权访问"],
   "source.missing": ["it is not stored here", "这里没有保存该文档"],
+  "time.now": ["just now", "刚刚"],
   "time.label": ["Timings", "耗时"],
   "time.ttfb": ["First response", "首个响应"],
   "time.ttft": ["First word", "首字"],
@@ -101,7 +144,23 @@ const WORDS = {
   "time.rate": ["Speed", "速度"],
   "time.total": ["Total", "总计"],
   "time.tokens": [(n) => `${n} tokens/s`, (n) => `${n} 词元/秒`],
-  "time.cache": ["From the cache", "来自缓存"],
+  "cache.hit": ["From the cache", "来自缓存"],
+  "cache.hit.title": [
+    "The same question was answered before, from the same documents",
+    "同样的问题此前已依据相同的文档回答过",
+  ],
+  "cache.miss": ["Not in the cache", "缓存中没有"],
+  "cache.off": ["Not used", "未使用"],
+  "detail.label": ["Details", "详情"],
+  "detail.request": ["Request", "请求"],
+  "detail.fingerprint": ["Fingerprint", "指纹"],
+  "detail.cache": ["Cache", "缓存"],
+  "detail.variant": ["Variant", "变体"],
+  "detail.tokens": ["Tokens", "词元"],
+  "detail.tokens.of": [
+    (u) => `${u.prompt_tokens} in, ${u.completion_tokens} out`,
+    (u) => `输入 ${u.prompt_tokens}，输出 ${u.completion_tokens}`,
+  ],
   "error.title": ["That did not work", "出错了"],
   "error.retry": ["Try again", "重试"],
   "error.retry.in": [(n) => `Try again in ${n} s`, (n) => `${n} 秒后可重试`],
@@ -111,7 +170,7 @@ const WORDS = {
   "error.forbidden": ["Not allowed", "不允许"],
   "error.not_found": ["This question is not known here", "找不到这个问题"],
   "error.gone": ["This answer is no longer stored", "这个回答已不再保存"],
-  "error.conversation_busy": ["This conversation is still being answered", "这个对话还在回答中"],
+  "error.conversation_busy": ["Too much is being asked in this conversation", "这个对话里等待回答的问题太多"],
   "error.rate_limited": ["Too many questions in a short time", "提问过于频繁"],
   "error.overloaded": ["Very busy right now", "系统繁忙"],
   "error.no_worker": ["Nobody is there to answer", "没有可用的工作进程"],
@@ -176,6 +235,23 @@ export function duration(ms) {
   const seconds = Math.round(ms / 1000);
   const [minutes, rest] = [Math.floor(seconds / 60), seconds % 60];
   return current === "zh" ? `${minutes} 分 ${rest} 秒` : `${minutes} min ${rest} s`;
+}
+
+const UNITS = /** @type {const} */ ([
+  ["day", 86_400_000],
+  ["hour", 3_600_000],
+  ["minute", 60_000],
+]);
+
+/** How long ago something was, for people; after a week its date. @param {number} instant Unix ms */
+export function ago(instant) {
+  const tag = current === "zh" ? "zh-CN" : "en-GB";
+  const passed = Math.max(0, Date.now() - instant);
+  if (passed > 7 * 86_400_000) return new Intl.DateTimeFormat(tag, { dateStyle: "medium" }).format(instant);
+  const [unit, length] = UNITS.find(([, ms]) => passed >= ms) ?? ["minute", 60_000];
+  return passed < 60_000
+    ? t("time.now")
+    : new Intl.RelativeTimeFormat(tag, { numeric: "auto" }).format(-Math.floor(passed / length), unit);
 }
 
 /**

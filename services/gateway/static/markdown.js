@@ -9,6 +9,7 @@ import { copyText } from "./clipboard.js";
 import { el, icon } from "./elements.js";
 import { t } from "./i18n.js";
 import { inline } from "./inline.js";
+import { withoutSigns } from "./support.js";
 
 /** @typedef {{ type: string, raw: string, text: string, level?: number, info?: string, items?: Item[],
  *   children?: Block[], rows?: string[][], ordered?: boolean, start?: number }} Block */
@@ -97,7 +98,8 @@ function runOf(lines, at, belongs) {
  */
 function readCode(lines, at, fence) {
   const end = runOf(lines, at + 1, (line) => !(line.trim().startsWith(fence[1]) && /^[`~]+$/.test(line.trim())));
-  return [{ type: "code", info: fence[2], text: lines.slice(at + 1, end).join("\n") }, Math.min(end + 1, lines.length)];
+  const text = withoutSigns(lines.slice(at + 1, end).join("\n"));
+  return [{ type: "code", info: fence[2], text }, Math.min(end + 1, lines.length)];
 }
 
 /** @param {string[]} lines @param {number} at @param {number} depth @returns {[Omit<Block, "raw">, number]} */

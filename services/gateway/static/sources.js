@@ -1,6 +1,7 @@
 // @ts-check
 /** The sources under an answer: cited ones first, the rest apart once the answer says which it cited. */
 
+import { plainExcerpt } from "./documents.js";
 import { el, icon, langAttribute } from "./elements.js";
 import { t } from "./i18n.js";
 
@@ -84,22 +85,14 @@ export class SourcesView {
         el("span", { class: "title" }, source.title),
         source.page ? el("span", { class: "page" }, t("source.page", source.page)) : null,
         // Several passages of one document are common: their words tell them apart.
-        el("span", { class: "excerpt", lang: langAttribute(source.snippet) }, excerpt(source.snippet)),
+        el(
+          "span",
+          { class: "excerpt", lang: langAttribute(source.snippet) },
+          plainExcerpt(source.snippet, EXCERPT_CHARS),
+        ),
       ),
       icon("chevron"),
     );
     return card;
   }
-}
-
-/** The beginning of a passage on one line, without Markdown's marks. @param {string} snippet */
-function excerpt(snippet) {
-  const lines = snippet.slice(0, EXCERPT_CHARS).split("\n");
-  const words = lines.map((line) =>
-    line
-      .replace(/^[\s#>*+|-]+/, "")
-      .replace(/[*_`|]+/g, "")
-      .trim(),
-  );
-  return words.filter(Boolean).join(" · ");
 }

@@ -8,6 +8,9 @@ import { duration, has, t } from "./i18n.js";
 /** @typedef {import("./baton.js").AnswerState} AnswerState */
 
 const SHORT_RESULT = 120;
+const SHORT_ARGUMENTS = 120;
+/** More of an argument or a result than this helps nobody, and costs the browser. */
+const MAX_SHOWN = 50_000;
 const FIRST_CHARS = 80;
 const TICK_MS = 100;
 const MARKS = { running: "spinner", done: "check", failed: "cross", stopped: "square" };
@@ -21,6 +24,8 @@ export class StepsView {
     );
     /** @type {{ key: string, row: HTMLElement, status: string, since: number, time: HTMLElement }[]} */
     this.rows = [];
+    /** @type {"" | "kept" | "gone"} */
+    this.past = "";
     this.startedAt = performance.now();
     /** @type {number | null} */
     this.tookMs = null;
@@ -28,8 +33,14 @@ export class StepsView {
     this.timer = undefined;
   }
 
-  /** @param {AnswerState} state @param {boolean} connected @param {string} waiting why the question is asked later */
-  update(state, connected, waiting) {
+  /**
+   * @param {AnswerState} state
+   * @param {boolean} connected
+   * @param {string} waiting why the question is answered later
+   * @param {"" | "kept" | "gone"} past whether the steps of an answer of the past may still be there; empty: a new one
+   */
+  update(state, connected, waiting, past) {
+    this.past = past;
     const lines = this.#lines(state, connected, waiting);
     while (this.rows.length > lines.length) this.rows.pop()?.row.remove();
     lines.forEach((line, index) => this.#row(line, index));
@@ -63,12 +74,14 @@ export class StepsView {
       stage: "own",
       status: "running",
       label: "",
+      labels: 0,
       count: null,
       elapsedMs: null,
       startedAt: 0,
       endedAt: null,
       progress: [],
     };
+    if (this.past) return [{ ...own, status: "stopped", label: t(`steps.${this.past}`) }];
     if (state.finished) return [...state.steps];
     if (!connected) return [...state.steps, { ...own, label: t("steps.waiting") }];
     if (waiting) return [...state.steps, { ...own, label: waiting }];
@@ -98,7 +111,9 @@ export class StepsView {
     for (const { status, since, time } of this.rows) {
       if (status === "running") time.textContent = duration(now - since);
     }
-    const count = `${t("steps.summary", this.rows.length)} · ${duration(this.tookMs ?? now - this.startedAt)}`;
+    const count = this.past
+      ? t("steps.label")
+      : `${t("steps.summary", this.rows.length)} · ${duration(this.tookMs ?? now - this.startedAt)}`;
     if (this.summary.textContent !== count) this.summary.textContent = count;
   }
 }
@@ -134,7 +149,8 @@ function stageBody(step) {
   // While it runs, the worker's own words; afterwards they are over, unless they say what came out.
   if (step.label && (step.status === "running" || !name))
     return [el("strong", { lang: langAttribute(step.label) }, step.label)];
-  const outcome = step.elapsedMs !== null || step.count !== null ? step.label : "";
+  const understood = step.stage === "understanding" && step.labels > 1;
+  const outcome = step.elapsedMs !== null || step.count !== null || understood ? step.label : "";
   const counted = step.stage === "retrieving" && step.count !== null && !outcome.includes(String(step.count));
   return [
     el("strong", {}, name || step.stage),
@@ -145,23 +161,22 @@ function stageBody(step) {
 
 /** @param {Step} step */
 function toolBody(step) {
-  const call = step.name && `${step.name}(${argumentsText(step.arguments)})`;
   const progress = step.progress.at(-1);
   return [
     el("strong", {}, t("stage.tool")),
-    call && el("code", { class: "call" }, call),
+    step.name && callNode(step.name, step.arguments),
     step.status === "running" && progress && el("span", { class: "detail", lang: langAttribute(progress) }, progress),
     step.result !== undefined && resultNode(step),
   ];
 }
 
-/** @param {any} value */
-function argumentsText(value) {
-  if (value === null || typeof value !== "object") return "";
-  const text = Object.entries(value)
-    .map(([name, argument]) => `${name}: ${JSON.stringify(argument)}`)
-    .join(", ");
-  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
+/** The call as code; where its arguments are long, all of them on demand. @param {string} name @param {any} value */
+function callNode(name, value) {
+  const pairs = value !== null && typeof value === "object" ? Object.entries(value) : [];
+  const text = pairs.map(([key, argument]) => `${key}: ${JSON.stringify(argument)}`).join(", ");
+  if (text.length <= SHORT_ARGUMENTS) return el("code", { class: "call" }, `${name}(${text})`);
+  const summary = el("code", { class: "call" }, `${name}(${text.slice(0, FIRST_CHARS)}…)`);
+  return onDemand("arguments", el("summary", {}, summary), JSON.stringify(value, null, 2), t("tool.arguments"));
 }
 
 /** @param {Step} step */
@@ -171,12 +186,13 @@ function resultNode(step) {
   const text = step.status === "failed" ? `${t("tool.failed")}: ${line}` : line;
   if (result.length <= SHORT_RESULT) return el("span", { class: "result", lang: langAttribute(result) }, text);
   const summary = el("summary", { lang: langAttribute(result) }, `${text.slice(0, FIRST_CHARS)}…`);
-  return el(
-    "details",
-    { class: "result" },
-    summary,
-    el("pre", { tabindex: "0", "aria-label": t("tool.result") }, result),
-  );
+  return onDemand("result", summary, result, t("tool.result"));
+}
+
+/** @param {string} kind @param {HTMLElement} summary @param {string} whole @param {string} label */
+function onDemand(kind, summary, whole, label) {
+  const text = whole.length > MAX_SHOWN ? `${whole.slice(0, MAX_SHOWN)}…` : whole;
+  return el("details", { class: kind }, summary, el("pre", { tabindex: "0", "aria-label": label }, text));
 }
 
 /** Lists and line breaks as one line. @param {string} text */

@@ -1,20 +1,28 @@
 // @ts-check
 /** One question with its steps, answer, sources and timings. It shows an `AnswerState` and keeps nothing else. */
 
-import { copyText } from "./clipboard.js";
+import { citationRanges, marksIn } from "./baton.js";
 import { el, icon, langAttribute } from "./elements.js";
-import { duration, has, language, t } from "./i18n.js";
+import { has, language, t } from "./i18n.js";
 import { renderMarkdown } from "./markdown.js";
+import { metaNodes } from "./meta.js";
 import { SourcesView } from "./sources.js";
 import { StepsView } from "./steps.js";
+import { supports, withSigns } from "./support.js";
 
 /** @typedef {import("./baton.js").Answer} Answer */
 /** @typedef {import("./baton.js").AnswerState} AnswerState */
+/** @typedef {import("./baton.js").Source} Source */
 /**
- * What a turn asks of the page around it. `around` makes a change and keeps the scroll position right.
+ * What a turn asks of the page around it. `around` makes a change and keeps the scroll position right; `waits` says
+ * whether the question waits for the one before it; `recall` fetches the steps of an answer of the past.
  * @typedef {{
  *   openSource: (turn: TurnView, n: number, opener: HTMLElement) => void,
- *   retry: (query: string) => void,
+ *   peek: import("./peek.js").Peek,
+ *   retry: (turn: TurnView, options: import("./baton.js").QueryOptions) => void,
+ *   cancel: (turn: TurnView) => void,
+ *   waits: (turn: TurnView) => boolean,
+ *   recall: (turn: TurnView) => Promise<void>,
  *   connected: () => boolean,
  *   around: (change: () => void, upTo: HTMLElement | null) => void,
  *   announce: (text: string) => void,
@@ -44,28 +52,54 @@ export class TurnView {
     this.text = el("div", { class: "answer rich" });
     this.notes = el("div", { class: "notes" });
     this.meta = el("div", { class: "meta" });
-    const question = el("h2", { id, lang: langAttribute(answer.query) }, answer.query);
+    this.question = el("h2", { id });
     this.element = el(
       "article",
       { class: "turn", "aria-labelledby": id, "data-request": answer.requestId },
-      question,
+      this.question,
       this.steps.element,
       this.text,
       this.notes,
       this.sources.element,
       this.meta,
     );
-    this.announced = 0;
+    /** How much of it was announced; what ended before it was shown is no news. */
+    this.announced = answer.finished ? 2 : 0;
     this.lastCost = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.countdown = undefined;
     answer.addEventListener("frame", () => this.schedule());
     answer.addEventListener("wait", () => this.schedule());
+    this.steps.element.addEventListener("toggle", () => this.#recall());
+    /** Which source is open, and what the pointer or the focus is on. @type {{ n: number | null, over: HTMLElement | null }} */
+    this.shown = { n: null, over: null };
+    for (const kind of ["pointerover", "focusin"]) this.element.addEventListener(kind, (event) => this.#look(event));
+    for (const kind of ["pointerout", "focusout"]) this.element.addEventListener(kind, () => this.#lookAway());
+    if (this.stored) this.steps.element.open = false;
     this.render();
   }
 
   /** Make source `n` stand out among the sources; null = none. A field, so that it is the same function every time. */
-  showSource = (/** @type {number | null} */ n) => this.sources.mark(n);
+  showSource = (/** @type {number | null} */ n) => {
+    this.sources.mark(n);
+    this.shown.n = n;
+    this.#light();
+  };
+
+  /** Whether this is an answer of the past, of which only what was kept is there. */
+  get stored() {
+    return this.answer.finished && this.answer.frames.length === 0;
+  }
+
+  /** Somebody wants to see the steps of an answer of the past: its log may still be there. */
+  async #recall() {
+    if (!this.stored || !this.steps.element.open || this.recalled) return;
+    this.recalled = true;
+    await this.page.recall(this);
+    this.metaKey = "";
+    this.schedule();
+  }
+  recalled = false;
 
   /** @returns {AnswerState} */
   get state() {
@@ -78,6 +112,8 @@ export class TurnView {
     this.scheduled = true;
     const run = () => {
       this.scheduled = false;
+      // Somebody has gone on to another conversation: nobody sees this one, and it must not scroll that one.
+      if (!this.element.isConnected) return;
       // What comes with the end of an answer, its sources and timings, must not move the text that is being read.
       this.page.around(() => this.render(), this.state.finished ? this.text : null);
     };
@@ -91,7 +127,15 @@ export class TurnView {
     const started = performance.now();
     const { state } = this;
     this.element.dataset.phase = state.phase;
-    this.steps.update(state, this.page.connected(), this.#waitingText());
+    this.element.classList.toggle("waits", this.page.waits(this));
+    this.question.textContent = this.answer.query || t("question.unknown");
+    this.question.lang = langAttribute(this.question.textContent) ?? "";
+    this.steps.update(
+      state,
+      this.page.connected(),
+      this.#waitingText(),
+      this.stored ? (this.recalled ? "gone" : "kept") : "",
+    );
     this.#renderText(state);
     this.sources.update(state);
     this.#renderNotes(state);
@@ -103,6 +147,7 @@ export class TurnView {
   /** Why the question has to be asked again, and when; empty if it has not. */
   #waitingText() {
     const { waiting } = this.answer;
+    if (this.page.waits(this)) return t("steps.queued");
     if (!waiting) return "";
     const seconds = Math.max(1, Math.ceil((waiting.until - Date.now()) / 1000));
     return t("steps.busy", { why: errorTitle(waiting), seconds });
@@ -126,7 +171,42 @@ export class TurnView {
     if (lang) this.text.lang = lang;
     const titles = new Map(state.sources.map((source) => [source.n, source]));
     const version = `${language()} ${state.sources.map((source) => source.n).join()}`;
-    renderMarkdown(this.text, text, { version, citation: (n) => this.#citation(titles.get(n)) });
+    const marks = state.citations ? citationRanges(text, state.citations) : marksIn(text, state.sources);
+    const signed = withSigns(text, supports(text, marks));
+    renderMarkdown(this.text, signed, { version, citation: (n) => this.#citation(titles.get(n)) });
+    if (this.shown.n !== null) this.#light();
+  }
+
+  /** @param {Event} event */
+  #look(event) {
+    const target = /** @type {HTMLElement} */ (event.target);
+    const over = /** @type {HTMLElement | null} */ (target.closest(".answer .cite, button.source"));
+    if (over === this.shown.over) return;
+    this.shown.over = over;
+    this.#light();
+    const source = this.state.sources.find((each) => each.n === Number(over?.dataset.n));
+    if (!over?.matches(".cite") || !source) return;
+    if (event.type === "pointerover" && /** @type {PointerEvent} */ (event).pointerType !== "touch")
+      this.page.peek.soon(over, source);
+    else if (over.matches(":focus-visible")) this.page.peek.show(over, source);
+  }
+
+  #lookAway() {
+    if (this.shown.over?.matches(".cite")) this.page.peek.later();
+    this.shown.over = null;
+    this.#light();
+  }
+
+  /** Light up what the open source and the mark or source under the pointer support. */
+  #light() {
+    const { n, over } = this.shown;
+    /** @type {Set<string | undefined>} */
+    const lit = new Set(over?.matches(".cite") ? [over.dataset.support] : []);
+    const wanted = new Set([String(n), over?.matches(".cite") ? "" : over?.dataset.n]);
+    for (const mark of /** @type {NodeListOf<HTMLElement>} */ (this.text.querySelectorAll(".cite")))
+      if (wanted.has(mark.dataset.n)) lit.add(mark.dataset.support);
+    for (const part of /** @type {NodeListOf<HTMLElement>} */ (this.text.querySelectorAll(".supported")))
+      part.classList.toggle("lit", lit.has(part.dataset.support));
   }
 
   /** @param {import("./baton.js").Source | undefined} source */
@@ -141,7 +221,6 @@ export class TurnView {
         class: "cite",
         "data-n": source.n,
         "aria-label": name,
-        title: name,
         onclick: () => this.page.openSource(this, source.n, mark),
       },
       String(source.n),
@@ -159,12 +238,24 @@ export class TurnView {
       state.text === "",
       this.stopping,
       state.finished,
+      this.page.waits(this),
     ]);
     if (key === this.notesKey) return;
     this.notesKey = key;
     clearTimeout(this.countdown);
     const notes = noteTexts(state, this.stopping).map((text) => el("p", { class: "note" }, text));
+    if (this.page.waits(this) && !this.stopping) notes.push(this.#takeBackButton());
     this.notes.replaceChildren(...notes, ...(state.error ? [this.#errorCard(state.error)] : []));
+  }
+
+  /** For a question that waits: out of the queue again. */
+  #takeBackButton() {
+    return el(
+      "button",
+      { type: "button", class: "quiet take-back", onclick: () => this.page.cancel(this) },
+      icon("cross"),
+      t("question.cancel"),
+    );
   }
 
   /** @param {NonNullable<AnswerState["error"]>} error */
@@ -188,11 +279,7 @@ export class TurnView {
   /** @param {number} waitMs */
   #retryButton(waitMs) {
     const button = /** @type {HTMLButtonElement} */ (
-      el(
-        "button",
-        { type: "button", class: "retry", onclick: () => this.page.retry(this.answer.query) },
-        t("error.retry"),
-      )
+      el("button", { type: "button", class: "retry", onclick: () => this.page.retry(this, {}) }, t("error.retry"))
     );
     const until = performance.now() + waitMs;
     const tick = () => {
@@ -207,23 +294,15 @@ export class TurnView {
 
   /** @param {AnswerState} state */
   #renderMeta(state) {
-    const key = JSON.stringify([state.phase, state.timings]);
+    const key = JSON.stringify([state.phase, state.timings, this.answer.requestId]);
     if (key === this.metaKey) return;
     this.metaKey = key;
     this.meta.hidden = state.phase !== "done";
-    if (state.phase === "done")
-      this.meta.replaceChildren(...(state.text ? [this.#copyButton()] : []), timingsNode(state));
-  }
-
-  #copyButton() {
-    const label = el("span", {}, t("answer.copy"));
-    const copy = async () => {
-      const copied = await copyText(plainAnswer(this.state));
-      label.textContent = t(copied ? "answer.copied" : "answer.copy.failed");
-      this.page.announce(label.textContent);
-      setTimeout(() => (label.textContent = t("answer.copy")), 2000);
-    };
-    return el("button", { type: "button", class: "quiet copy", onclick: copy }, icon("copy"), label);
+    if (state.phase !== "done") return;
+    const again = this.answer.query ? () => this.page.retry(this, { cache: false }) : null;
+    this.meta.replaceChildren(
+      ...metaNodes({ state, requestId: this.answer.requestId, again, announce: this.page.announce }),
+    );
   }
 
   /**
@@ -261,33 +340,4 @@ function noteTexts(state, stopping) {
     notes.push(t(`answer.${state.finishReason}`));
   else if (!state.text) notes.push(t("answer.empty"));
   return notes;
-}
-
-/** @param {AnswerState} state */
-function timingsNode(state) {
-  const times = state.timings ?? {};
-  const facts = [
-    ["time.ttfb", times.ttfb_ms, duration],
-    ["time.ttft", times.ttft_ms, duration],
-    ["time.retrieval", times.retrieval_ms || null, duration],
-    [
-      "time.rate",
-      times.tokens_per_second,
-      (/** @type {number} */ rate) => t("time.tokens", rate.toFixed(rate < 10 ? 1 : 0)),
-    ],
-  ].filter(([, value]) => typeof value === "number");
-  const list = el("dl", { class: "timings", "aria-label": t("time.label") });
-  for (const [key, value, format] of facts)
-    list.append(el("div", {}, el("dt", {}, t(key)), el("dd", {}, format(value))));
-  if (state.cache === "hit") list.append(el("div", {}, el("dt", {}, t("time.cache"))));
-  return list;
-}
-
-/** The answer as text to paste elsewhere, with the sources it cites. @param {AnswerState} state */
-function plainAnswer(state) {
-  const cited = state.sources.filter((source) => state.cited?.includes(source.n));
-  const lines = cited.map(
-    (source) => `[${source.n}] ${source.title}${source.page ? `, ${t("source.page", source.page)}` : ""}`,
-  );
-  return lines.length > 0 ? `${state.text.trim()}\n\n${t("sources.label")}\n${lines.join("\n")}` : state.text.trim();
 }

@@ -23,7 +23,7 @@ def describe_results(prompt: Prompt) -> str | None:
     parts = [_told(outcome, prompt.language) for outcome in outcomes]
     if any(outcome.name not in (CALCULATOR, DATE_TIME) for outcome in outcomes):
         least = _RELATED if all(outcome.ok for outcome in outcomes) else MIN_COVERAGE
-        quoted = quote(prompt.question, prompt.language, prompt.passages, most=2, least=least)
+        quoted = quote(prompt.standalone or prompt.question, prompt.language, prompt.passages, most=2, least=least)
         if quoted is not None:
             lead = "相关规定：" if prompt.language == "zh" else "What the documents say: "
             parts.append(lead + quoted)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from services.tools.wording import shorten
+from services.common.wording import shorten
 
 from .addresses import AddressRule
 from .connecting import port_of, ssl_context
@@ -29,7 +29,7 @@ def read_hosts(fields: Fields) -> frozenset[str]:
             continue
         host = url.raw_host.decode("ascii")
         found |= {f"{host}:{port}" for port in ([port_of(url)] if _PORT.search(text) else [80, 443])}
-    if not found and isinstance(fields.raw("hosts"), list):
+    if fields.raw("hosts") == []:
         fields.note("at least one host is needed", "hosts")
     return frozenset(found)
 

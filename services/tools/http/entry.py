@@ -15,9 +15,9 @@ import httpx
 from baton_proto.messages import ToolSpec
 from services.common.config import ToolsSettings
 from services.common.settings import SettingsError
+from services.common.wording import shorten
 from services.tools.conformance import what_is_wrong_with_spec
 from services.tools.port import Tool
-from services.tools.wording import shorten
 
 from .connecting import connector, port_of
 from .destination import host_url, read_hosts, read_rule, read_verify

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from services.tools.wording import shorten
+from services.common.wording import shorten
 
 from .template import Template, parse
 

@@ -11,8 +11,8 @@ from urllib.parse import quote, unquote
 
 import httpx
 
+from services.common.wording import choose
 from services.tools.port import ToolError
-from services.tools.wording import choose
 
 from .template import Placeholder, Template, Values
 

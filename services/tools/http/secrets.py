@@ -19,7 +19,7 @@ def read_secret(fields: Fields, folder: Path) -> Secret:
         fields.note("expected `env` with a variable's name or `file` with a path, and perhaps a `prefix`")
         return Secret("")
     found = _variable(fields) if "env" in fields else _file(fields, folder)
-    source = "the variable" if "env" in fields else "the file"
+    source = f"the variable {fields.raw('env')}" if "env" in fields else f"the file {fields.raw('file')}"
     if found is None:
         return Secret("")
     if not found:

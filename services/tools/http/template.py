@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from baton_proto.messages import Language
+from services.common.wording import choose, shorten
 from services.tools.port import ToolContext, ToolError
-from services.tools.wording import choose, shorten
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")

@@ -13,8 +13,8 @@ import httpx
 
 from baton_proto.messages import Language, ToolSpec
 from services.common.llm.errors import retry_after_ms
+from services.common.wording import choose, shorten
 from services.tools.port import RetryableError, ToolContext, ToolError
-from services.tools.wording import choose, shorten
 
 from . import result
 from .connecting import Connector, Forbidden, Unreachable

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mcp.client.stdio import get_default_environment
 
 from services.common.settings import SettingsError
-from services.tools.wording import shorten
+from services.common.wording import shorten
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{0,32}")

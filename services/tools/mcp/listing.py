@@ -13,7 +13,7 @@ from typing import Any
 from mcp import types
 
 from baton_proto.messages import ToolSpec
-from services.tools.wording import clean, shorten
+from services.common.wording import clean, shorten
 
 from .entry import McpEntry
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from mcp import types
 
 from baton_proto.messages import Language
-from services.tools.wording import choose, shorten
+from services.common.wording import choose, shorten
 
 MAX_TEXT_CHARS = 200_000
 """Characters of an answer that are put together; the runner keeps fewer."""

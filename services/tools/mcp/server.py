@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from baton_proto.messages import Language
 from services.common.process import package_version
+from services.common.wording import choose, shorten
 from services.tools.port import RetryableError, Tool, ToolContext, ToolError
-from services.tools.wording import choose, shorten
 
 from .entry import McpEntry
 from .http import reached

@@ -15,7 +15,7 @@ from mcp.types import JSONRPCResponse
 from mcp.types.methods import parse_server_result
 from pydantic import ValidationError
 
-from services.tools.wording import shorten
+from services.common.wording import shorten
 
 _METHOD = "tools/list"
 

@@ -24,7 +24,7 @@ from mcp.client._transport import TransportStreams
 from mcp.shared.message import SessionMessage
 from mcp.types import PARSE_ERROR, ErrorData, JSONRPCError, jsonrpc_message_adapter
 
-from services.tools.wording import shorten
+from services.common.wording import shorten
 
 from .entry import McpEntry
 

@@ -7,8 +7,8 @@ from copy import deepcopy
 from typing import Any, Protocol
 
 from baton_proto.messages import ToolSpec
+from services.common.wording import choose
 from services.tools.port import ToolContext, ToolError
-from services.tools.wording import choose
 
 from .entry import McpEntry
 from .listing import Offered

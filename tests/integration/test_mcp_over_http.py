@@ -153,7 +153,7 @@ def test_a_call_that_takes_too_long_is_cancelled_at_the_server() -> None:
     run(scenario())
 
 
-def test_a_server_that_no_longer_answers_is_away_until_it_does() -> None:
+def test_a_server_that_no_longer_answers_is_away_until_it_does(caplog: pytest.LogCaptureFixture) -> None:
     answering = threading.Event()
 
     def stall(request: HttpByHand, message: Message) -> None:
@@ -165,6 +165,8 @@ def test_a_server_that_no_longer_answers_is_away_until_it_does() -> None:
         with http_by_hand(ping=stall) as remote:
             async with connected(pace, url=remote.url) as server:
                 await leaves(server)
+                reason = "is away: TimeoutError: it did not answer within 0.2 seconds"
+                await eventually(lambda: reason in caplog.text, "the reason is logged")
                 answering.set()
                 await arrives(server)
 

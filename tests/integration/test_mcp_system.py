@@ -68,6 +68,7 @@ async def answering(nats: Nats, folder: Path) -> AsyncIterator[tuple[Rig, Tap]]:
                 # Away from this loop: the tap must go on for a good-bye to arrive.
                 assert await asyncio.to_thread(worker.stop) == 0, worker.text()
                 assert not is_running(program)
+                assert "Traceback" not in worker.text()
             assert b"DELETE /mcp" in b"".join(bytes(sent) for sent in wire.sent)
 
 

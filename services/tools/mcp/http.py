@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -26,6 +27,7 @@ closed would cost all calls of the session."""
 async def reached(entry: McpEntry, trouble: Callable[[], None]) -> AsyncIterator[TransportStreams]:
     """The streams to the server at `entry.url`. `trouble` is called whenever something seems wrong with it: there is no
     connection that would end. The SDK follows a redirect only within the address's origin."""
+    logging.getLogger("mcp.client.streamable_http").addFilter(_without_good_byes)
     limits = httpx2.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_S)
     # Without the environment's proxies: settings come from the YAML file only.
     transport = _Watched(httpx2.AsyncHTTPTransport(limits=limits, trust_env=False), trouble)
@@ -40,6 +42,12 @@ async def reached(entry: McpEntry, trouble: Callable[[], None]) -> AsyncIterator
         streamable_http_client(entry.url, http_client=client) as streams,
     ):
         yield streams
+
+
+def _without_good_byes(record: logging.LogRecord) -> bool:
+    """Not with a traceback what is no error: the SDK logs one when a session ends while something still arrives."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, anyio.BrokenResourceError | anyio.ClosedResourceError)
 
 
 class _Watched(httpx2.AsyncBaseTransport):

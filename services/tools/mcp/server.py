@@ -7,8 +7,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,12 +222,12 @@ class McpServer:
             woken = await self._woken()
             if self._changed:
                 self._changed = False
-                with anyio.fail_after(self._pace.connect_s):
+                with _patience(self._pace.connect_s):
                     self._show(await self._list(client))
                 await anyio.sleep(self._pace.relist_s)
             elif self._trouble or (not woken and self._should_answer()):
                 self._trouble = False
-                with anyio.fail_after(self._pace.check_s):
+                with _patience(self._pace.check_s):
                     await _check(client)
 
     def _should_answer(self) -> bool:
@@ -332,6 +332,15 @@ class _Progress:
     async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
         if (text := progress_text(progress, total, message)) is not None:
             self._context.progress(text)
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    try:
+        with anyio.fail_after(seconds):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"it did not answer within {seconds:g} seconds") from None
 
 
 async def _check(client: Client) -> None:

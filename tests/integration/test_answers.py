@@ -14,6 +14,8 @@ import httpx
 import pytest
 import yaml
 
+from baton_proto.messages import Language
+from tests.integration.test_conversation_finding import CONVERSATIONS
 from tests.servers.processes import BIN, ROOT
 from tests.servers.promtool import promtool
 from tests.system import System, answer, assert_contiguous, only, system
@@ -205,3 +207,20 @@ def test_metrics_are_sensible_and_promtool_accepts_them(demo: System) -> None:
     assert values["baton_running_requests"] >= 0
     checked = subprocess.run([promtool(), "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_a_conversation_of_ten_turns_finds_the_right_document_each_time(demo: System, language: Language) -> None:
+    conversation: dict[str, Any] = {}
+    problems = []
+    for question, document, _ in CONVERSATIONS[language]:
+        frames = demo.ask(question, **conversation)
+        conversation = {"conversation_id": frames[0]["conversation_id"]}
+        sources = only(frames, "sources")[0]["sources"]
+        cited = {_name(demo, source["url"]) for source in sources if source["n"] in frames[-1].get("cited", ())}
+        if _name(demo, sources[0]["url"]) != document or document not in cited:
+            problems.append((question, only(frames, "status"), cited))
+    assert problems == []
+    kept = httpx.get(f"{demo.url}/conversations/{conversation['conversation_id']}").json()
+    assert [turn["query"] for turn in kept["turns"]] == [question for question, *_ in CONVERSATIONS[language]]
+    assert all(turn["cited"] for turn in kept["turns"])

@@ -23,7 +23,7 @@ from services.common.documents import Documents
 from services.common.presence import Presence
 from services.common.process import package_version
 
-from .auth import Authenticator, Unauthorized, bearer, origin_allowed
+from .auth import Authenticator, Unauthorized, bearer, origin_allowed, request_allowed
 from .connection import BAD_ORIGIN, GOING_AWAY, LEAVING, TOO_MANY, Connection
 from .conversations import Conversations
 from .originals import original_response
@@ -164,6 +164,8 @@ class Gateway:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def _document(self, request: Request) -> Response:
+        if not request_allowed(request.headers, self._settings, protected=self._authenticator.required):
+            return PlainTextResponse("Pages of this origin may not ask; BATON_ALLOWED_ORIGINS lets them.\n", 403)
         try:
             await self._authenticator.identify(bearer(request.headers.get("authorization")))
         except Unauthorized as error:

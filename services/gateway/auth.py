@@ -135,3 +135,15 @@ def origin_allowed(origin: str | None, host: str | None, settings: GatewaySettin
         # A name that somebody else's DNS points at this machine is not our own page.
         return is_loopback(parts.hostname) or not is_loopback(settings.host)
     return is_loopback(parts.hostname) and is_loopback(settings.host)
+
+
+def request_allowed(headers: Mapping[str, str], settings: GatewaySettings, *, protected: bool) -> bool:
+    """Whether an HTTP request may be answered: as for a WebSocket, by its origin.
+
+    Where no token protects, a request without an origin must name a host that is ours: a browser sends none with a read
+    from a page's own host, and that may be a foreign name for this machine.
+    """
+    host, origin = headers.get("host"), headers.get("origin")
+    if origin is None and not protected:
+        origin = f"http://{host}"
+    return origin_allowed(origin, host, settings)

@@ -20,7 +20,7 @@ from services.common.claims import settled
 from services.common.config import GatewaySettings
 from services.common.log import read_log, read_tail
 
-from .auth import Authenticator, Identity, Unauthorized, bearer, origin_allowed
+from .auth import Authenticator, Identity, Unauthorized, bearer, request_allowed
 from .requests import Requests
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Conversations:
         """For those who may, and with every failure told in the same form."""
 
         async def respond(request: Request) -> Response:
-            if not self._may_come(request):
+            if not request_allowed(request.headers, self._settings, protected=self._authenticator.required):
                 return _error(403, "forbidden", "Pages of this origin may not ask; BATON_ALLOWED_ORIGINS lets them.")
             try:
                 who = await self._authenticator.identify(bearer(request.headers.get("authorization")))
@@ -71,15 +71,6 @@ class Conversations:
                 return _error(503, "overloaded", "The message bus does not answer; try again.", {"Retry-After": "2"})
 
         return respond
-
-    def _may_come(self, request: Request) -> bool:
-        """As for a WebSocket. Where no token protects, also a request without an origin must name a host that is ours:
-        a browser sends none with a read from a page's own host, and that may be a foreign name for this machine."""
-        host = request.headers.get("host")
-        origin = request.headers.get("origin")
-        if origin is None and not self._authenticator.required:
-            origin = f"http://{host}"
-        return origin_allowed(origin, host, self._settings)
 
     async def _list(self, _: Request, who: Identity) -> Response:
         found = await conversations.newest(self._bus, who.owner, MOST_LISTED)

@@ -719,7 +719,7 @@ def test_conversations_and_cached_values_expire_and_make_room_as_the_settings_sa
 # --- without authentication -------------------------------------------------------------------------------------------
 
 
-def test_without_authentication_a_foreign_name_for_this_machine_reads_no_conversations(
+def test_without_authentication_a_foreign_name_for_this_machine_reads_nothing(
     nats: Nats, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with gateway(tmp_path_factory.mktemp("gateway"), nats) as (port, _):
@@ -728,4 +728,6 @@ def test_without_authentication_a_foreign_name_for_this_machine_reads_no_convers
         for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
             refused = httpx.get(url, headers=headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+            document = httpx.get(f"http://127.0.0.1:{port}/documents/{'0' * 32}", headers=headers)
+            assert document.status_code == 403
         assert httpx.get(f"{url}/no%20such").status_code == 404

@@ -5,6 +5,7 @@ model's own searches found (the latest search first), then the others, each in o
 conversation, the newest first. The last one that does not fit whole is cut where a part of it is worth reading.
 
 Where what must always be there is too large by itself, tools' results are cut, then the oldest turns go, then tools.
+Tools also go, from the last one on, where otherwise nothing of the passages would be left to read.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _RESULT_CHARS = (8_000, 4_000, 2_000, 1_000, 500, 200)
 _LEAST_PASSAGE = 80
 """Tokens below which the beginning of a passage is not worth its place."""
 _LEAST_ANSWER = 40
+_LEAST_READING = 300
+"""Tokens of passages that tools' definitions make room for, if there are any passages."""
 _CUT = "…"
 
 
@@ -103,11 +106,16 @@ class _Fitting:
         return made
 
     def _always(self, bare: Prompt) -> Fitted:
-        made = (self._made(one) for one in _smaller(bare))
-        fits = next((one for one in made if one.tokens <= self._room), None)
-        if fits is None:
-            raise DoesNotFit
-        return fits
+        """What must be there; without all of the tools, if otherwise there were nothing to read."""
+        reading = min([_LEAST_READING, *(_passage_tokens(one) for one in self._whole.passages[:1])])
+        if self._whole.passages and (fits := self._first(_with_fewer_tools(bare), self._room - reading)):
+            return fits
+        if fits := self._first(_smaller(bare), self._room):
+            return fits
+        raise DoesNotFit
+
+    def _first(self, prompts: Iterator[Prompt], room: int) -> Fitted | None:
+        return next((made for made in map(self._made, prompts) if made.tokens <= room), None)
 
     def _with_passages(self, bare: Fitted) -> tuple[Prompt, int]:
         """And the tokens that are left."""
@@ -171,11 +179,22 @@ def cut(text: str, tokens: int) -> str:
     return kept + _CUT if kept else ""
 
 
+def _with_cut_results(bare: Prompt) -> Iterator[Prompt]:
+    yield bare
+    for chars in _RESULT_CHARS if bare.turns else ():
+        yield replace(bare, turns=[_shortened(turn, chars) for turn in bare.turns])
+
+
+def _with_fewer_tools(bare: Prompt) -> Iterator[Prompt]:
+    yield from _with_cut_results(bare)
+    *_, shortest = _with_cut_results(bare)
+    for count in range(len(bare.tools) - 1, -1, -1):
+        yield replace(shortest, tools=bare.tools[:count])
+
+
 def _smaller(bare: Prompt) -> Iterator[Prompt]:
     """Ever smaller versions of what a prompt must hold."""
-    yield bare
-    for chars in _RESULT_CHARS:
-        yield replace(bare, turns=[_shortened(turn, chars) for turn in bare.turns])
+    yield from _with_cut_results(bare)
     turns = [_shortened(turn, _RESULT_CHARS[-1]) for turn in bare.turns]
     for first in range(1, len(turns) + 1):
         yield replace(bare, turns=turns[first:])

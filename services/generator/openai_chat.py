@@ -201,14 +201,16 @@ class OpenAIChat:
 
     def _notice_cut(self, usage: Usage, asked: _Asked) -> None:
         """Some servers (Ollama) leave out what does not fit and say nothing; only their count shows it."""
-        if self._warned_of_cut or not 0 < usage.prompt_tokens < asked.tokens * _SILENTLY_CUT or asked.tokens < 1_000:
+        # Some do not count the tools.
+        tokens = prompt_tokens(asked.messages)
+        if self._warned_of_cut or not 0 < usage.prompt_tokens < tokens * _SILENTLY_CUT or tokens < 1_000:
             return
         self._warned_of_cut = True
         log.warning(
             "the language model's server counted %d tokens of a prompt of about %d: it seems to cut prompts silently. "
             "Raise its context length (Ollama: OLLAMA_CONTEXT_LENGTH) or lower BATON_PROMPT_TOKENS",
             usage.prompt_tokens,
-            asked.tokens,
+            tokens,
         )
 
     async def _written_or_whole(

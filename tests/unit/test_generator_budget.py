@@ -165,6 +165,17 @@ def test_a_question_whose_conversation_has_no_room_is_asked_so_that_it_stands_al
     assert fit(long, PROMPTS, Budget(BARE + 20, 0)).prompt.question == "And for contractors?"
 
 
+def test_something_to_read_comes_before_the_last_of_many_tools() -> None:
+    tools = [ToolSpec(name=f"tool_{n}", description="word " * 60, parameters={"type": "object"}) for n in range(10)]
+    whole = Prompt("q", "en", passages=[passage(n, "word " * 100) for n in (1, 2)], tools=tools)
+    with_all_tools = counted(replace(whole, passages=()))
+    fitted = fit(whole, PROMPTS, Budget(with_all_tools + 10, 0)).prompt
+    assert numbers(fitted) == [1]
+    assert 5 < len(fitted.tools) < 10
+    # Tools that leave room for one passage all stay.
+    assert len(fit(whole, PROMPTS, Budget(with_all_tools + 200, 0)).prompt.tools) == 10
+
+
 def test_results_of_tools_are_cut_before_turns_and_tools_are_given_up() -> None:
     turns = [result("old " * 5_000, call_id="a"), result("new " * 5_000, call_id="b")]
     whole = Prompt("q", "en", turns=turns, tools=[SEARCH])

@@ -27,9 +27,12 @@ def said(*pieces: str) -> list[Any]:
     return [head(), *map(delta, pieces), delta(finish="stop"), DONE]
 
 
-async def rewritten(server: ScriptedLLM, *questions: str, timeout_s: float = 1.0, history: Any = None) -> list[str]:
+async def rewritten(
+    server: ScriptedLLM, *questions: str, timeout_s: float = 1.0, history: Any = None, **more: str
+) -> list[str]:
     settings = RetrieverSettings(rewrite_timeout_s=timeout_s)
-    async with open_auto(settings, LlmSettings(llm_url=server.url, llm_model="small", llm_api_key="k")) as rewriter:
+    llm = LlmSettings(llm_url=server.url, llm_model="small", llm_api_key="k", **more)
+    async with open_auto(settings, llm) as rewriter:
         return [await rewriter.rewrite(question, history or [BEFORE], "zh") for question in questions]
 
 
@@ -44,6 +47,16 @@ def test_the_model_s_question_is_used_and_the_conversation_is_fenced() -> None:
         assert user["content"].count("</conversation>") == 1
         assert user["content"].count("</question>") == 1
         assert "&lt;conversation&gt; 调用工具" in user["content"]
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_would_think_first_is_told_not_to() -> None:
+    async def scenario() -> None:
+        async with scripted_llm(said("病假有几天？")) as server:
+            await rewritten(server, "那病假呢?", llm_body='{"enable_thinking": false, "temperature": 1}')
+            (body,) = server.requests
+        assert (body["enable_thinking"], body["temperature"]) == (False, 0)
 
     asyncio.run(scenario())
 

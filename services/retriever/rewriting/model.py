@@ -48,6 +48,7 @@ class ModelRewriter:
     Args:
         fallback: what is used where the model fails.
         timeout_s: seconds that the model may take.
+        fields: further fields of each request, such as those that keep a model from thinking first.
         clock: seconds, monotonic.
     """
 
@@ -57,12 +58,14 @@ class ModelRewriter:
         model: str,
         fallback: Rewriter,
         timeout_s: float,
+        fields: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._model = model
         self._fallback = fallback
         self._timeout_s = timeout_s
+        self._fields = dict(fields or {})
         self._clock = clock
         self._rests_until = 0.0
         self._prompts = load_prompts()
@@ -103,6 +106,7 @@ class ModelRewriter:
     def _body(self, question: str, history: Sequence[PastTurn], language: Language) -> dict[str, Any]:
         refused = self._server.refused
         body: dict[str, Any] = {
+            **self._fields,
             "model": self._model,
             "messages": [
                 {"role": "system", "content": self._prompts[language]},

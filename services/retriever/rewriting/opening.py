@@ -10,6 +10,7 @@ import httpx
 
 from baton_proto.messages import Language, PastTurn
 from services.common.config import LlmSettings, RetrieverSettings
+from services.common.llm.presets import further_fields
 from services.common.llm.server import ChatServer
 from services.common.settings import SettingsError
 
@@ -59,7 +60,8 @@ async def open_model(settings: RetrieverSettings, llm: LlmSettings) -> AsyncIter
     hurried = replace(llm, first_token_timeout_s=seconds, token_timeout_s=seconds)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
     async with httpx.AsyncClient(timeout=httpx.Timeout(None, connect=seconds), limits=limits) as client:
-        yield ModelRewriter(ChatServer(client, hurried), llm.llm_model, RuleRewriter(), seconds)
+        server = ChatServer(client, hurried)
+        yield ModelRewriter(server, llm.llm_model, RuleRewriter(), seconds, further_fields(llm))
 
 
 @asynccontextmanager

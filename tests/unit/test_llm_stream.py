@@ -18,12 +18,12 @@ from services.common.llm.errors import (
     http_failure,
     overflow,
     refused_field,
-    retry_after_ms,
     stream_failure,
 )
 from services.common.llm.sse import EventTooLarge, SseParser
 from services.common.llm.stream import BadStream, ChatTurn, ServerError, parse_arguments
 from services.common.llm.tokens import estimate_tokens
+from services.common.retry_after import retry_after_ms
 
 # --- server-sent events -----------------------------------------------------------------------------------------------
 

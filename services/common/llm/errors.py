@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from services.common.errors import ServiceError
@@ -86,7 +84,6 @@ _CONTINUING = re.compile(
     r"(?:end|ends) with (?:a|an) (?:user|assistant)",
     re.IGNORECASE,
 )
-MAX_RETRY_AFTER_MS = 600_000
 
 
 def refuses_to_continue(status: int, text: str) -> bool:
@@ -215,29 +212,3 @@ def not_understood() -> ServiceError:
 def stalled(seconds: float, *, first: bool) -> ServiceError:
     what = "did not begin to answer" if first else "stopped in its answer"
     return ServiceError("model_stalled", f"The language model {what} for {seconds:g} seconds.", retryable=True)
-
-
-def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
-    """How long the server asks to wait, in milliseconds: `retry-after-ms` (Azure, OpenAI), or `Retry-After`, seconds or
-    a date; None where it is absent or makes no sense."""
-    precise = _number(headers.get("retry-after-ms"))
-    if precise is not None:
-        return min(round(precise), MAX_RETRY_AFTER_MS)
-    header = headers.get("retry-after")
-    if not header:
-        return None
-    seconds = _number(header)
-    if seconds is None:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - now_s
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return min(round(seconds * 1000), MAX_RETRY_AFTER_MS) if seconds >= 0 else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if 0 <= number < float("inf") else None

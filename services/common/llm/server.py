@@ -15,6 +15,7 @@ import httpx
 
 from services.common.config import LlmSettings
 from services.common.errors import ServiceError
+from services.common.retry_after import retry_after_ms
 
 from . import errors
 from .sse import EventTooLarge, SseParser
@@ -164,7 +165,7 @@ class ChatServer:
         log.warning("the language model's server answered HTTP %d: %s", response.status_code, self._without_key(text))
         if continuing and response.status_code in (400, 422, 500, 501) and not too_long:
             raise ContinuationRefused  # it does not say why; the same question without the answer's beginning may do
-        after = errors.retry_after_ms(response.headers, time.time())
+        after = retry_after_ms(response.headers, time.time())
         raise errors.http_failure(response.status_code, text, after)
 
     def _give_up_continuing(self, status: int, text: str) -> None:

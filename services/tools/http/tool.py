@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from baton_proto.messages import Language, ToolSpec
-from services.common.llm.errors import retry_after_ms
+from services.common.retry_after import retry_after_ms
 from services.common.wording import choose, shorten
 from services.tools.port import RetryableError, ToolContext, ToolError
 
@@ -93,7 +93,7 @@ class HttpTool:
                 said = ""
             text += f" {shorten(self._redacted(said), _SHOWN_CHARS)}" if said else ""
         if answer.status in _TRY_AGAIN:
-            after_ms = retry_after_ms(answer.headers.get("retry-after"), time.time())
+            after_ms = retry_after_ms(answer.headers, time.time())
             return RetryableError(text, None if after_ms is None else after_ms / 1000)
         return ToolError(text)
 

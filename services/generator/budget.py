@@ -132,7 +132,9 @@ class _Fitting:
                 break
             left -= cost
             kept[passage.n] = passage
-        return replace(bare.prompt, passages=[kept[one.n] for one in self._whole.passages if one.n in kept]), left
+        # `pop`: of several with the same number, which none should have, one is kept.
+        passages = [kept.pop(one.n) for one in self._whole.passages if one.n in kept]
+        return replace(bare.prompt, passages=passages), left
 
     def _in_order(self, passages: Sequence[Passage]) -> list[Passage]:
         searches = [result.passages for turn in reversed(self._whole.turns) for result in turn.results]

@@ -144,6 +144,14 @@ def test_passages_that_several_searches_found_count_each_time() -> None:
     assert numbers(fitted)
 
 
+@pytest.mark.timeout(10)
+def test_passages_with_the_same_number_end_in_a_prompt_all_the_same() -> None:
+    """A retriever of somebody's own may number them wrongly."""
+    prompt = Prompt("q", "en", [passage(1, "a"), *(passage(1, "one two three. " * 40) for _ in range(3))])
+    fitted = fit(prompt, PROMPTS, Budget(BARE + 250, 0)).prompt
+    assert numbers(fitted) == [1]
+
+
 def test_a_long_answer_of_the_turn_before_is_cut_and_not_left_out() -> None:
     whole = Prompt("q", "zh", history=[PastTurn(query="年假几天？", answer="十天。" * 2_000)])
     (past,) = fit(whole, PROMPTS, Budget(8_000, 300)).prompt.history

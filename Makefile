@@ -8,9 +8,10 @@ PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
 PORT ?=
 ARGS ?=
-# Only for `make test`: TESTS="tests/unit -k settings" runs a part, JOBS is the number of test processes.
+# Only for `make test`: TESTS="tests/unit -k settings" runs a part, JOBS is the number of test processes (most tests wait
+# more than they compute).
 TESTS ?=
-JOBS ?= 2
+JOBS ?= 3
 # Only for `make chaos`: seconds, seed of the faults, and CLUSTER=1 for three nats-servers. ARGS passes further options.
 DURATION ?= 600
 SEED ?= 1

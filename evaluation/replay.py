@@ -25,11 +25,11 @@ from typing import Any
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
 from services.cli.connecting import open_socket, reason_of
+from services.cli.options import DEFAULT_URL, problem_with_urls, socket_url
 
 from .frames import Difference, Frame, comparable, first_difference, joined
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
-DEFAULT_URL = "ws://127.0.0.1:8000/ws"
 ANSWER_S = 180.0
 MAX_QUESTIONS = 100_000
 PAUSE_S = 1.0
@@ -213,22 +213,23 @@ def report_text(told: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation.replay", description="Ask every question twice.")
-    parser.add_argument("--url", default=DEFAULT_URL, help="WebSocket of a gateway [%(default)s]")
+    parser.add_argument("--url", default=DEFAULT_URL, help="WebSocket or page of a gateway [%(default)s]")
     parser.add_argument("--token", default="", help="token for a gateway that wants one")
     parser.add_argument("--questions", type=Path, default=QUESTIONS, metavar="FILE", help="the list [%(default)s]")
     parser.add_argument("--at-once", type=int, default=4, metavar="N", help="questions at a time [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report there")
     parser.add_argument("--expect-hits", action="store_true", help="every second answer must come from the cache")
     arguments = parser.parse_args(argv)
+    url = socket_url(arguments.url)
     try:
+        if problem := problem_with_urls([url]):
+            raise CannotAsk(problem)
         questions = load_questions(arguments.questions)
-        results = asyncio.run(
-            replay(arguments.url, questions, token=arguments.token, at_once=max(1, arguments.at_once))
-        )
-    except CannotAsk as problem:
-        print(f"replay: {problem}", file=sys.stderr)
+        results = asyncio.run(replay(url, questions, token=arguments.token, at_once=max(1, arguments.at_once)))
+    except CannotAsk as error:
+        print(f"replay: {error}", file=sys.stderr)
         return 2
-    told = report(results, arguments.url)
+    told = report(results, url)
     if arguments.json:
         arguments.json.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
     print(report_text(told))

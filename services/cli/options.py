@@ -19,7 +19,7 @@ def add_gateway_options(parser: argparse.ArgumentParser, *, default: Any = None)
         "--url",
         action="append",
         default=default,
-        help=f"the gateway's WebSocket (default: {DEFAULT_URL}); may be given several times, or several separated by "
+        help=f"the gateway's WebSocket or page (default: {DEFAULT_URL}); several times, or several by "
         "commas: then each new try goes to the next one",
     )
     parser.add_argument("--token", default=default or "", help="token for a gateway that wants one")
@@ -74,7 +74,15 @@ def wishes_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def urls_of(given: list[str] | None) -> list[str]:
     """All gateways that were named, in order."""
-    return [url.strip() for some in given or [] for url in some.split(",") if url.strip()] or [DEFAULT_URL]
+    return [socket_url(url) for some in given or [] for url in some.split(",") if url.strip()] or [DEFAULT_URL]
+
+
+def socket_url(url: str) -> str:
+    """A gateway's WebSocket, also where the address of its page is given."""
+    scheme, separator, rest = url.strip().partition("://")
+    if separator and scheme in ("http", "https"):
+        return f"{scheme.replace('http', 'ws')}://{rest.rstrip('/').removesuffix('/ws')}/ws"
+    return url.strip()
 
 
 def problem_with_urls(urls: list[str]) -> str:

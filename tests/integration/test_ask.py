@@ -144,7 +144,7 @@ async def test_a_gateway_that_wants_a_token_is_told_in_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["  "], ["--top-k", "0", "q"], ["--top-k", "x", "q"], ["--url", "http://127.0.0.1/ws", "q"], ["--nonsense"], []],
+    [["  "], ["--top-k", "0", "q"], ["--top-k", "x", "q"], ["--url", "ftp://127.0.0.1/ws", "q"], ["--nonsense"], []],
     ids=" ".join,
 )
 async def test_wrong_arguments_exit_with_2(arguments: list[str]) -> None:

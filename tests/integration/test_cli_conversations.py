@@ -153,7 +153,7 @@ def test_what_is_in_the_way_is_told_in_a_line(nats: Nats, tmp_path: Path) -> Non
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("line", ["show not.an.id", "--url http://127.0.0.1/ws", "delete", "no-such-action"])
+@pytest.mark.parametrize("line", ["show not.an.id", "--url ftp://127.0.0.1/ws", "delete", "no-such-action"])
 def test_wrong_arguments_exit_with_2(line: str) -> None:
     status, out, err = conversations(*line.split())
     assert (status, out) == (2, "")

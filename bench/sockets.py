@@ -22,6 +22,7 @@ class Frame(msgspec.Struct):
     from_seq: int = -1
     content: str = ""
     code: str = ""
+    stage: str = ""
 
     @property
     def first(self) -> int:

@@ -1,5 +1,5 @@
-"""A language model that never stops: a chat completions server, in a process of its own, that sends a token every few
-milliseconds until its client closes the connection, and remembers when that was.
+"""A language model that never stops, or after so many tokens: a chat completions server, in a process of its own, that
+sends a token every few milliseconds until its client closes the connection, and remembers when that was.
 
 `GET /closed` gives `{"<number>": <seconds of the machine's monotonic clock>}` for the questions that held `number 17`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers.llm import delta, head
+from tests.servers.llm import DONE, delta, head
 from tests.servers.processes import accepts, free_port, running, wait_until
 
 _NUMBER = re.compile(r"number (\d+)")
@@ -40,23 +41,31 @@ class FastLLM:
 
 
 @contextlib.contextmanager
-def fast_llm(folder: Path, every_s: float) -> Iterator[FastLLM]:
+def fast_llm(folder: Path, every_s: float, tokens: int = 0) -> Iterator[FastLLM]:
+    """
+    Args:
+        tokens: of each answer; 0 = without end.
+    """
     port = free_port()
     argv = [sys.executable, "-m", "tests.servers.fast_llm", "--port", str(port), "--every", str(every_s)]
-    with running(argv, folder / "fast_llm.log") as process:
+    with running([*argv, "--tokens", str(tokens)], folder / "fast_llm.log") as process:
         wait_until(lambda: accepts(port) or not process.alive, "the model's server accepts connections")
         assert process.alive, process.text()
         yield FastLLM(port)
 
 
-async def _serve(port: int, every_s: float) -> None:
+async def _serve(port: int, every_s: float, tokens: int) -> None:
     closed: dict[str, float] = {}
+    loop = asyncio.get_running_loop()
 
-    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
+    async def stream(writer: asyncio.StreamWriter) -> None:
+        started = loop.time()
+        for number in range(1, tokens + 1) if tokens else itertools.count(1):
             writer.write(delta("word "))
             await writer.drain()
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(max(0.0, started + number * every_s - loop.time()) if tokens else every_s)
+        writer.write(delta(finish="stop") + DONE)
+        writer.close()
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -67,10 +76,11 @@ async def _serve(port: int, every_s: float) -> None:
                 length = int(re.search(r"(?i)content-length: (\d+)", request)[1])  # type: ignore[index]
                 question = json.loads(await reader.readexactly(length))["messages"][1]["content"]
                 writer.write(head())
-                streaming = asyncio.create_task(stream(reader, writer))
+                streaming = asyncio.create_task(stream(writer))
                 with contextlib.suppress(ConnectionError):
                     await reader.read()
-                closed[_NUMBER.search(question)[1]] = time.monotonic()  # type: ignore[index]
+                if numbered := _NUMBER.search(question):
+                    closed[numbered[1]] = time.monotonic()
                 streaming.cancel()
                 await asyncio.gather(streaming, return_exceptions=True)
         writer.close()
@@ -84,5 +94,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--every", type=float, required=True)
+    parser.add_argument("--tokens", type=int, default=0)
     options = parser.parse_args()
-    asyncio.run(_serve(options.port, options.every))
+    asyncio.run(_serve(options.port, options.every, options.tokens))

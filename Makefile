@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench chaos replay format lock docs clean venv venv-dev test-tools
+.PHONY: help run test test-models check bench chaos replay format lock docs clean venv venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -25,7 +25,7 @@ export PYTHON
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n'
 	@printf '  %s\n' 'make run PORT=9000            another port' \
 	    'make run ARGS=--help          what else `baton run` can do' \
@@ -38,17 +38,23 @@ run: venv ## Start Baton with its demo documents, and say where; Ctrl-C stops it
 test: venv-dev test-tools ## Run all tests on real servers (installs what they need).
 	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(TESTS)
 
+test-models: venv-dev ## Test against real inference servers and a model made here (the first time 11 minutes, 1.4 GB).
+	@scripts/models.sh
+	@TEST_MODELS=.make/models .venv/bin/python -m pytest tests/models $(ARGS)
+
 check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: venv-dev ## Measure what the log, resumes and slow readers cost, each as a ratio.
+bench: venv-dev ## Measure what Baton, its log, resumes and slow readers cost, each as a ratio.
 	@.venv/bin/python -m bench.relay $(ARGS)
 	@printf '\n'
 	@.venv/bin/python -m bench.resumes
 	@printf '\n'
 	@.venv/bin/python -m bench.slow_readers
+	@printf '\n'
+	@.venv/bin/python -m bench.overhead
 
 chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove that no answer loses a frame.
 	@exec .venv/bin/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(if $(CLUSTER),--cluster) $(ARGS)

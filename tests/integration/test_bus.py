@@ -13,13 +13,13 @@ from services.common.bus import within
 from services.common.config import NatsSettings
 from services.common.connection import connect
 from tests.servers.nats import Nats
-from tests.servers.processes import eventually
+from tests.servers.processes import eventually, freeze
 
 
 def test_a_connection_is_read_on_after_a_ping_that_nobody_waited_for(nats: Nats) -> None:
     async def scenario() -> None:
         async with connect(NatsSettings(url=nats.url), "impatient") as bus:
-            os.kill(nats.process.pid, signal.SIGSTOP)
+            freeze(nats.process.pid)
             try:
                 with pytest.raises(TimeoutError):
                     await within(0.1, bus.client.flush())

@@ -16,7 +16,7 @@ from services.common import cache as module
 from services.common.cache import BucketCache, digest, open_cache
 from tests.rig import Rig, run_rig
 from tests.servers.nats import Nats
-from tests.servers.processes import eventually
+from tests.servers.processes import eventually, freeze
 
 KEY = digest("key")
 
@@ -133,7 +133,7 @@ def test_without_its_bucket_everything_is_a_miss(nats: Nats) -> None:
 def test_a_server_that_does_not_answer_costs_a_moment(nats: Nats) -> None:
     async def scenario(rig: Rig) -> None:
         cache = BucketCache(rig.bus)
-        os.kill(nats.process.pid, signal.SIGSTOP)
+        freeze(nats.process.pid)
         try:
             before = counted("failed")
 

@@ -14,7 +14,7 @@ from services.common.job import Job
 from services.common.presence import Presence, watch
 from tests.rig import rig
 from tests.servers.nats import Nats, nats_server
-from tests.servers.processes import eventually
+from tests.servers.processes import eventually, freeze
 
 TWICE = 2.0
 """How much faster the table's clock goes: it forgets in 2 s what it has not heard."""
@@ -59,7 +59,7 @@ def test_a_server_that_hangs_is_noticed_though_its_connections_stand(nats: Nats)
     async def scenario() -> None:
         async with rig(nats.url) as one, watch(one.bus, fast_clock) as presence, one.worker(idle):
             await eventually(lambda: alive(presence) == 1 and presence.settled, "the worker is known")
-            os.kill(nats.process.pid, signal.SIGSTOP)
+            freeze(nats.process.pid)
             try:
                 await eventually(lambda: not presence.settled, "it is noticed that nobody can be heard")
                 await _never_less_than(1, presence, seconds=2.5)

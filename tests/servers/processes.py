@@ -89,6 +89,23 @@ def wait_until(condition: Callable[[], object], what: str, within_s: float = 15.
         time.sleep(0.02)
 
 
+def freeze(pid: int, within_s: float = 5.0) -> None:
+    """SIGSTOP, until every thread stands still: one that runs on another processor goes on for a moment. Where the
+    system does not tell of threads, that moment is not waited for."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    if tasks.is_dir():
+        wait_until(lambda: all(_stands_still(task) for task in tasks.iterdir()), "every thread is stopped", within_s)
+
+
+def _stands_still(task: Path) -> bool:
+    try:
+        # The state comes behind the name, which is in brackets and may hold anything.
+        return (task / "stat").read_text().rpartition(") ")[2][:1] in "TtZX"
+    except OSError:
+        return True
+
+
 async def eventually(condition: Callable[[], object | Awaitable[object]], what: str, within_s: float = 15.0) -> None:
     """`wait_until` for coroutines."""
     ends = time.monotonic() + within_s

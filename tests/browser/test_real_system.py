@@ -145,8 +145,8 @@ async def test_an_answer_goes_on_in_its_sentence_after_its_gateway_was_killed(pa
         await turn.until("done", 60_000)
         assert await turn.text() == await undisturbed.text()
         await expect(ask.connection).to_have_attribute("data-state", "online")
-    # What stood there has grown in its own place. Only the first paragraph can be compared: a later "-" may have become a
-    # list, and a citation at its end may only have become one afterwards.
+    # What stood there has grown in its own place. Only the first paragraph can be compared: a later "-" may have become
+    # a list, and a citation at its end may only have become one afterwards.
     whole = await turn.answer.locator("p").all_inner_texts()
     assert whole[0].startswith(begun[0].rstrip("0123456789 \n"))
     assert len(await turn.text()) > length

@@ -89,7 +89,13 @@ def test_slow_readers_cost_bounded_memory_delay_nobody_and_lose_nothing(nats: Na
             assert growth < READERS * GROWTH_PER_READER, f"{growth / 1e6:.1f} MB"
             for reader in slow:
                 reader.socket.go_on()
-            codes = await asyncio.wait_for(asyncio.gather(*(reader.socket.closed for reader in slow)), 60)
+            # On a busy machine the kernel may have taken all that one of them was sent: it is through, and stays open.
+            await eventually(
+                lambda: all(reader.ended or reader.socket.closed.done() for reader in slow),
+                "all are closed or through",
+                60,
+            )
+            codes = [reader.socket.closed.result() for reader in slow if reader.socket.closed.done()]
             # Who reads on too late for the close to reach it sees a broken connection, or pings that were not answered.
             assert 4009 in codes
             assert set(codes) <= {4009, 1006, 1011}

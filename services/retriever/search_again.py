@@ -30,6 +30,7 @@ from baton_proto.messages import (
     WorkItem,
 )
 from baton_proto.subjects import GENERATE
+from services.common.calls import outcome_of, result_frame, unique_calls
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.job import Job
@@ -63,7 +64,7 @@ class _Search:
 async def search_again(job: Job, find: Find, settings: RetrieverSettings) -> None:
     """Deal with an item that holds a model's wish to search."""
     item = job.item
-    calls = _unique(item.calls)
+    calls = unique_calls(item.calls)
     told = {frame.call_id: frame for frame in job.written if isinstance(frame, ToolResult)}
     await _announce(job, calls)
     started = time.monotonic()
@@ -79,7 +80,7 @@ async def search_again(job: Job, find: Find, settings: RetrieverSettings) -> Non
     open_results = [result for result in results if result.call_id not in told]
     last: LogFrame = _all_there(item.language, len(calls))
     for result in open_results:
-        last = _result_frame(result)
+        last = result_frame(result)
         if result is not open_results[-1]:
             await job.write(last)
     next_item = _next_item(item, calls, results, passages, elapsed_ms)
@@ -136,14 +137,7 @@ def _outcome(one: _Search, told: ToolResult | None, passages: Sequence[Passage],
     if told is not None:
         offered = {passage.n for passage in passages}
         listed = [int(number) for number in _LISTED.findall(told.content)] if told.ok else []
-        return ToolOutcome(
-            call_id=told.call_id,
-            name=told.name,
-            ok=told.ok,
-            content=told.content,
-            elapsed_ms=told.elapsed_ms,
-            passages=[number for number in listed if number in offered],
-        )
+        return msgspec.structs.replace(outcome_of(told), passages=[number for number in listed if number in offered])
     if one.problem:
         return ToolOutcome(
             call_id=call.call_id, name=call.name, ok=False, content=one.problem, elapsed_ms=one.elapsed_ms
@@ -179,27 +173,9 @@ def _next_item(
     )
 
 
-def _unique(calls: Sequence[ToolCall]) -> list[ToolCall]:
-    """The calls without those that repeat an earlier one's id: their results could not be told apart."""
-    unique: dict[str, ToolCall] = {}
-    for call in calls:
-        unique.setdefault(call.call_id, call)
-    return list(unique.values())
-
-
 def _line(passage: Passage) -> str:
     title = f"{passage.title} / {passage.heading}" if passage.heading else passage.title
     return f"[{passage.n}] {shorten(title, _MAX_TITLE_CHARS)}: {shorten(passage.text, _SHOWN_CHARS)}"
-
-
-def _result_frame(result: ToolOutcome) -> ToolResult:
-    return ToolResult(
-        call_id=result.call_id,
-        name=result.name,
-        ok=result.ok,
-        elapsed_ms=result.elapsed_ms,
-        content=result.content,
-    )
 
 
 def _all_there(language: Language, count: int) -> Status:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Sequence
 from types import MappingProxyType
 
 import msgspec
@@ -19,6 +17,7 @@ from baton_proto.messages import (
     ToolTurn,
     WorkItem,
 )
+from services.common.calls import outcome_of, result_frame, unique_calls
 from services.common.config import ToolsSettings
 from services.common.job import Handler, Job
 from services.common.wording import choose, shorten
@@ -26,8 +25,6 @@ from services.common.wording import choose, shorten
 from .port import ToolContext
 from .runner import Runner
 from .toolbox import Toolbox
-
-log = logging.getLogger(__name__)
 
 MAX_PROGRESS_CHARS = 300
 MAX_PROGRESS_LINES = 50
@@ -58,9 +55,9 @@ class _Turn:
         self._job = job
         self._runner = runner
         self._until = time.monotonic() + timeout_s
-        self._calls = _unique(job.item.calls)
+        self._calls = unique_calls(job.item.calls)
         self._announced = {frame.call_id for frame in job.written if isinstance(frame, ToolCalled)}
-        self._outcomes = {frame.call_id: _outcome(frame) for frame in job.written if isinstance(frame, ToolResult)}
+        self._outcomes = {frame.call_id: outcome_of(frame) for frame in job.written if isinstance(frame, ToolResult)}
         # Bounded: one outcome and at most MAX_PROGRESS_LINES lines for each call.
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
 
@@ -118,7 +115,7 @@ class _Turn:
                 continue
             self._outcomes[event.call_id] = event
             count -= 1
-            frame = _result_frame(event)
+            frame = result_frame(event)
             if count == 0:
                 await self._job.hand_over(frame, self._next_item())
                 return
@@ -156,14 +153,6 @@ class _Progress:
             self._loop.call_soon_threadsafe(self._events.put_nowait, status)
 
 
-def _unique(calls: Sequence[ToolCall]) -> list[ToolCall]:
-    """The calls without those that repeat an earlier one's id: their results could not be told apart."""
-    unique = {call.call_id: call for call in reversed(calls)}
-    if len(unique) < len(calls):
-        log.warning("%d calls with the id of another call are left out", len(calls) - len(unique))
-    return [call for call in calls if unique[call.call_id] is call]
-
-
 def _interrupted(call: ToolCall, item: WorkItem) -> ToolOutcome:
     content = choose(
         item.language,
@@ -172,19 +161,3 @@ def _interrupted(call: ToolCall, item: WorkItem) -> ToolOutcome:
         "happen twice.",
     )
     return ToolOutcome(call_id=call.call_id, name=call.name, ok=False, content=content)
-
-
-def _outcome(frame: ToolResult) -> ToolOutcome:
-    return ToolOutcome(
-        call_id=frame.call_id, name=frame.name, ok=frame.ok, content=frame.content, elapsed_ms=frame.elapsed_ms
-    )
-
-
-def _result_frame(outcome: ToolOutcome) -> ToolResult:
-    return ToolResult(
-        call_id=outcome.call_id,
-        name=outcome.name,
-        ok=outcome.ok,
-        elapsed_ms=outcome.elapsed_ms,
-        content=outcome.content,
-    )

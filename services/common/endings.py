@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 
@@ -12,13 +12,9 @@ from baton_proto import codec, subjects
 from baton_proto.messages import (
     MAX_ENTRY_BYTES,
     Accepted,
-    AnswerChunk,
-    AnswerReset,
     Done,
     Error,
     LogFrame,
-    Source,
-    Sources,
     StoredAnswer,
 )
 from baton_proto.sequencer import Replaced, Sequencer
@@ -28,6 +24,7 @@ from .bus import Bus, Full
 from .clock import from_rfc3339
 from .conversations import forget_request, record_turn
 from .log import LogWriter, Position, read_log, read_tail
+from .shown import text_and_sources
 
 log = logging.getLogger(__name__)
 
@@ -112,31 +109,20 @@ async def stored_answer(bus: Bus, key: str) -> StoredAnswer | None:
     return codec.decode(stored.data, StoredAnswer) if stored and stored.data else None
 
 
-def summary(request_id: str, frames: Iterable[LogFrame]) -> StoredAnswer:
+def summary(request_id: str, frames: Sequence[LogFrame]) -> StoredAnswer:
     """What is worth keeping of a whole log that has ended."""
-    text: list[str] = []
-    sources: list[Source] = []
-    conversation_id: str | None = None
-    last: LogFrame | None = None
-    for last in frames:
-        if isinstance(last, AnswerChunk):
-            text.append(last.content)
-        elif isinstance(last, AnswerReset):
-            text.clear()
-        elif isinstance(last, Sources):
-            sources += last.sources
-        elif isinstance(last, Accepted):
-            conversation_id = last.conversation_id
+    last = frames[-1]
     assert isinstance(last, Done | Error)
     kept = StoredAnswer(
         request_id=request_id,
         outcome=last.finish_reason if isinstance(last, Done) else last.code,
         ended_ms=from_rfc3339(last.timestamp),
-        conversation_id=conversation_id,
+        conversation_id=next((one.conversation_id for one in frames if isinstance(one, Accepted)), None),
     )
     if isinstance(last, Error):
         return kept
-    return msgspec.structs.replace(kept, finish_reason=last.finish_reason, answer="".join(text), sources=sources)
+    text, sources = text_and_sources(frames)
+    return msgspec.structs.replace(kept, finish_reason=last.finish_reason, answer=text, sources=sources)
 
 
 def _packed(answer: StoredAnswer) -> bytes:

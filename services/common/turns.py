@@ -6,13 +6,11 @@ Every function returns a new `Conversation`; `conversations.py` stores it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from baton_proto.messages import (
-    AnswerChunk,
-    AnswerReset,
     Citation,
     Conversation,
     ConversationTurn,
@@ -21,12 +19,11 @@ from baton_proto.messages import (
     LogFrame,
     PastTurn,
     RunningTurn,
-    Source,
-    Sources,
     WorkItem,
 )
 
 from .llm.tokens import estimate_tokens
+from .shown import text_and_sources
 
 MAX_TURNS = 50
 MAX_BYTES = 384 * 1024
@@ -129,30 +126,22 @@ def _size(turn: ConversationTurn) -> int:
     return len(msgspec.msgpack.encode(turn))
 
 
-def turn_of(item: WorkItem, frames: Iterable[LogFrame], standalone: str = "") -> ConversationTurn:
+def turn_of(item: WorkItem, frames: Sequence[LogFrame], standalone: str = "") -> ConversationTurn:
     """The turn that a whole log which has ended amounts to: what its client has seen.
 
     Args:
         item: that of the log's first frame.
     """
-    text: list[str] = []
-    sources: list[Source] = []
+    text, sources = text_and_sources(frames)
     cited: list[int] = []
     citations: list[Citation] = []
     outcome = "internal"
     answer: str | None = None
-    for frame in frames:
-        if isinstance(frame, AnswerChunk):
-            text.append(frame.content)
-        elif isinstance(frame, AnswerReset):
-            text.clear()
-        elif isinstance(frame, Sources):
-            sources += frame.sources
-        elif isinstance(frame, Done):
-            outcome, cited, citations = frame.finish_reason, frame.cited, frame.citations
-            answer = "".join(text)
-        elif isinstance(frame, Error):
-            outcome, sources = frame.code, []
+    last = frames[-1]
+    if isinstance(last, Done):
+        outcome, cited, citations, answer = last.finish_reason, last.cited, last.citations, text
+    elif isinstance(last, Error):
+        outcome, sources = last.code, []
     return ConversationTurn(
         request_id=item.request_id,
         asked_ms=item.received_ms,

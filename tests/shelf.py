@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.common.config import RetrieverSettings
+from services.common.documents import Original
 from services.retriever.ingest import open_library
 from services.retriever.report import Report
 from tests.servers.milvus import Milvus
@@ -24,12 +25,12 @@ DOCUMENTS = {
 
 class MemoryOriginals:
     def __init__(self) -> None:
-        self.stored: dict[str, tuple[bytes, str, str, str]] = {}
+        self.stored: dict[str, Original] = {}
         self.puts = 0
 
-    async def put(self, document_id: str, data: bytes, *, title: str, media_type: str, name: str) -> None:
+    async def put(self, document_id: str, original: Original) -> None:
         self.puts += 1
-        self.stored[document_id] = (data, title, media_type, name)
+        self.stored[document_id] = original
 
     async def has(self, document_id: str) -> bool:
         return document_id in self.stored

@@ -33,6 +33,8 @@ _WIRE_MESSAGES: dict[str, tuple[type, str]] = {
     "holdings": (messages.Holdings, "What a worker holds."),
     "storedAnswer": (messages.StoredAnswer, "What is kept of a request when its log has expired."),
     "conversation": (messages.Conversation, "The turns of a conversation, and what runs in it."),
+    "ingestItem": (messages.IngestItem, "A file to bring in, or to remove."),
+    "fileRecord": (messages.FileRecord, "How far a file is that was brought in."),
 }
 
 
@@ -188,6 +190,20 @@ def _channels() -> Part:
             ["conversation"],
             owner="32 hex digits: the start of SHA-256 over the owner.",
             conversation="The conversation's id.",
+        ),
+        "ingest": _channel(
+            subjects.INGEST,
+            f"Stream {subjects.INGEST_STREAM}, work-queue retention; `Nats-Msg-Id` is the item's `upload`.",
+            "nats",
+            ["ingestItem"],
+        ),
+        "files": _channel(
+            f"$KV.{subjects.FILES_BUCKET}.{{owner}}.{{file}}",
+            "The key-value bucket of files; changed only by an update that names the revision it was read at.",
+            "nats",
+            ["fileRecord"],
+            owner="32 hex digits: the start of SHA-256 over the owner.",
+            file="The file's key.",
         ),
         "inventory": _channel(
             subjects.INVENTORY, "Who holds what? Each worker answers with its holdings.", "nats", ["holdings"]

@@ -23,7 +23,9 @@ from .messages import (
     CancelOrder,
     Conversation,
     DeadWork,
+    FileRecord,
     Holdings,
+    IngestItem,
     LogEntry,
     LogFrame,
     Message,
@@ -37,7 +39,20 @@ from .messages import (
 ACCEPTED_VERSIONS = frozenset({WIRE_VERSION, WIRE_VERSION - 1}) - {0}
 _ITEM_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(WorkItem))
 
-M = TypeVar("M", LogEntry, WorkRef, Announcement, CancelOrder, Returned, DeadWork, Holdings, StoredAnswer, Conversation)
+M = TypeVar(
+    "M",
+    LogEntry,
+    WorkRef,
+    Announcement,
+    CancelOrder,
+    Returned,
+    DeadWork,
+    Holdings,
+    StoredAnswer,
+    Conversation,
+    IngestItem,
+    FileRecord,
+)
 
 
 class WireError(ValueError):

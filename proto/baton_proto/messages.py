@@ -42,6 +42,9 @@ MAX_FILTERS_VALUES = 256
 MAX_FILTERS_DEPTH = 4
 """Levels of maps and lists in `filters`, itself included."""
 
+MAX_READERS = 64
+"""Readers of one document."""
+
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
 """`$` alone would let a trailing line feed through in Python; the rest keeps it out in every dialect of JSON Schema."""
 
@@ -554,6 +557,58 @@ class StoredAnswer(Message, frozen=True, kw_only=True):
     sources: list[Source] = field(default_factory=list)
 
 
+class IngestItem(Message, frozen=True, kw_only=True):
+    """A file to bring in, or to remove: a message of the ingest queue, with its `upload` as `Nats-Msg-Id`.
+
+    `upload` names the bytes in the object store (`uploads/<upload>`), 32 hex digits that nobody can guess; for `remove`
+    there are none, and it only tells this wish from others. An item whose `upload` is not the one in the file's record
+    has been overtaken: it is acknowledged and dropped. With `archive` the bytes are a zip archive, and each file in it
+    becomes an item of its own below `name`.
+    """
+
+    action: Literal["add", "remove"]
+    file: Key
+    owner: str
+    name: Annotated[str, Meta(min_length=1, max_length=1_024)]
+    upload: Key
+    readers: Annotated[list[str], Meta(min_length=1, max_length=MAX_READERS)]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    bytes: Count = 0
+    content_hash: str = ""
+    archive: bool = False
+    v: Version = field(default_factory=_wire_version)
+
+
+FileState = Literal["queued", "parsing", "writing", "ready", "failed", "removing"]
+
+
+class FileRecord(Message, frozen=True, kw_only=True):
+    """How far a file is: the value behind its key in the bucket of files, changed with compare-and-set.
+
+    `document_id`, `title`, `media_type`, `passages` and `readers` are those of the version that questions find at this
+    moment: while a changed file is read, and where it fails, the version before stays. `done` of `total` passages are
+    written in the state `writing`. `error` says why it failed, for people. `upload` is that of the newest item.
+    """
+
+    file: Key
+    owner: str
+    name: Annotated[str, Meta(min_length=1, max_length=1_024)]
+    upload: Key
+    state: FileState
+    updated_ms: int
+    readers: list[str]
+    v: Version = field(default_factory=_wire_version)
+    document_id: str = ""
+    title: str = ""
+    media_type: str = ""
+    content_hash: str = ""
+    passages: Count = 0
+    bytes: Count = 0
+    done: Count = 0
+    total: Count = 0
+    error: str = ""
+
+
 class ConversationTurn(Message, frozen=True, kw_only=True):
     """A turn as it is kept. `outcome` is the finish reason, or the code of the error; `answer` is absent where there is
     none. The numbers in the answer, in `sources` and in `citations` are those of the live answer."""
@@ -603,4 +658,6 @@ WireMessage = (
     | Holdings
     | StoredAnswer
     | Conversation
+    | IngestItem
+    | FileRecord
 )

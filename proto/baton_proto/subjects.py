@@ -23,6 +23,12 @@ CONVERSATIONS_BUCKET = "baton_conversations"
 ANSWERS_BUCKET = "baton_answers"
 CACHE_BUCKET = "baton_cache"
 DOCUMENTS_BUCKET = "baton_documents"
+FILES_BUCKET = "baton_files"
+"""How far the files are that were brought in."""
+INGEST_STREAM = "BATON_INGEST"
+INGEST_CONSUMER = "ingest"
+INGEST = f"{PREFIX}.ingest"
+"""Where files wait for ingest workers: a work queue of its own, so that documents hold up no question."""
 
 RETRIEVE = "retrieve"
 GENERATE = "generate"
@@ -153,6 +159,27 @@ def conversations_of(owner: str) -> str:
 def cached(kind: str, digest: str) -> str:
     """The subject behind a cached value's key, `<kind>.<digest>`; the digest is 32 lower-case hex digits."""
     return f"$KV.{CACHE_BUCKET}.{kind}.{checked_key(digest)}"
+
+
+def file_key(owner: str, name: str) -> str:
+    """A file that was brought in, whatever its content: the first 32 hex digits of SHA-256 over `owner`, a zero byte,
+    and `name` (UTF-8). The owner is inside, so nobody can replace another owner's file."""
+    return hashlib.sha256(f"{owner}\0{name}".encode()).hexdigest()[:32]
+
+
+def file_subject(owner: str, file: str) -> str:
+    """The subject behind a file's key, `<owner hash>.<file>`, in the key-value bucket of files."""
+    return f"$KV.{FILES_BUCKET}.{owner_hash(owner)}.{checked_key(file)}"
+
+
+def files_of(owner: str | None = None) -> str:
+    """All files of an owner, or of all: a subject with a wildcard."""
+    return f"$KV.{FILES_BUCKET}.{'*' if owner is None else owner_hash(owner)}.*"
+
+
+def upload_object(upload: str) -> str:
+    """Name in the object store of a file's bytes until it has been ingested; `upload` is 32 lower-case hex digits."""
+    return f"uploads/{checked_key(upload)}"
 
 
 def owner_hash(owner: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from services.retriever.ingest import Library
     from services.retriever.report import Progress as Step
     from services.retriever.report import Report
-    from services.retriever.schema import DocumentInfo
+    from services.retriever.stored import DocumentInfo
 
 _SHOWN_SKIPPED = 10
 _CONNECT_TIMEOUT_S = 10.0
@@ -107,11 +107,11 @@ async def _ingest(paths: list[Path], metadata: dict[str, Any], *, as_json: bool)
 
 
 async def _list(*, as_json: bool) -> int:
-    from services.retriever.collection import open_collection
+    from services.retriever.stores.opening import open_store
 
     (settings,) = load([RetrieverSettings], ALL_SETTINGS)
-    async with open_collection(settings) as collection:
-        documents = await collection.documents()
+    async with open_store(settings) as store:
+        documents = await store.documents()
     if as_json:
         print(json.dumps([asdict(info) for info in documents], ensure_ascii=False))
         return 0

@@ -58,6 +58,12 @@ class NatsSettings:
         "Most bytes of cached retrievals and answers; beyond it the oldest go.",
         minimum=1024 * 1024,
     )
+    ingest_max_items: int = setting(
+        "BATON_INGEST_MAX_ITEMS",
+        100_000,
+        "Files that may wait to be ingested; beyond it uploads are refused until some are done.",
+        minimum=1,
+    )
     work_max_items: int = setting(
         "BATON_WORK_MAX_ITEMS",
         10_000,
@@ -139,6 +145,23 @@ class GatewaySettings:
         "Seconds a request goes on that nobody follows any more, where its query did not say `on_disconnect`.",
         minimum=0,
     )
+    uploads: bool = setting(
+        "BATON_UPLOADS", True, "Whether users may bring in documents over the page and `POST /documents`."
+    )
+    upload_groups: tuple[str, ...] = setting(
+        "BATON_UPLOAD_GROUPS",
+        (),
+        "Groups (of the token's claim `groups`) whose members may bring in documents; empty = every user.",
+    )
+    share_groups: tuple[str, ...] = setting(
+        "BATON_SHARE_GROUPS",
+        (),
+        "Groups whose members may bring in documents that others read too, and remove any that they may read; empty = "
+        "nobody. Everybody else brings in documents for themselves. Without authentication everybody may.",
+    )
+    upload_max_bytes: int = setting(
+        "BATON_UPLOAD_MAX_BYTES", 200 * 1024 * 1024, "Bytes of one upload, all its files together, at most.", minimum=1
+    )
     no_worker_s: float = setting(
         "BATON_NO_WORKER_S", 4.0, "Seconds without a live worker before a request ends with `no_worker`.", minimum=1
     )
@@ -157,12 +180,16 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class RetrieverSettings:
-    retriever: str = setting("BATON_RETRIEVER", "milvus", "`milvus`, or `module:attribute` of your own implementation.")
+    retriever: str = setting(
+        "BATON_RETRIEVER",
+        "milvus",
+        "Where passages are kept and searched: `milvus`, or `module:attribute` of your own implementation.",
+    )
     milvus_uri: str = setting(
         "BATON_MILVUS_URI", "http://127.0.0.1:19530", "Address of Milvus: Lite's server, standalone or distributed."
     )
     milvus_token: str = setting("BATON_MILVUS_TOKEN", "", "Token or `user:password` for Milvus.", secret=True)
-    collection: str = setting("BATON_MILVUS_COLLECTION", "baton_passages", "Collection of the passages.")
+    collection: str = setting("BATON_MILVUS_COLLECTION", "baton_documents", "Collection of the passages.")
     timeout_s: float = setting("BATON_RETRIEVAL_TIMEOUT_S", 8.0, "Seconds one search may take.", minimum=0.1)
     embedder: str = setting(
         "BATON_EMBEDDER",
@@ -201,6 +228,29 @@ class RetrieverSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class IngestSettings:
+    concurrency: int = setting(
+        "BATON_INGEST_CONCURRENCY", 2, "Files that an ingest worker works on at once.", minimum=1, maximum=64
+    )
+    ack_wait_s: float = setting(
+        "BATON_INGEST_ACK_WAIT_S", 10.0, "Seconds without a renewal before a file goes to another worker.", minimum=2
+    )
+    max_deliveries: int = setting(
+        "BATON_INGEST_MAX_DELIVERIES", 4, "Deliveries of one file before it is said to have failed.", minimum=1
+    )
+    parse_timeout_s: float = setting(
+        "BATON_PARSE_TIMEOUT_S", 60.0, "Seconds that reading one file may take.", minimum=1
+    )
+    parse_memory_mb: int = setting(
+        "BATON_PARSE_MEMORY_MB", 1_024, "Memory, in MiB, that reading one file may take.", minimum=128
+    )
+    archive_max_files: int = setting("BATON_ARCHIVE_MAX_FILES", 10_000, "Files in one zip archive at most.", minimum=1)
+    archive_max_bytes: int = setting(
+        "BATON_ARCHIVE_MAX_BYTES", 1024 * 1024 * 1024, "Bytes of one zip archive's files, unpacked, at most.", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CacheSettings:
     cache: str = setting(
         "BATON_CACHE",
@@ -211,8 +261,8 @@ class CacheSettings:
     cache_scope: str = setting(
         "BATON_CACHE_SCOPE",
         "user",
-        "Who shares what is cached: `user` = nobody, each user has a cache of their own; `all` = all users, for where "
-        "everybody may see every document.",
+        "Who shares what is cached: `user` = nobody, each user has a cache of their own; `all` = all users who may see "
+        "the same documents.",
         choices=("user", "all"),
     )
 
@@ -332,6 +382,7 @@ ALL_SETTINGS: tuple[type, ...] = (
     GatewaySettings,
     WorkerSettings,
     RetrieverSettings,
+    IngestSettings,
     CacheSettings,
     LlmSettings,
     GeneratorSettings,

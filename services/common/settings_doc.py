@@ -15,6 +15,7 @@ TITLES: Mapping[type, str] = {
     config.WorkerSettings: "Workers (retriever, generator, tools)",
     config.GatewaySettings: "Gateway",
     config.RetrieverSettings: "Retriever and `baton ingest`",
+    config.IngestSettings: "Ingest workers",
     config.CacheSettings: "Cache (retriever and generator)",
     config.LlmSettings: "Language model (generator, and the retriever's rewriting)",
     config.GeneratorSettings: "Generator",

@@ -9,7 +9,7 @@ import nh3
 from markdown_it import MarkdownIt
 from starlette.responses import HTMLResponse, Response
 
-from services.common.documents import StoredDocument
+from services.common.documents import Original
 
 _CSP = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
 _SAFE_HEADERS = {
@@ -25,7 +25,7 @@ _PAGE = """<!doctype html>
 """
 
 
-def original_response(document: StoredDocument) -> Response:
+def original_response(document: Original) -> Response:
     """The document for a browser: a PDF as it is, everything else as sanitised HTML without scripts."""
     kind = document.meta.media_type
     if kind == "application/pdf":

@@ -63,7 +63,7 @@ class Answers:
         return Lookup(cache, key, prompt)
 
     def _key(self, item: WorkItem, prompt: Prompt, fingerprint: str) -> str:
-        return answer_key(prompt, fingerprint, visibility(item.owner, item.claims, self._scope), self._release)
+        return answer_key(prompt, fingerprint, visibility(item.owner, self._scope), self._release)
 
 
 def answer_key(prompt: Prompt, fingerprint: str, seen_by: str, release: str) -> str:

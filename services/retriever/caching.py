@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -76,33 +76,35 @@ class Searches:
 
     async def find(self, item: WorkItem, request: SearchRequest, search: Search) -> Found:
         """What `search` finds for `request`; it is not called where that is known."""
-        corpus = await self._version()
+        corpus = await self._version(request.readers)
         if self._cache is None or not item.cache or corpus is None:
-            return await self._searched(search, corpus)
+            return await self._searched(search, corpus, request.readers)
         key = self._key(item, request, corpus)
         kept = await self._cache.get(KIND, key, KeptSearch)
         if kept is not None:
             return Found(kept.passages, corpus, self.retriever)
-        found = await self._searched(search, corpus)
+        found = await self._searched(search, corpus, request.readers)
         if found.corpus == corpus:
-            self._cache.put(KIND, key, KeptSearch(passages=list(found.passages)), lambda: self._still(corpus))
+            self._cache.put(
+                KIND, key, KeptSearch(passages=list(found.passages)), lambda: self._still(corpus, request.readers)
+            )
         return found
 
-    async def _searched(self, search: Search, corpus: str | None) -> Found:
+    async def _searched(self, search: Search, corpus: str | None, who: Collection[str]) -> Found:
         passages = await search()
         # Documents that have changed in between, or an embedding that has failed, make it nobody's version.
-        same = corpus is not None and await self._version() == corpus
+        same = corpus is not None and await self._version(who) == corpus
         return Found(passages, corpus if same and corpus else UNKNOWN, self.retriever)
 
-    async def _still(self, corpus: str) -> bool:
+    async def _still(self, corpus: str, who: Collection[str]) -> bool:
         await asyncio.sleep(LOOK_AGAIN_S)
-        return await self._version() == corpus
+        return await self._version(who) == corpus
 
-    async def _version(self) -> str | None:
+    async def _version(self, who: Collection[str]) -> str | None:
         if self._versioned is None:
             return None
         try:
-            return await self._versioned.version()
+            return await self._versioned.version(who)
         except Exception:
             log.exception("the retriever cannot tell its version")
             return None
@@ -111,7 +113,7 @@ class Searches:
         return digest(
             FORMAT,
             self._release,
-            visibility(item.owner, item.claims, self._scope),
+            visibility(item.owner, self._scope),
             self.retriever,
             corpus,
             request.query,

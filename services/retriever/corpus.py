@@ -1,5 +1,5 @@
-"""Which state of the documents is searched: the corpus version. Whoever changes documents says so on the collection, in
-its properties; whoever searches works the version out from the documents themselves.
+"""Which state of the documents is searched: the corpus version. Whoever changes documents says so on the store, in its
+properties; whoever searches works the version out from the documents themselves.
 
 - `baton.generation` is another random text after every change. Without it nobody can know.
 - `baton.changing.<token>` is there while somebody changes documents, one for each that does, and is renewed every few
@@ -18,15 +18,15 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from baton_proto.readers import may_read
 from services.common.bus import end_tasks, within
 from services.common.errors import ServiceError
 
-from .collection import Collection
-from .connection import Unreachable
-from .schema import DocumentInfo
+from .stored import DocumentInfo
+from .stores.port import Store, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ WAIT_S = 0.2
 FIRST_WAIT_S = 2.0
 """The first searches after a start wait longer: there is a connection to be made."""
 TRIES = 4
-SETTLE_S = 6.0
-"""Milvus may show a search what was there up to 5 s ago ("bounded" consistency). Lite shows what is there."""
+VIEWS = 1_000
+"""Views that are remembered of one generation; beyond it they are worked out again."""
 
 
 def corpus_digest(documents: Iterable[DocumentInfo]) -> str | None:
     """The version that these documents make; None where one of them is not stored completely.
 
-    A document's id stands for its name, content and metadata, and for how it was cut into passages.
+    A document's id stands for its name, content, metadata and readers, and for how it was cut into passages.
     """
     lines = []
     for info in documents:
@@ -83,26 +83,35 @@ class Marks:
 
 
 class Corpus:
-    """The version of a collection's documents, for those who search it."""
+    """The version of a store's documents as somebody sees them, for those who search it.
 
-    def __init__(self, collection: Collection, clock: Callable[[], float] = time.monotonic) -> None:
-        self._collection = collection
+    What somebody may not read has no part in it: two users who see the same documents have the same version, and
+    nobody can tell from it that a document which is hidden from them has changed.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
         self._clock = clock
         self._marks = Marks()
-        self._version: str | None = None
-        self._known: tuple[str, str | None, float] = ("", None, 0.0)
+        self._known: tuple[str, Snapshot | None, float] = ("", None, 0.0)
+        self._current: Snapshot | None = None
         self._fresh_until = float("-inf")
         self._looked = False
         self._looking: asyncio.Task[None] | None = None
 
-    async def version(self) -> str | None:
-        """The version as it was at most `AGE_S` ago; None while documents change, and where nobody can know."""
-        if self._clock() < self._fresh_until:
-            return self._version
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
-        done, _ = await asyncio.wait([self._looking], timeout=WAIT_S if self._looked else FIRST_WAIT_S)
-        return self._version if done else None
+    async def version(self, who: Collection[str]) -> str | None:
+        """The version as it was at most `AGE_S` ago; None while documents change, and where nobody can know.
+
+        Args:
+            who: the principals of the request.
+        """
+        if self._clock() >= self._fresh_until:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            done, _ = await asyncio.wait([self._looking], timeout=WAIT_S if self._looked else FIRST_WAIT_S)
+            if not done:
+                return None
+        return None if self._current is None else self._current.version(who)
 
     async def close(self) -> None:
         if self._looking is not None:
@@ -111,39 +120,57 @@ class Corpus:
     async def _look(self) -> None:
         started = self._clock()
         try:
-            self._version = await self._worked_out(started)
+            self._current = await self._worked_out(started)
         except ServiceError as error:
             log.debug("the corpus version is unknown: %s", error)
-            self._version = None
+            self._current = None
         except Exception:
             log.exception("the corpus version cannot be worked out")
-            self._version = None
+            self._current = None
         self._looked = True
         self._fresh_until = started + AGE_S
 
-    async def _worked_out(self, now: float) -> str | None:
-        properties = await self._collection.properties()
+    async def _worked_out(self, now: float) -> Snapshot | None:
+        properties = await self._store.properties()
         if properties is None:
-            return corpus_digest([])
+            return Snapshot([])
         generation = self._marks.settled(properties, now)
         if generation is None:
             return None
         if generation != self._known[0]:
-            version = corpus_digest(await self._collection.documents())
-            after = await self._collection.properties()
+            snapshot = Snapshot(await self._store.documents())
+            after = await self._store.properties()
             if after is None or self._marks.settled(after, self._clock()) != generation:
                 return None
-            settle_s = 0.0 if await self._collection.is_lite() else SETTLE_S
-            self._known = (generation, version, self._clock() + settle_s)
-        _, version, from_when = self._known
-        return version if self._clock() >= from_when else None
+            self._known = (generation, snapshot, self._clock() + await self._store.shows_after_s())
+        _, known, from_when = self._known
+        return known if self._clock() >= from_when else None
+
+
+class Snapshot:
+    """The documents of one moment, and the versions of those who look at them."""
+
+    def __init__(self, documents: Sequence[DocumentInfo]) -> None:
+        self._documents = documents
+        self._readers = frozenset(reader for info in documents for reader in info.readers)
+        self._versions: dict[frozenset[str], str | None] = {}
+
+    def version(self, who: Collection[str]) -> str | None:
+        """The digest of what `who` may read. None where a document that they may read is not stored completely."""
+        # Principals that no document names make no difference.
+        seen = self._readers.intersection(who)
+        if seen not in self._versions:
+            if len(self._versions) >= VIEWS:
+                self._versions.clear()
+            self._versions[seen] = corpus_digest(info for info in self._documents if may_read(info.readers, seen))
+        return self._versions[seen]
 
 
 class Change:
     """Says on the collection that documents are changing. `begin` must come before the first change."""
 
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._mark = CHANGING + secrets.token_hex(6)
         self._renewed = float("-inf")
         self._renewing: asyncio.Task[None] | None = None
@@ -167,14 +194,14 @@ class Change:
             raise
         except ServiceError as error:
             # A Milvus that keeps no such properties has never told anybody a version: nothing can be out of date.
-            if (await self._collection.properties() or {}).get(GENERATION):
+            if (await self._store.properties() or {}).get(GENERATION):
                 raise
             log.warning("Milvus does not keep the corpus version, so nothing that is found will be cached: %s", error)
             self._renewed = time.monotonic()
 
     async def ensure_known(self) -> None:
         """Let the version be known of a collection whose documents were ingested before there were versions."""
-        if self._renewing is None and not (await self._collection.properties() or {}).get(GENERATION):
+        if self._renewing is None and not (await self._store.properties() or {}).get(GENERATION):
             await self.begin()
 
     async def end(self) -> None:
@@ -184,7 +211,7 @@ class Change:
         await self._stop_renewing()
         try:
             await self._set()
-            await _tried(lambda: self._collection.drop_properties([self._mark]))
+            await _tried(lambda: self._store.drop_properties([self._mark]))
         except ServiceError as error:
             log.warning("the corpus version stays unknown for %g s: %s", DEAD_S, error)
 
@@ -198,9 +225,9 @@ class Change:
         value = f"{int(time.time())}.{secrets.token_hex(4)}"
 
         async def set_and_seen() -> None:
-            await self._collection.set_properties({GENERATION: secrets.token_hex(8), self._mark: value})
+            await self._store.set_properties({GENERATION: secrets.token_hex(8), self._mark: value})
             # Milvus Lite can lose one of two changes that are made at once.
-            if (await self._collection.properties() or {}).get(self._mark) != value:
+            if (await self._store.properties() or {}).get(self._mark) != value:
                 raise ServiceError("retrieval_failed", "The collection does not keep its properties.", retryable=True)
 
         await _tried(set_and_seen)
@@ -222,16 +249,16 @@ class Change:
 
     async def _sweep(self) -> None:
         """Remove marks of those who were killed long ago."""
-        properties = await self._collection.properties() or {}
+        properties = await self._store.properties() or {}
         old = [name for name, value in properties.items() if name.startswith(CHANGING) and _age_s(value) > FORGET_S]
         if old:
-            await self._collection.drop_properties(old)
+            await self._store.drop_properties(old)
 
 
 @asynccontextmanager
-async def changing(collection: Collection) -> AsyncIterator[Change]:
+async def changing(store: Store) -> AsyncIterator[Change]:
     """A change of documents; left without an error, it has ended."""
-    change = Change(collection)
+    change = Change(store)
     try:
         yield change
     except BaseException:

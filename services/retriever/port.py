@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from baton_proto.messages import Language, Passage
+from baton_proto.readers import EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What to look for. `top_k` is the most passages wanted; `filters` are equalities on document metadata."""
+    """What to look for. `top_k` is the most passages wanted; `filters` are equalities on document metadata.
+
+    `readers` are the principals of whoever asks (see `baton_proto.readers`). Only documents that name one of them are
+    found: it is part of the search, so what is hidden takes no place among the `top_k`.
+    """
 
     query: str
     language: Language
     top_k: int
     filters: Mapping[str, Any] | None = None
+    readers: frozenset[str] = frozenset({EVERYBODY})
 
 
 class Retriever(Protocol):
@@ -32,13 +38,13 @@ class Retriever(Protocol):
 
 @runtime_checkable
 class Versioned(Protocol):
-    """A retriever that knows which state of the documents it searches.
+    """A retriever that knows which state of the documents it searches, as `who` (principals) may see them.
 
     The same text means the same documents, so that the same search finds the same. It may be half a second old. None:
     they are changing, or it cannot be known at the moment.
     """
 
-    async def version(self) -> str | None: ...
+    async def version(self, who: Collection[str]) -> str | None: ...
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ from baton_proto.messages import (
     ToolTurn,
     WorkItem,
 )
+from baton_proto.readers import principals
 from baton_proto.subjects import GENERATE
 from services.common.calls import outcome_of, result_frame, unique_calls
 from services.common.config import RetrieverSettings
@@ -121,6 +122,7 @@ async def _run(one: _Search, item: WorkItem, find: Find) -> None:
         language=item.language,
         top_k=int(arguments.get("top_k", DEFAULT_TOP_K)),
         filters=item.filters,
+        readers=principals(item.owner, item.claims),
     )
     try:
         found = await find(item, request)

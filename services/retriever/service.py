@@ -12,6 +12,7 @@ import time
 import msgspec
 
 from baton_proto.messages import Language, Sources, Status, WorkItem
+from baton_proto.readers import principals
 from baton_proto.subjects import GENERATE
 from services.common.config import RetrieverSettings
 from services.common.job import Handler, Job
@@ -124,6 +125,7 @@ def _request(item: WorkItem) -> SearchRequest:
         language=item.language,
         top_k=item.top_k or DEFAULT_TOP_K,
         filters=item.filters,
+        readers=principals(item.owner, item.claims),
     )
 
 

@@ -6,13 +6,14 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from services.common.errors import ServiceError
 
-from .collection import Collection
 from .embedding import Embedder
-from .schema import StoredPassage, to_row
+from .stored import StoredPassage
+from .stores.port import Store
 
 T = TypeVar("T")
 BATCH = 128
@@ -22,17 +23,17 @@ _FIRST_PAUSE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PassageWriter:
-    """Writes to one collection; with vectors where there is an embedder."""
+    """Writes to one store; with vectors where there is an embedder."""
 
-    collection: Collection
+    store: Store
     embedder: Embedder | None
 
     async def prepare(self) -> None:
-        """Make the collection, or check that it fits the embedder."""
+        """Make the store's collection, or check that it fits the embedder."""
         dimension = None
         if self.embedder is not None:
             dimension = len((await self.embedder.embed(["dimension"]))[0])
-        await persistently(lambda: self.collection.ensure(dimension))
+        await persistently(lambda: self.store.ensure(dimension))
 
     async def write(self, passages: Sequence[StoredPassage]) -> None:
         """Write all passages of one document.
@@ -41,32 +42,28 @@ class PassageWriter:
         known to be stored; so a document that was cut off is never taken for a whole one.
         """
         total = len(passages)
-        first = await self._put(passages, total if total <= BATCH else 0)
+        said = total if total <= BATCH else 0
+        first = await self._put(passages, said)
         # Milvus Lite can lose rows when two processes write at once: nothing is believed that was not read back.
         for _ in range(TRIES):
-            stored = await persistently(lambda: self.collection.ordinals(passages[0].document.document_id))
+            stored = await persistently(lambda: self.store.ordinals(passages[0].document.document_id))
             missing = [passage for passage in passages if passage.ordinal not in stored]
             if not missing:
                 break
-            await self._put(missing, total if total <= BATCH else 0)
+            await self._put(missing, said)
         else:
             raise ServiceError("retrieval_failed", "The document store does not keep what is written to it.")
         if total > BATCH:
-            first = {**first, "passages": total}
-            await persistently(lambda: self.collection.upsert([first]))
+            await persistently(lambda: self.store.upsert([first], total))
 
-    async def _put(self, passages: Sequence[StoredPassage], total: int) -> dict[str, Any]:
-        first: dict[str, Any] = {}
+    async def _put(self, passages: Sequence[StoredPassage], total: int) -> StoredPassage:
+        """Write these, and return the first as it was written."""
+        written: list[StoredPassage] = []
         for start in range(0, len(passages), BATCH):
-            rows = [
-                to_row(passage, passages=total) for passage in await self._embedded(passages[start : start + BATCH])
-            ]
-            await self._upsert(rows)
-            first = first or rows[0]
-        return first
-
-    async def _upsert(self, rows: list[dict[str, Any]]) -> None:
-        await persistently(lambda: self.collection.upsert(rows))
+            batch = await self._embedded(passages[start : start + BATCH])
+            await persistently(partial(self.store.upsert, batch, total))
+            written = written or [batch[0]]
+        return written[0]
 
     async def _embedded(self, passages: Sequence[StoredPassage]) -> Sequence[StoredPassage]:
         if self.embedder is None:

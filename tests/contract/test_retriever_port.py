@@ -82,7 +82,7 @@ def test_a_passage_says_where_it_comes_from(settings: RetrieverSettings) -> None
     passage = ask(settings, "hotel night euros")[0]
     assert passage.title == "Travel expenses"
     assert passage.heading == "Hotels"
-    assert passage.url == f"/documents/{passage.document_id}"
+    assert passage.url == f"/documents/{passage.document_id}?passage=0#passage"
     assert passage.start is not None
     assert passage.end is not None
     assert passage.end - passage.start == len(passage.text)

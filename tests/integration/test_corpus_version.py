@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from baton_proto.readers import EVERYBODY
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.retriever import corpus
-from services.retriever.collection import Collection, open_collection
 from services.retriever.corpus import CHANGING, GENERATION, Corpus, changing
 from services.retriever.ingest import Library, open_library
 from services.retriever.milvus import open_retriever
 from services.retriever.port import Identified, SearchRequest, Versioned
-from services.retriever.schema import StoredPassage, to_row
+from services.retriever.stored import StoredPassage
+from services.retriever.stores.milvus import BOUNDED_S, MilvusStore, open_store
 from tests.servers.milvus import Milvus
 from tests.servers.processes import eventually
 from tests.shelf import DOCUMENTS, MemoryOriginals, ingest, settings_for, write_documents
@@ -36,18 +37,18 @@ class Clock:
 class Reader:
     """Asks for the version without waiting until an earlier answer is too old."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: MilvusStore) -> None:
         self.clock = Clock()
         self.corpus = Corpus(collection, self.clock)
 
     async def version(self, after_s: float = 1.0) -> str | None:
         self.clock.now += after_s
-        return await self.corpus.version()
+        return await self.corpus.version({EVERYBODY})
 
 
 @asynccontextmanager
 async def reading(settings: RetrieverSettings) -> AsyncIterator[Reader]:
-    async with open_collection(settings) as collection:
+    async with open_store(settings) as collection:
         reader = Reader(collection)
         try:
             yield reader
@@ -106,7 +107,7 @@ def test_ingesting_what_is_there_changes_nothing(milvus: Milvus, tmp_path: Path)
     async def scenario() -> None:
         settings = settings_for(milvus)
         await ingest(settings, folder)
-        async with open_collection(settings) as collection:
+        async with open_store(settings) as collection:
             before = await collection.properties()
             await ingest(settings, folder)
             assert await collection.properties() == before
@@ -123,14 +124,14 @@ def test_while_documents_are_written_the_version_is_unknown(milvus: Milvus, tmp_
         settings = settings_for(milvus)
         seen: list[str | None] = []
         async with reading(settings) as reader, open_library(settings, MemoryOriginals()) as library:
-            original = library.collection.upsert
+            original = library.store.upsert
 
-            async def upsert(rows: list[dict[str, Any]]) -> None:
+            async def upsert(passages: Sequence[StoredPassage], total: int) -> None:
                 seen.append(await reader.version())
-                await original(rows)
+                await original(passages, total)
                 seen.append(await reader.version())
 
-            library.collection.upsert = upsert  # type: ignore[method-assign]
+            library.store.upsert = upsert  # type: ignore[method-assign]
             await library.ingest([folder])
             assert seen == [None] * 2 * len(DOCUMENTS)
             assert await reader.version() is not None
@@ -142,7 +143,7 @@ def test_two_ingestions_at_once_must_both_have_ended(milvus: Milvus, tmp_path: P
     async def scenario() -> None:
         settings = settings_for(milvus)
         await ingest(settings, write_documents(tmp_path))
-        async with open_collection(settings) as collection, reading(settings) as reader:
+        async with open_store(settings) as collection, reading(settings) as reader:
             before = await reader.version()
             async with changing(collection) as one:
                 await one.begin()
@@ -168,17 +169,17 @@ def test_after_a_kill_in_the_middle_what_is_stored_counts_once_the_mark_is_dead(
             after = await reader.version(corpus.DEAD_S)
             assert after not in (None, before)
             # The next one who changes something leaves the mark alone while it is young, and removes it when it is old.
-            async with changing(library.collection) as change:
+            async with changing(library.store) as change:
                 await change.begin()
-            assert await _marks(library.collection) == 1
+            assert await _marks(library.store) == 1
             corpus_forgets = corpus.FORGET_S
             corpus.FORGET_S = -1.0
             try:
-                async with changing(library.collection) as change:
+                async with changing(library.store) as change:
                     await change.begin()
             finally:
                 corpus.FORGET_S = corpus_forgets
-            assert await _marks(library.collection) == 0
+            assert await _marks(library.store) == 0
             assert await reader.version() == after
 
     run(scenario)
@@ -186,13 +187,13 @@ def test_after_a_kill_in_the_middle_what_is_stored_counts_once_the_mark_is_dead(
 
 async def _killed_after_a_deletion(library: Library) -> None:
     document = (await library.documents())[0]
-    async with changing(library.collection) as change:
+    async with changing(library.store) as change:
         await change.begin()
-        await library.collection.delete(document.document_id)
+        await library.store.delete(document.document_id)
         raise RuntimeError("killed")
 
 
-async def _marks(collection: Collection) -> int:
+async def _marks(collection: MilvusStore) -> int:
     return sum(name.startswith(CHANGING) for name in await collection.properties() or {})
 
 
@@ -200,11 +201,11 @@ def test_a_document_of_which_a_part_is_missing_leaves_the_version_unknown(milvus
     async def scenario() -> None:
         settings = settings_for(milvus)
         await ingest(settings, write_documents(tmp_path))
-        async with open_collection(settings) as collection, reading(settings) as reader:
+        async with open_store(settings) as collection, reading(settings) as reader:
             info = dataclasses.replace((await collection.documents())[0], document_id="f" * 32)
             async with changing(collection) as change:
                 await change.begin()
-                await collection.upsert([to_row(StoredPassage(info, 0, "text", "", 0, 4), passages=0)])
+                await collection.upsert([StoredPassage(info, 0, "text", "", 0, 4)], 0)
             assert await reader.version() is None
             async with changing(collection) as change:
                 await change.begin()
@@ -222,7 +223,7 @@ def test_a_collection_from_before_there_were_versions_has_one_after_its_next_ing
     async def scenario() -> None:
         settings = settings_for(milvus)
         await ingest(settings, folder)
-        async with open_collection(settings) as collection, reading(settings) as reader:
+        async with open_store(settings) as collection, reading(settings) as reader:
             known = await reader.version()
             await collection.drop_properties([GENERATION])
             assert await reader.version() is None
@@ -239,7 +240,7 @@ def test_a_milvus_that_keeps_no_marks_is_ingested_into_all_the_same(milvus: Milv
     async def scenario() -> None:
         settings = settings_for(milvus)
         async with open_library(settings, MemoryOriginals()) as library, reading(settings) as reader:
-            library.collection.set_properties = refused  # type: ignore[method-assign]
+            library.store.set_properties = refused  # type: ignore[method-assign]
             report = await library.ingest([write_documents(tmp_path)])
             assert len(report.of("added")) == len(DOCUMENTS)
             assert await reader.version() is None
@@ -260,7 +261,7 @@ def test_nothing_is_changed_without_a_mark_where_there_is_a_version(milvus: Milv
         (folder / "new.md").write_text("# New\n\nSomething new.\n")
         async with open_library(settings, MemoryOriginals()) as library, reading(settings) as reader:
             before = await reader.version()
-            library.collection.set_properties = refused  # type: ignore[method-assign]
+            library.store.set_properties = refused  # type: ignore[method-assign]
             with pytest.raises(ServiceError, match="not now"):
                 await library.ingest([folder])
             assert len(await library.documents()) == len(DOCUMENTS)
@@ -277,7 +278,7 @@ def test_a_mark_is_renewed_while_documents_are_written(
     async def scenario() -> None:
         settings = settings_for(milvus)
         await ingest(settings, write_documents(tmp_path))
-        async with open_collection(settings) as collection:
+        async with open_store(settings) as collection:
 
             async def mark() -> str:
                 properties = await collection.properties() or {}
@@ -304,7 +305,7 @@ def test_a_version_is_not_believed_when_the_next_look_fails(milvus: Milvus, tmp_
     async def scenario() -> None:
         settings = settings_for(milvus)
         await ingest(settings, write_documents(tmp_path))
-        async with open_collection(settings) as collection:
+        async with open_store(settings) as collection:
             reader = Reader(collection)
             assert await reader.version() is not None
             collection.properties = broken  # type: ignore[method-assign,assignment]
@@ -331,7 +332,7 @@ def test_a_retriever_tells_its_version_and_what_decides_on_its_results(milvus: M
         async with open_retriever(settings) as retriever:
             assert isinstance(retriever, Versioned)
             assert isinstance(retriever, Identified)
-            assert await retriever.version() is not None
+            assert await retriever.version({EVERYBODY}) is not None
             identity = retriever.identity()
         for changes in ({"chunk_chars": 300}, {"collection": "c"}):
             async with open_retriever(dataclasses.replace(settings, **changes)) as other:
@@ -358,9 +359,9 @@ def test_what_is_found_without_the_embedder_is_nobodys_version(milvus: Milvus, t
         degraded = dataclasses.replace(settings, embedder=f"{__name__}:open_failing")
         async with open_retriever(degraded) as retriever:
             assert isinstance(retriever, Versioned)
-            assert await retriever.version() is not None
+            assert await retriever.version({EVERYBODY}) is not None
             assert await retriever.retrieve(SearchRequest("年假有几天?", "zh", 3))
-            assert await retriever.version() is None
+            assert await retriever.version({EVERYBODY}) is None
 
     run(scenario)
 
@@ -368,17 +369,17 @@ def test_what_is_found_without_the_embedder_is_nobodys_version(milvus: Milvus, t
 def test_a_milvus_whose_searches_may_lag_is_given_time(
     milvus: Milvus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def no(self: Collection) -> bool:
-        return False
+    async def bounded(self: MilvusStore) -> float:
+        return BOUNDED_S
 
-    monkeypatch.setattr(Collection, "is_lite", no)
+    monkeypatch.setattr(MilvusStore, "shows_after_s", bounded)
 
     async def scenario() -> None:
         settings = settings_for(milvus)
         await ingest(settings, write_documents(tmp_path))
         async with reading(settings) as reader:
             assert await reader.version() is None
-            assert await reader.version(corpus.SETTLE_S / 2) is None
-            assert await reader.version(corpus.SETTLE_S) is not None
+            assert await reader.version(BOUNDED_S / 2) is None
+            assert await reader.version(BOUNDED_S) is not None
 
     run(scenario)

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +16,13 @@ import pytest
 
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
-from services.retriever.collection import Collection
 from services.retriever.extract import extract
 from services.retriever.ingest import Library, open_library
 from services.retriever.milvus import open_retriever
 from services.retriever.port import SearchRequest
 from services.retriever.report import Progress
+from services.retriever.stored import StoredPassage
+from services.retriever.stores.milvus import MilvusStore
 from services.retriever.writer import BATCH
 from tests.servers.embeddings import embeddings_server
 from tests.servers.milvus import Milvus
@@ -104,8 +105,8 @@ def test_bad_files_are_named_with_their_reasons_and_the_rest_is_ingested(milvus:
     # A file that was named by hand and is not read is a mistake; one that just lies in a folder is not.
     assert counts(report) == {"added": 4, "failed": 8, "skipped": 5}
     assert [(step.done, step.total) for step in seen] == [(n + 1, 17) for n in range(17)]
-    assert {name for _, _, _, name in originals.stored.values()} == set(DOCUMENTS)
-    assert all(data == DOCUMENTS[name].encode() for data, _, _, name in originals.stored.values())
+    assert {original.meta.name for original in originals.stored.values()} == set(DOCUMENTS)
+    assert all(one.data == DOCUMENTS[one.meta.name].encode() for one in originals.stored.values())
 
 
 def test_the_same_content_again_costs_nothing(milvus: Milvus, tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_pdf_passages_point_at_their_page(milvus: Milvus, tmp_path: Path) -> Non
             (passage,) = await retriever.retrieve(SearchRequest("wading heron", "en", 6))
         text = extract("a.pdf", (tmp_path / "a.pdf").read_bytes()).text
         assert passage.page == 2
-        assert passage.url == f"/documents/{passage.document_id}#page=2"
+        assert passage.url == f"/documents/{passage.document_id}?passage={passage.id.rpartition('-')[2]}#passage"
         assert text[passage.start : passage.end] == passage.text == "Herons wade."
 
     asyncio.run(search())
@@ -241,30 +242,30 @@ def test_a_document_that_was_cut_off_is_seen_and_finished(milvus: Milvus, tmp_pa
     )
 
     async def cut_off(library: Library) -> None:
-        real, calls = library.collection.upsert, 0
+        real, calls = library.store.upsert, 0
 
-        async def failing(rows: list[dict[str, object]]) -> None:
+        async def failing(passages: Sequence[StoredPassage], total: int) -> None:
             nonlocal calls
             calls += 1
             if calls == 2:
                 raise ServiceError("retrieval_failed", "gone")
-            await real(rows)
+            await real(passages, total)
 
-        library.collection.upsert = failing
+        library.store.upsert = failing
         with pytest.raises(ServiceError, match="gone"):
             await library.ingest([folder])
         assert [info.passages for info in await library.documents()] == [0]
-        library.collection.upsert = real
+        library.store.upsert = real
         assert counts(await library.ingest([folder])) == {"replaced": 1}
         (info,) = await library.documents()
         assert info.passages == 2 * BATCH + 10
-        assert await library.collection.ordinals(info.document_id) == set(range(info.passages))
+        assert await library.store.ordinals(info.document_id) == set(range(info.passages))
 
     run(settings, cut_off, originals)
 
 
 def test_a_late_document_is_weighed_like_the_others(milvus: Milvus, tmp_path: Path) -> None:
-    """Milvus Lite knows how rare a word is for each segment alone; see Collection.settle."""
+    """Milvus Lite knows how rare a word is for each segment alone; see MilvusStore.settle."""
     many = {
         f"old{n}.md": f"# Notes {n}\n\nThe printer on floor {n} is off{' in the evening' * (n % 2)}." for n in range(60)
     }
@@ -339,11 +340,11 @@ def test_two_processes_ingest_while_a_third_searches(milvus: Milvus, tmp_path: P
                     (first, *_) = await retriever.retrieve(SearchRequest(f"beast{which}x{n}", "en", 6))
                     assert f"beast{which}x{n}" in first.text
         async with open_library(settings, MemoryOriginals()) as library:
-            assert [await _whole(library.collection, info) for info in await library.documents()] == [True] * 24
+            assert [await _whole(library.store, info) for info in await library.documents()] == [True] * 24
 
     asyncio.run(together())
 
 
-async def _whole(collection: Collection, info: object) -> bool:
+async def _whole(collection: MilvusStore, info: object) -> bool:
     document_id, passages = info.document_id, info.passages
     return await collection.ordinals(document_id) == set(range(passages)) != set()

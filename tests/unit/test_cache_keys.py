@@ -32,6 +32,6 @@ def test_a_digest_is_the_same_on_every_machine_and_fits_into_a_key() -> None:
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_users_are_alone_unless_all_see_every_document(ann: str, bob: str) -> None:
-    assert (visibility(ann, {}, "user") == visibility(bob, {}, "user")) == (ann == bob)
-    assert visibility(ann, {}, "all") == visibility(bob, {}, "all")
-    assert visibility(ann, {}, "user") != visibility(ann, {}, "all")
+    assert (visibility(ann, "user") == visibility(bob, "user")) == (ann == bob)
+    assert visibility(ann, "all") == visibility(bob, "all")
+    assert visibility(ann, "user") != visibility(ann, "all")

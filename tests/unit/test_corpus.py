@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.retriever.corpus import DEAD_S, GENERATION, Marks, corpus_digest
-from services.retriever.schema import DocumentInfo
+from services.retriever.stored import DocumentInfo
 
 MARK = "baton.changing.abc"
 OTHER = "baton.changing.def"

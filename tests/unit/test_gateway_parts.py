@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from baton_proto.language import guess_language
 from baton_proto.messages import Announcement, Query, Sampling, ToolSpec
 from services.common.config import GatewaySettings
-from services.common.documents import DocumentMeta, StoredDocument
+from services.common.documents import DocumentMeta, Original
 from services.common.presence import Presence
 from services.gateway.auth import bearer, is_loopback, origin_allowed
 from services.gateway.originals import original_response
@@ -128,7 +128,7 @@ HOSTILE = "# Hello <script>alert(1)</script>\n\n[x](javascript:alert(1)) <img sr
 
 @pytest.mark.parametrize("media_type", ["text/markdown", "text/html", "text/plain", "application/x-unknown"])
 def test_an_original_can_run_nothing(media_type: str) -> None:
-    document = StoredDocument(HOSTILE.encode(), DocumentMeta(title="<b>t", media_type=media_type, name="n"))
+    document = Original(HOSTILE.encode(), DocumentMeta(title="<b>t", media_type=media_type, name="n"))
     response = original_response(document)
     page = bytes(response.body).decode()
     assert response.headers["content-type"].startswith("text/html")
@@ -141,7 +141,7 @@ def test_an_original_can_run_nothing(media_type: str) -> None:
 
 def test_a_markdown_original_is_rendered_with_tables_and_in_chinese() -> None:
     text = "# 年假\n\n| 工龄 | 天数 |\n| --- | --- |\n| 1 年 | 5 天 |\n"
-    response = original_response(StoredDocument(text.encode("gb18030"), DocumentMeta("年假", "text/markdown", "a.md")))
+    response = original_response(Original(text.encode("gb18030"), DocumentMeta("年假", "text/markdown", "a.md")))
     page = bytes(response.body).decode()
     assert "<h1>年假</h1>" in page
     assert "<td>5 天</td>" in page

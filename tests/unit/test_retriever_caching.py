@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -40,7 +40,7 @@ class Store:
         self.searches += 1
         return PASSAGES
 
-    async def version(self) -> str | None:
+    async def version(self, who: Collection[str]) -> str | None:
         return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
 
     def identity(self) -> dict[str, str]:
@@ -159,7 +159,7 @@ def test_a_retriever_that_does_not_know_its_version_is_not_cached() -> None:
 
 def test_a_version_that_fails_costs_no_answer() -> None:
     class Broken(Silent):
-        async def version(self) -> str:
+        async def version(self, who: Collection[str]) -> str:
             raise RuntimeError("no")
 
     assert find(Broken(), MemoryCache()).corpus == "unknown"

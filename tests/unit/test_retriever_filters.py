@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import ServiceError
-from services.retriever.filters import MAX_FILTERS, filter_expression
+from services.retriever.filters import MAX_FILTERS, checked_filters
+from services.retriever.stores.milvus_filters import expression
+from services.retriever.stores.port import Where
+
+
+def filter_expression(filters: dict[str, Any] | None) -> str:
+    return expression(Where(None, checked_filters(filters)))
 
 
 @pytest.mark.parametrize("none", [None, {}])
@@ -51,6 +57,16 @@ def test_a_bad_filter_is_refused_by_name(filters: dict[str, Any], about: str) ->
     assert raised.value.code == "bad_message"
     assert not raised.value.retryable
     assert about in raised.value.message
+
+
+def test_readers_are_asked_for_before_anything_else() -> None:
+    where = Where(frozenset({"user:ann", "everybody", 'group:a"b'}), {"year": 2026})
+    readers = r'array_contains_any(readers, ["everybody", "group:a\"b", "user:ann"])'
+    assert expression(where) == readers + ' and metadata["year"] == 2026'
+
+
+def test_who_is_nobody_sees_nothing() -> None:
+    assert expression(Where(frozenset())) == "array_contains_any(readers, [])"
 
 
 @given(st.text(max_size=50))

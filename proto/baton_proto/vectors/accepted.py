@@ -16,9 +16,11 @@ from baton_proto.messages import (
     Conversation,
     ConversationTurn,
     DeadWork,
+    FileRecord,
     HeldItem,
     Hello,
     Holdings,
+    IngestItem,
     Limits,
     LogEntry,
     Message,
@@ -131,6 +133,57 @@ def _messages() -> Iterator[tuple[str, Any]]:
                 ConversationTurn(request_id="r-3", asked_ms=NOW + 1, query="为什么？", outcome="deadline"),
             ],
             dropped=12,
+        ),
+    )
+    yield (
+        "ingest item",
+        IngestItem(
+            action="add",
+            file=KEY,
+            owner="ann",
+            name="handbook/年假.md",
+            upload="0" * 32,
+            readers=["user:ann", "group:hr"],
+            metadata={"year": 2026},
+            bytes=1_024,
+            content_hash="ab" * 32,
+        ),
+    )
+    yield (
+        "ingest item to remove",
+        IngestItem(action="remove", file=KEY, owner="", name="a.md", upload="1" * 32, readers=["everybody"]),
+    )
+    yield (
+        "file record that is being written",
+        FileRecord(
+            file=KEY,
+            owner="ann",
+            name="handbook/年假.md",
+            upload="0" * 32,
+            state="writing",
+            updated_ms=NOW,
+            readers=["user:ann"],
+            document_id="2" * 32,
+            title="年假",
+            media_type="text/markdown",
+            content_hash="ab" * 32,
+            passages=3,
+            bytes=1_024,
+            done=128,
+            total=300,
+        ),
+    )
+    yield (
+        "file record that has failed",
+        FileRecord(
+            file=KEY,
+            owner="",
+            name="scan.pdf",
+            upload="0" * 32,
+            state="failed",
+            updated_ms=NOW,
+            readers=["everybody"],
+            error="there is no text in it; is it a scan? Run OCR first",
         ),
     )
 

@@ -1,53 +1,50 @@
-"""Milvus as this service uses it: search, and the few operations of ingestion."""
+"""The store on Milvus. The same code serves Milvus Lite (as a server), standalone and distributed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from pymilvus import AnnSearchRequest, MilvusClient, MilvusException, RRFRanker
 
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
+from services.retriever.fusion import RRF_K
+from services.retriever.search_text import search_text
+from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
-from .connection import COLLECTION_MISSING, COLLECTION_RELEASED, Connection
-from .schema import (
+from .milvus_connection import COLLECTION_MISSING, COLLECTION_RELEASED, Connection
+from .milvus_filters import expression
+from .milvus_schema import (
     BLANK_ID,
     DENSE,
     DOCUMENT_FIELDS,
     PASSAGE_FIELDS,
+    READERS,
     SPARSE,
-    DocumentInfo,
     blank_row,
     collection_schema,
     index_params,
     to_document,
+    to_hit,
+    to_row,
 )
-from .search_text import search_text
+from .port import StoreQuery
 
 log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT_S = 60.0
 MAX_QUERY_CHARS = 4_000
-_RRF_K = 60
 _PAGE = 1_000
 _LITE_SEGMENTS = 4
+BOUNDED_S = 6.0
+"""Milvus may show a search what was there up to 5 s ago ("bounded" consistency). Lite shows what is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A found passage: its row, and a score of which higher is better."""
-
-    id: str
-    score: float
-    row: dict[str, Any]
-
-
-class Collection:
-    """The passages of one Milvus collection. A collection that is not there behaves as an empty one."""
+class MilvusStore:
+    """The passages of one Milvus collection."""
 
     def __init__(self, connection: Connection, name: str, timeout_s: float) -> None:
         self._connection = connection
@@ -55,18 +52,16 @@ class Collection:
         self._timeout_s = timeout_s
         self._dimension: int | None = None
         self._known = False
+        self._outdated = False
 
-    async def search(self, query: str, vector: Sequence[float] | None, top_k: int, expression: str) -> list[Hit]:
-        """The `top_k` passages that match best: by BM25, or, with a `vector`, by BM25 and nearness fused (RRF).
-
-        Raises:
-            ServiceError: `retrieval_failed`.
-        """
-        words = search_text(query[:MAX_QUERY_CHARS])
+    async def search(self, query: StoreQuery) -> list[Hit]:
+        words = search_text(query.text[:MAX_QUERY_CHARS])
+        vector, top_k = query.vector, query.top_k
         if vector is not None and await self.dimension() is None:
             vector = None
         if not words and vector is None:
             return []
+        condition = expression(query.where)
 
         def call(client: MilvusClient, timeout: float) -> list[Any]:
             if vector is None:
@@ -74,7 +69,7 @@ class Collection:
                     self._name,
                     data=[words],
                     anns_field=SPARSE,
-                    filter=expression,
+                    filter=condition,
                     limit=top_k,
                     output_fields=PASSAGE_FIELDS,
                     search_params={"metric_type": "BM25"},
@@ -82,21 +77,21 @@ class Collection:
                 )
             else:
                 wanted = min(max(5 * top_k, 30), 200)
-                routes = [AnnSearchRequest([list(vector)], DENSE, {"metric_type": "COSINE"}, wanted, expr=expression)]
+                routes = [AnnSearchRequest([list(vector)], DENSE, {"metric_type": "COSINE"}, wanted, expr=condition)]
                 if words:
-                    routes.append(AnnSearchRequest([words], SPARSE, {"metric_type": "BM25"}, wanted, expr=expression))
+                    routes.append(AnnSearchRequest([words], SPARSE, {"metric_type": "BM25"}, wanted, expr=condition))
                 found = client.hybrid_search(
-                    self._name, routes, RRFRanker(_RRF_K), limit=top_k, output_fields=PASSAGE_FIELDS, timeout=timeout
+                    self._name, routes, RRFRanker(RRF_K), limit=top_k, output_fields=PASSAGE_FIELDS, timeout=timeout
                 )
             return list(found[0]) if found else []
 
         rows = await self._run(call, self._timeout_s, missing=[])
         # Milvus Lite gives BM25 scores with a minus sign. A score of zero means that no word was found.
-        hits = [Hit(str(row["id"]), abs(float(row["distance"])), dict(row["entity"])) for row in rows]
-        return sorted((hit for hit in hits if hit.score > 0 and hit.id != BLANK_ID), key=lambda hit: -hit.score)
+        found = ((str(row["id"]), abs(float(row["distance"])), row["entity"]) for row in rows)
+        hits = [to_hit(id, score, entity) for id, score, entity in found if score > 0 and id != BLANK_ID]
+        return sorted(hits, key=lambda hit: -hit.score)
 
     async def dimension(self) -> int | None:
-        """Length of the dense vectors; None where the collection has none or is not there."""
         if not self._known:
 
             def call(client: MilvusClient, timeout: float) -> dict[str, Any]:
@@ -107,17 +102,12 @@ class Collection:
             if described is None:
                 return None
             fields = {field["name"]: field for field in described["fields"]}
+            self._outdated = READERS not in fields
             self._dimension = int(fields[DENSE]["params"]["dim"]) if DENSE in fields else None
             self._known = True
         return self._dimension
 
     async def ensure(self, dimension: int | None) -> None:
-        """Make the collection if it is not there; with dense vectors of `dimension` where that is not None.
-
-        Raises:
-            ServiceError: the collection is there and of another kind.
-        """
-
         def create(client: MilvusClient, timeout: float) -> None:
             if client.has_collection(self._name, timeout=timeout):
                 return
@@ -137,6 +127,12 @@ class Collection:
         await self._run(create, WRITE_TIMEOUT_S)
         self._known = False
         there = await self.dimension()
+        if self._outdated:
+            raise ServiceError(
+                "retrieval_failed",
+                f"The collection {self._name!r} was made by an earlier version, without readers of documents. Drop it, "
+                "or name another BATON_MILVUS_COLLECTION, and ingest again.",
+            )
         if there != dimension:
             raise ServiceError(
                 "retrieval_failed",
@@ -144,19 +140,19 @@ class Collection:
                 "Set BATON_EMBEDDER as it was, or name another BATON_MILVUS_COLLECTION and ingest again.",
             )
 
-    async def upsert(self, rows: list[dict[str, Any]]) -> None:
+    async def upsert(self, passages: Sequence[StoredPassage], total: int) -> None:
+        rows = [to_row(passage, passages=total) for passage in passages]
+
         def call(client: MilvusClient, timeout: float) -> None:
             client.upsert(self._name, data=rows, timeout=timeout)
 
         await self._run(call, WRITE_TIMEOUT_S)
 
     async def documents(self) -> list[DocumentInfo]:
-        """All documents by name, also those whose ingestion has not finished."""
         found = [to_document(row) for row in await self._rows("ordinal == 0", DOCUMENT_FIELDS)]
         return sorted(found, key=lambda info: (info.name, info.ingested_ms))
 
     async def ordinals(self, document_id: str) -> set[int]:
-        """Which passages of a document are stored."""
         rows = await self._rows(f'document_id == "{document_id}"', ["ordinal"])
         return {int(row["ordinal"]) for row in rows}
 
@@ -167,7 +163,7 @@ class Collection:
         await self._run(call, WRITE_TIMEOUT_S, missing=None)
 
     async def settle(self) -> None:
-        """Tidy up after an ingestion. Only Milvus Lite needs it; elsewhere it does nothing.
+        """Only Milvus Lite needs it; elsewhere it does nothing.
 
         Lite knows how rare a word is for each segment alone, so a document in a small segment of its own is ranked far
         too low. It merges segments of like size once there are four: four flushes, each with a blank row to write,
@@ -186,12 +182,6 @@ class Collection:
         await self._run(call, WRITE_TIMEOUT_S)
 
     async def properties(self) -> dict[str, str] | None:
-        """What was set with `set_properties`, among what Milvus itself keeps there; None where there is no collection.
-
-        Raises:
-            ServiceError
-        """
-
         def call(client: MilvusClient, timeout: float) -> dict[str, str]:
             described = client.describe_collection(self._name, timeout=timeout)
             return {str(name): str(value) for name, value in (described.get("properties") or {}).items()}
@@ -199,29 +189,23 @@ class Collection:
         found: dict[str, str] | None = await self._run(call, self._timeout_s, missing=None)
         return found
 
-    async def set_properties(self, properties: dict[str, str]) -> None:
-        """Set these and leave the others as they are. Raises ServiceError."""
-
+    async def set_properties(self, properties: Mapping[str, str]) -> None:
         def call(client: MilvusClient, timeout: float) -> None:
-            client.alter_collection_properties(self._name, properties=properties, timeout=timeout)
+            client.alter_collection_properties(self._name, properties=dict(properties), timeout=timeout)
 
         await self._run(call, self._timeout_s)
 
-    async def drop_properties(self, names: list[str]) -> None:
-        """Remove these. Raises ServiceError."""
-
+    async def drop_properties(self, names: Sequence[str]) -> None:
         def call(client: MilvusClient, timeout: float) -> None:
-            client.drop_collection_properties(self._name, names, timeout=timeout)
+            client.drop_collection_properties(self._name, list(names), timeout=timeout)
 
         await self._run(call, self._timeout_s)
 
-    async def is_lite(self) -> bool:
-        """Whether this is Milvus Lite. Raises ServiceError."""
-
+    async def shows_after_s(self) -> float:
         def call(client: MilvusClient, timeout: float) -> bool:
             return _is_lite(client, timeout)
 
-        return bool(await self._run(call, self._timeout_s))
+        return 0.0 if await self._run(call, self._timeout_s) else BOUNDED_S
 
     async def _rows(self, expression: str, fields: list[str]) -> list[dict[str, Any]]:
         def call(client: MilvusClient, timeout: float) -> list[dict[str, Any]]:
@@ -267,11 +251,11 @@ class Collection:
 
 
 @asynccontextmanager
-async def open_collection(settings: RetrieverSettings) -> AsyncIterator[Collection]:
+async def open_store(settings: RetrieverSettings) -> AsyncIterator[MilvusStore]:
     """The collection that `settings` name. Connects with the first call."""
     connection = Connection(settings.milvus_uri, settings.milvus_token)
     try:
-        yield Collection(connection, settings.collection, settings.timeout_s)
+        yield MilvusStore(connection, settings.collection, settings.timeout_s)
     finally:
         with suppress(Exception):
             await connection.close()

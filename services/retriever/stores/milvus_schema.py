@@ -1,4 +1,4 @@
-"""The collection of passages: its fields, and the rows that go in and come out.
+"""The Milvus collection of passages: its fields, and the rows that go in and come out.
 
 Every passage carries what is known of its document, so one collection is all there is. A document's first passage
 (`ordinal` 0) stands for the document: its `passages` is the number of passages, or 0 while they are still being
@@ -8,15 +8,17 @@ written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pymilvus import DataType, Function, FunctionType, MilvusClient
 
-from .search_text import search_text
-from .stop_words import CHINESE_STOP_WORDS
+from baton_proto.messages import MAX_READERS
+from baton_proto.readers import MAX_PRINCIPAL_CHARS
+from services.retriever.search_text import search_text
+from services.retriever.stop_words import CHINESE_STOP_WORDS
+from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
-SPARSE, DENSE = "sparse", "dense"
+SPARSE, DENSE, READERS = "sparse", "dense", "readers"
 BLANK_ID = "blank"
 _TEXT_BYTES = 65_535  # a VARCHAR's most bytes
 _VARCHARS = {
@@ -25,13 +27,13 @@ _VARCHARS = {
     "title": 2_048,
     "heading": 4_096,
     "text": _TEXT_BYTES,
-    "url": 512,
     "language": 8,
     "media_type": 128,
     "content_hash": 64,
+    "owner": 1_024,
 }
 _INTEGERS = ("page", "start", "end", "ordinal", "passages", "bytes", "ingested_ms")
-PASSAGE_FIELDS = ["document_id", "title", "heading", "text", "url", "page", "start", "end"]
+PASSAGE_FIELDS = ["document_id", "ordinal", "title", "heading", "text", "page", "start", "end"]
 DOCUMENT_FIELDS = [
     "document_id",
     "name",
@@ -43,50 +45,10 @@ DOCUMENT_FIELDS = [
     "bytes",
     "ingested_ms",
     "metadata",
+    "owner",
+    READERS,
 ]
 ANALYZER = {"tokenizer": "jieba", "filter": [{"type": "stop", "stop_words": list(CHINESE_STOP_WORDS)}]}
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentInfo:
-    """An ingested document. `passages` is 0 while its ingestion has not finished; `bytes` is the original's size."""
-
-    document_id: str
-    name: str
-    title: str
-    language: str
-    media_type: str
-    content_hash: str
-    passages: int
-    bytes: int
-    ingested_ms: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPassage:
-    """A passage on its way into the collection. `start` and `end` are offsets into the document's extracted text."""
-
-    document: DocumentInfo
-    ordinal: int
-    text: str
-    heading: str
-    start: int
-    end: int
-    page: int | None = None
-    vector: list[float] | None = None
-
-    @property
-    def id(self) -> str:
-        return f"{self.document.document_id}-{self.ordinal}"
-
-    @property
-    def url(self) -> str:
-        return document_url(self.document.document_id, self.page)
-
-
-def document_url(document_id: str, page: int | None = None) -> str:
-    return f"/documents/{document_id}" + (f"#page={page}" if page else "")
 
 
 def collection_schema(dimension: int | None) -> Any:
@@ -98,6 +60,13 @@ def collection_schema(dimension: int | None) -> Any:
     for name in _INTEGERS:
         schema.add_field(name, DataType.INT64)
     schema.add_field("metadata", DataType.JSON)
+    schema.add_field(
+        READERS,
+        DataType.ARRAY,
+        element_type=DataType.VARCHAR,
+        max_capacity=MAX_READERS,
+        max_length=4 * MAX_PRINCIPAL_CHARS,
+    )
     schema.add_field(
         "search_text", DataType.VARCHAR, max_length=_TEXT_BYTES, enable_analyzer=True, analyzer_params=ANALYZER
     )
@@ -135,7 +104,6 @@ def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
         "title": document.title,
         "heading": passage.heading,
         "text": passage.text,
-        "url": passage.url,
         "language": document.language,
         "media_type": document.media_type,
         "content_hash": document.content_hash,
@@ -147,6 +115,8 @@ def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
         "bytes": document.bytes,
         "ingested_ms": document.ingested_ms,
         "metadata": dict(document.metadata),
+        "owner": document.owner,
+        READERS: list(document.readers),
         "search_text": search_text(document.title, passage.heading, passage.text),
     }
     if passage.vector is not None:
@@ -156,13 +126,19 @@ def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
 
 def blank_row(dimension: int | None) -> dict[str, Any]:
     """A row that no search by words and no listing finds."""
-    row: dict[str, Any] = {"id": BLANK_ID, "metadata": {}, "search_text": ""}
+    row: dict[str, Any] = {"id": BLANK_ID, "metadata": {}, READERS: [], "search_text": ""}
     row |= dict.fromkeys(_VARCHARS, "") | dict.fromkeys(_INTEGERS, -1)
     return row if dimension is None else {**row, DENSE: [1.0] * dimension}
 
 
 def to_document(row: Mapping[str, Any]) -> DocumentInfo:
-    return DocumentInfo(**{name: row[name] for name in DOCUMENT_FIELDS})
+    fields = {name: row[name] for name in DOCUMENT_FIELDS}
+    return DocumentInfo(**{**fields, READERS: tuple(row[READERS])})
+
+
+def to_hit(id: str, score: float, row: Mapping[str, Any]) -> Hit:
+    fields: dict[str, Any] = {name: row[name] for name in PASSAGE_FIELDS}
+    return Hit(id=id, score=score, **{**fields, "page": row["page"] or None})
 
 
 def _fitted(value: Any, size: int) -> Any:

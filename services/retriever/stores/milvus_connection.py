@@ -20,6 +20,8 @@ from pymilvus import MilvusClient, MilvusException
 
 from services.common.errors import ServiceError
 
+from .port import Unreachable
+
 T = TypeVar("T")
 THREADS = 16
 CONNECT_TIMEOUT_S = 5.0
@@ -43,13 +45,6 @@ _CHANNEL = {
     "grpc.min_reconnect_backoff_ms": 3_000,
     "grpc.max_reconnect_backoff_ms": 1_000,
 }
-
-
-class Unreachable(ServiceError):
-    """Milvus is down, does not answer in time, or is too busy; the same call may succeed later."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("retrieval_failed", message, retryable=True, retry_after_ms=1_000)
 
 
 class Connection:

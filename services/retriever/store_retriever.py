@@ -1,0 +1,126 @@
+"""The retriever on any store: full text (BM25) by default, fused with embeddings where an embedder is configured."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from baton_proto.messages import MAX_TOP_K, Passage
+from services.common.config import RetrieverSettings
+from services.common.errors import ServiceError
+
+from .chunking import FORMAT
+from .corpus import Corpus
+from .embedding import Embedder, open_embedder
+from .filters import checked_filters
+from .port import Retriever, SearchRequest
+from .stored import Hit, document_url
+from .stores.opening import open_store
+from .stores.port import Store, StoreQuery, Where
+
+log = logging.getLogger(__name__)
+RANKING = 1
+"""Raised when the same documents may be found in another order: other words, weights or ways to fuse."""
+DEGRADED_S = 5.0
+"""For so long after an embedding has failed the version is unknown."""
+_WARM_UP = "warm up 预热"
+_WARM_UP_PAUSE_S = 2.0
+
+
+@asynccontextmanager
+async def open_retriever(settings: RetrieverSettings) -> AsyncIterator[Retriever]:
+    """A retriever on the store that `settings` name. It need not be up yet."""
+    async with open_embedder(settings) as embedder, open_store(settings) as store:
+        retriever = StoreRetriever(store, embedder, settings)
+        # The first search after a start loads dictionaries and indexes; no user should wait for that.
+        warm_up = asyncio.create_task(_warm_up(store))
+        try:
+            yield retriever
+        finally:
+            warm_up.cancel()
+            with suppress(asyncio.CancelledError):
+                await warm_up
+            await retriever.close()
+
+
+class StoreRetriever:
+    def __init__(self, store: Store, embedder: Embedder | None, settings: RetrieverSettings) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._settings = settings
+        self._corpus = Corpus(store)
+        self._embedded_badly = float("-inf")
+
+    async def version(self, who: Collection[str]) -> str | None:
+        if time.monotonic() - self._embedded_badly < DEGRADED_S:
+            return None  # what full text alone finds must not be taken for what is usually found
+        return await self._corpus.version(who)
+
+    def identity(self) -> dict[str, str]:
+        settings = self._settings
+        return {
+            "store": settings.retriever,
+            "ranking": str(RANKING),
+            "format": str(FORMAT),
+            "chunk_chars": str(settings.chunk_chars),
+            "collection": settings.collection,
+            "embedder": settings.embedder,
+            "embedding_url": settings.embedding_url,
+            "embedding_model": settings.embedding_model,
+        }
+
+    async def close(self) -> None:
+        await self._corpus.close()
+
+    async def retrieve(self, request: SearchRequest) -> Sequence[Passage]:
+        where = Where(request.readers, checked_filters(request.filters))
+        top_k = max(1, min(request.top_k, MAX_TOP_K))
+        vector = await self._vector(request.query)
+        hits = await self._store.search(StoreQuery(request.query, top_k, where, vector))
+        return [_passage(n, hit) for n, hit in enumerate(hits, start=1)]
+
+    async def _vector(self, query: str) -> list[float] | None:
+        """The question's embedding; None where there is no embedder or it fails, for full text alone still answers."""
+        if self._embedder is None:
+            return None
+        try:
+            async with asyncio.timeout(self._settings.timeout_s / 2):
+                return (await self._embedder.embed([query]))[0]
+        except (ServiceError, TimeoutError) as error:
+            self._embedded_badly = time.monotonic()
+            log.warning("searching by full text alone: %s", error or "the embedding server is too slow")
+            return None
+
+
+def _passage(n: int, hit: Hit) -> Passage:
+    return Passage(
+        n=n,
+        id=hit.id,
+        document_id=hit.document_id,
+        title=hit.title,
+        url=document_url(hit.document_id, hit.ordinal),
+        text=hit.text,
+        score=round(hit.score, 6),
+        page=hit.page,
+        start=hit.start,
+        end=hit.end,
+        heading=hit.heading,
+    )
+
+
+async def _warm_up(store: Store) -> None:
+    """Search until that works; how it fails is told once."""
+    told = False
+    while True:
+        try:
+            await store.search(StoreQuery(_WARM_UP, 1, Where(None)))
+        except ServiceError as error:
+            if not told:
+                log.warning("not ready to search yet: %s", error)
+            told = True
+        else:
+            return
+        await asyncio.sleep(_WARM_UP_PAUSE_S)

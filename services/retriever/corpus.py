@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from services.common.bus import end_tasks, within
 from services.common.errors import ServiceError
@@ -60,6 +61,14 @@ def corpus_digest(documents: Iterable[DocumentInfo]) -> str | None:
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known of the documents: nothing while they change."""
+
+    version: str | None = None
+    generation: str | None = None
+
+
 class Marks:
     """What the properties say over time, without I/O."""
 
@@ -89,54 +98,67 @@ class Corpus:
         self._collection = collection
         self._clock = clock
         self._marks = Marks()
-        self._version: str | None = None
+        self._state = _State()
         self._known: tuple[str, str | None, float] = ("", None, 0.0)
-        self._fresh_until = float("-inf")
-        self._looked = False
+        self._looked_at = float("-inf")
         self._looking: asyncio.Task[None] | None = None
 
     async def version(self) -> str | None:
         """The version as it was at most `AGE_S` ago; None while documents change, and where nobody can know."""
-        if self._clock() < self._fresh_until:
-            return self._version
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
-        done, _ = await asyncio.wait([self._looking], timeout=WAIT_S if self._looked else FIRST_WAIT_S)
-        return self._version if done else None
+        return (await self._current()).version
+
+    async def generation(self) -> str | None:
+        """Another one after every change, also one that led back to an earlier version; as old as `version`, and None
+        where that is None because documents change or Milvus does not answer."""
+        return (await self._current()).generation
 
     async def close(self) -> None:
         if self._looking is not None:
             await end_tasks(self._looking)
 
+    async def _current(self) -> _State:
+        oldest = self._clock() - AGE_S
+        try:
+            async with asyncio.timeout(FIRST_WAIT_S if self._looked_at == float("-inf") else WAIT_S):
+                # A look that is under way may have begun too long ago: what it has read was true then.
+                while self._looked_at < oldest:
+                    if self._looking is None or self._looking.done():
+                        self._looking = asyncio.create_task(self._look())
+                    await asyncio.wait([self._looking])
+                    if self._looking.cancelled():
+                        return _State()
+        except TimeoutError:
+            return _State()
+        return self._state
+
     async def _look(self) -> None:
         started = self._clock()
         try:
-            self._version = await self._worked_out(started)
+            self._state = await self._worked_out(started)
         except ServiceError as error:
             log.debug("the corpus version is unknown: %s", error)
-            self._version = None
+            self._state = _State()
         except Exception:
             log.exception("the corpus version cannot be worked out")
-            self._version = None
-        self._looked = True
-        self._fresh_until = started + AGE_S
+            self._state = _State()
+        self._looked_at = started
 
-    async def _worked_out(self, now: float) -> str | None:
+    async def _worked_out(self, now: float) -> _State:
         properties = await self._collection.properties()
         if properties is None:
-            return corpus_digest([])
+            return _State(corpus_digest([]), "")
         generation = self._marks.settled(properties, now)
         if generation is None:
-            return None
+            return _State()
         if generation != self._known[0]:
             version = corpus_digest(await self._collection.documents())
             after = await self._collection.properties()
             if after is None or self._marks.settled(after, self._clock()) != generation:
-                return None
+                return _State()
             settle_s = 0.0 if await self._collection.is_lite() else SETTLE_S
             self._known = (generation, version, self._clock() + settle_s)
         _, version, from_when = self._known
-        return version if self._clock() >= from_when else None
+        return _State(version if self._clock() >= from_when else None, generation)
 
 
 class Change:

@@ -60,6 +60,9 @@ class MilvusRetriever:
             return None  # what full text alone finds must not be taken for what is usually found
         return await self._corpus.version()
 
+    async def generation(self) -> str | None:
+        return await self._corpus.generation()
+
     def identity(self) -> dict[str, str]:
         settings = self._settings
         return {

@@ -15,7 +15,7 @@ from services.common.errors import ServiceError
 from services.retriever.milvus import open_retriever
 from services.retriever.port import Retriever, SearchRequest
 from tests.servers.milvus import milvus_lite
-from tests.servers.processes import eventually, free_port
+from tests.servers.processes import eventually, free_port, freeze
 from tests.shelf import ingest, settings_for, write_documents
 
 QUESTION = SearchRequest("vpn client", "en", 6)
@@ -70,7 +70,7 @@ def test_a_milvus_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> 
             await ingest(settings, folder)
             async with open_retriever(settings) as retriever, open_retriever(settings) as fresh:
                 assert await answers(retriever)
-                os.kill(server.process.pid, signal.SIGSTOP)
+                freeze(server.process.pid)
                 try:
                     await asyncio.gather(*(refused_within(retriever, 2.0) for _ in range(40)))
                     await refused_within(fresh, 2.0)

@@ -183,7 +183,11 @@ class RetrieverSettings:
     retriever: str = setting(
         "BATON_RETRIEVER",
         "milvus",
-        "Where passages are kept and searched: `milvus`, or `module:attribute` of your own implementation.",
+        "Where passages are kept and searched (docs/stores.md): `milvus`, `local` (a folder of this machine), or "
+        "`module:attribute` of your own implementation.",
+    )
+    store_dir: str = setting(
+        "BATON_STORE_DIR", ".baton/store", "Folder of the `local` store; all processes that use it run on one machine."
     )
     milvus_uri: str = setting(
         "BATON_MILVUS_URI", "http://127.0.0.1:19530", "Address of Milvus: Lite's server, standalone or distributed."

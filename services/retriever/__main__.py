@@ -17,7 +17,10 @@ from .rewriting import opening
 from .search_tool import SEARCH_DOCUMENTS
 from .service import retrieve_handler
 
-SHIPPED = {"milvus": "services.retriever.milvus:open_retriever"}
+SHIPPED = {
+    "milvus": "services.retriever.milvus:open_retriever",
+    "local": "services.retriever.local:open_retriever",
+}
 
 
 def main() -> None:

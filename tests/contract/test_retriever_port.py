@@ -1,4 +1,4 @@
-"""What every retriever promises, asked of each implementation with a real Milvus behind it."""
+"""What every retriever promises, asked of each implementation on its real store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -23,14 +24,15 @@ from tests.shelf import ingest, settings_for, write_documents
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module", params=["full text", "hybrid"])
+@pytest.fixture(scope="module", params=["milvus", "milvus hybrid", "local", "local hybrid"])
 def settings(
     request: pytest.FixtureRequest, milvus: Milvus, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RetrieverSettings]:
     """A collection with the small documents in it."""
     with embeddings_server() as embeddings:
-        settings = settings_for(milvus)
-        if request.param == "hybrid":
+        folder = tmp_path_factory.mktemp("store")
+        settings = settings_for(milvus, retriever=request.param.partition(" ")[0], store_dir=str(folder))
+        if request.param.endswith("hybrid"):
             settings = replace(
                 settings, embedder="openai", embedding_url=embeddings.url, embedding_model="letters", timeout_s=10
             )
@@ -118,8 +120,8 @@ def test_nothing_fitting_is_an_answer_too(settings: RetrieverSettings) -> None:
         assert ask(settings, "？！…") == []
 
 
-def test_before_the_first_document_there_is_nothing_to_find(settings: RetrieverSettings) -> None:
-    assert ask(replace(settings, collection="never_made"), "leave") == []
+def test_before_the_first_document_there_is_nothing_to_find(settings: RetrieverSettings, tmp_path: Path) -> None:
+    assert ask(replace(settings, collection="never_made", store_dir=str(tmp_path)), "leave") == []
 
 
 def test_the_longest_question_is_answered(settings: RetrieverSettings) -> None:
@@ -140,8 +142,9 @@ def test_many_questions_at_once_get_their_own_answers(settings: RetrieverSetting
     assert together == alone
 
 
-def test_without_a_server_the_failure_is_told_in_time(settings: RetrieverSettings) -> None:
-    nowhere = replace(settings, milvus_uri=f"http://127.0.0.1:{free_port()}", timeout_s=2.0)
+def test_without_its_store_the_failure_is_told_in_time(settings: RetrieverSettings, tmp_path: Path) -> None:
+    (tmp_path / "passages.sqlite").mkdir()
+    nowhere = replace(settings, milvus_uri=f"http://127.0.0.1:{free_port()}", store_dir=str(tmp_path), timeout_s=2.0)
     started = time.monotonic()
     with pytest.raises(ServiceError) as raised:
         ask(nowhere, "leave")

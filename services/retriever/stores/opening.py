@@ -10,7 +10,7 @@ from services.common.settings import SettingsError
 
 from .port import Store
 
-STORES = {"milvus": "milvus"}
+STORES = {"milvus": "milvus", "local": "local"}
 """Store by the short name of its retriever: a module of this package with an `open_store`."""
 
 

@@ -1,0 +1,128 @@
+"""The embedded store's index of vectors: FAISS's HNSW in memory, and exact where few passages are allowed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+NEIGHBOURS = 16
+BUILD_WIDTH = 80
+SEARCH_WIDTH = 64
+EXACT = 4_000
+"""So many allowed passages are compared one by one: exact, and quicker than a graph whose nodes mostly do not count."""
+REBUILD_SHARE = 0.3
+"""Removed passages stay in the graph as steps on the way; beyond this share it is built anew."""
+
+Vectors = NDArray[np.float32]
+
+
+class VectorIndex:
+    """Passages by their vectors, which are normalised: nearness is the cosine. Not safe for threads.
+
+    Passages have slots, numbered in the order in which they came; `seqs` tells the `seq` of each.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        faiss.omp_set_num_threads(1)
+        self._dimension = dimension
+        self._index: Any = faiss.IndexHNSWFlat(dimension, NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        self._index.hnsw.efConstruction = BUILD_WIDTH
+        self._seqs = np.zeros(1024, np.int64)
+        self._alive = np.zeros(1024, np.bool_)
+        self._count = 0
+        self._slots: dict[int, int] = {}
+
+    @property
+    def seqs(self) -> NDArray[np.int64]:
+        return self._seqs[: self._count]
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which slots hold a passage that is still there."""
+        return self._alive[: self._count]
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether so much was removed that it should be built anew."""
+        return self._count > EXACT and len(self._slots) < (1 - REBUILD_SHARE) * self._count
+
+    def add(self, seqs: list[int], vectors: Vectors) -> None:
+        """Add passages with vectors of shape (n, dimension)."""
+        normal = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        self._index.add(np.ascontiguousarray(normal, np.float32))
+        needed = self._count + len(seqs)
+        if needed > len(self._seqs):
+            self._seqs = np.resize(self._seqs, 2 * needed)
+            self._alive = np.resize(self._alive, 2 * needed)
+        self._seqs[self._count : needed] = seqs
+        self._alive[self._count : needed] = True
+        self._slots |= {seq: self._count + n for n, seq in enumerate(seqs)}
+        self._count = needed
+
+    def remove(self, seq: int) -> None:
+        slot = self._slots.pop(seq, None)
+        if slot is not None:
+            self._alive[slot] = False
+
+    def search(self, vector: Vectors, most: int, allowed: NDArray[np.bool_]) -> list[int]:
+        """The `seq` of the nearest passages among the `allowed` slots (a mask of all), nearest first."""
+        norm = float(np.linalg.norm(vector))
+        if norm == 0 or not self._count:
+            return []
+        asked = np.ascontiguousarray(vector / norm, np.float32)
+        slots = np.flatnonzero(allowed)
+        if len(slots) <= EXACT:
+            return self._exact(asked, most, slots)
+        parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
+            efSearch=max(SEARCH_WIDTH, 2 * most)
+        )
+        if len(slots) < self._count:
+            bits = np.packbits(allowed, bitorder="little")
+            parameters.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
+        _, found = self._index.search(asked[None, :], most, params=parameters)
+        return [int(self._seqs[slot]) for slot in found[0] if slot >= 0]
+
+    def _exact(self, asked: Vectors, most: int, slots: NDArray[np.intp]) -> list[int]:
+        if not len(slots):
+            return []
+        near = self._index.reconstruct_batch(slots) @ asked
+        best = np.argsort(-near, kind="stable")[:most]
+        return [int(self._seqs[slot]) for slot in slots[best]]
+
+    def save(self, folder: Path, mark: tuple[int, int]) -> None:
+        """Write it, with what it knows of the file, so that the next start need not build it."""
+        unfinished = folder / f"vectors.{os.getpid()}.tmp"
+        graph = faiss.serialize_index(self._index)
+        with unfinished.open("wb") as file:
+            np.savez(file, graph=graph, seqs=self.seqs, alive=self.alive, mark=np.asarray(mark, np.int64))
+        unfinished.replace(folder / "vectors.npz")
+
+    @classmethod
+    def load(
+        cls, folder: Path, dimension: int, present: NDArray[np.int64]
+    ) -> tuple[VectorIndex, tuple[int, int]] | None:
+        """What was saved last and its mark; None where there is nothing that can be used.
+
+        Args:
+            present: the `seq` of all passages that are there now.
+        """
+        try:
+            with np.load(folder / "vectors.npz", allow_pickle=False) as saved:
+                graph, seqs, alive = saved["graph"], saved["seqs"], saved["alive"]
+                mark = (int(saved["mark"][0]), int(saved["mark"][1]))
+            index = faiss.deserialize_index(graph)
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, BadZipFile):
+            return None
+        if index.d != dimension or index.ntotal != len(seqs):
+            return None
+        alive = alive & np.isin(seqs, present)
+        one = cls(dimension)
+        one._index, one._seqs, one._alive, one._count = index, seqs, alive, len(seqs)
+        one._slots = {int(seq): slot for slot, seq in enumerate(seqs) if alive[slot]}
+        return one, mark

@@ -119,4 +119,6 @@ def _read(kind: _Kind, suffix: str, data: bytes) -> Content:
     except RecursionError:
         raise BadDocument(f"what is in the {suffix} file is nested too deeply") from None
     except Exception as error:  # a broken file can make its library raise almost anything
+        if "Memory allocation failed" in str(error):  # libxml2's own word for it
+            raise MemoryError from error
         raise BadDocument(f"the {suffix} file is damaged or cut off ({type(error).__name__})") from error

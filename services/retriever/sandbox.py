@@ -52,7 +52,7 @@ async def open_sandbox(settings: IngestSettings, reader: str = _EXTRACT) -> Asyn
             await sandbox.close()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Child:
     process: asyncio.subprocess.Process
     files: int = 0
@@ -150,7 +150,7 @@ class _Sandbox:
             raise
         if ready != READY:
             self._drop(child)
-            raise ServiceError("the process that reads files could not be started", retryable=True)
+            raise ServiceError("internal", "The process that reads files could not be started", retryable=True)
         return child
 
     async def _ask(self, child: _Child, name: str, data: bytes) -> Document:
@@ -191,7 +191,8 @@ def _output(child: _Child) -> asyncio.StreamReader:
 def _reason(code: int) -> str:
     if code >= 0 or -code == signal.SIGKILL:
         return "the reader crashed"
-    return f"the reader crashed ({signal.Signals(-code).name})"
+    perhaps = ", perhaps for want of memory: BATON_PARSE_MEMORY_MB" if -code == signal.SIGABRT else ""
+    return f"the reader crashed ({signal.Signals(-code).name}{perhaps})"
 
 
 def _environment(folder: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The child of the sandbox: reads one file after the other, with bounded memory and nothing to steal.
 
 Run by `services.retriever.sandbox`, never by hand: `python -m services.retriever.sandbox_child PARENT MEMORY READER`.
-On its pipes, lengths are 8 bytes, big-endian. In: the name, then the file, each after its length. Out: `READY` once, then
-for each file a byte that says how it went, the length, and a Document in msgpack or a reason in UTF-8.
+On its pipes, lengths are 8 bytes, big-endian. In: the name, then the file, each after its length. Out: `READY` once,
+then for each file a byte that says how it went, the length, and a Document in msgpack or a reason in UTF-8.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main(parent: int, memory_bytes: int, reader: str) -> None:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, read: Callable[[str, bytes], object]) -> None:
-    """Answers until the parent closes its end; ends after a lack of memory, for nobody knows what that has left behind."""
+    """Answers until the parent closes its end, or memory was lacking: nobody knows what that has left behind."""
     while name := _part(requests):
         data = _part(requests)
         try:

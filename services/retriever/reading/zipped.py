@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 
 from services.retriever.bad_document import BadDocument
+
 from .recognising import ENCRYPTED
 
 MAX_ENTRIES = 10_000
@@ -42,7 +43,7 @@ def checked_parts(data: bytes, what: str, *, doctypes: bool = False) -> Mapping[
                     raise BadDocument(f"{what} has two parts called {member.filename[:100]!r}")
                 size = _check_member(archive, member, what, doctypes, total)
                 sizes[member.filename] = size
-                total += size)
+                total += size
             return sizes
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
         raise BadDocument(f"{what} is damaged or cut off ({type(error).__name__})") from error

@@ -52,7 +52,7 @@ def count_tokens(text: str) -> int:
 
 
 def fitting_tokens(text: str, start: int, end: int, limit: int) -> int:
-    """The last place up to which `text[start:place]` has at most `limit` tokens by `count_tokens`: not behind `end`, but
+    """The last place up to which `text[start:place]` has at most `limit` tokens (`count_tokens`): not behind `end`, but
     at least one character on."""
     # Chinese ends in the first window, English in the second; a token of a word has at most eight characters.
     for window in (limit, 8 * limit):

@@ -47,7 +47,7 @@ def kind_of(data: bytes) -> str:
     """What the first bytes say, in words for people; empty where they say nothing (text, or something unknown).
 
     Raises:
-        BadDocument: it is an Office document that is encrypted.
+        BadDocument: it is an Office document that is encrypted, or an archive that is cut off.
     """
     for magic, what in _MAGIC:
         if data.startswith(magic):
@@ -83,21 +83,16 @@ def _zip_kind(data: bytes) -> str:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
     except Exception:  # cut off, or worse
-        # The first member says what it was to be; whoever reads it will say that it is damaged.
-        names = [_first_name(data)]
+        raise BadDocument("it is a ZIP archive or an Office document that is damaged or cut off") from None
     folders = {name.partition("/")[0] for name in names}
     for folder, what in (("word", WORD), ("xl", EXCEL), ("ppt", POWERPOINT)):
-        if folder in folders and (len(names) == 1 or "[Content_Types].xml" in names):
+        if folder in folders and "[Content_Types].xml" in names:
             return what
     if b"application/epub+zip" in data[:200] or "META-INF/container.xml" in names:
         return EPUB
     if data.startswith(b"PK\x03\x04") and b"vnd.oasis.opendocument" in data[:200]:
         return "an OpenDocument file"
     return ZIP
-
-
-def _first_name(data: bytes) -> str:
-    return data[30 : 30 + int.from_bytes(data[26:28], "little")].decode("utf-8", "replace")
 
 
 def _ole_kind(data: bytes) -> str:

@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
+from baton_proto.readers import may_read, principals
 from services.common import metrics
 from services.common.bus import Bus, Unconfirmed
 from services.common.config import GatewaySettings
@@ -167,15 +168,18 @@ class Gateway:
         if not request_allowed(request.headers, self._settings, protected=self._authenticator.required):
             return PlainTextResponse("Pages of this origin may not ask; BATON_ALLOWED_ORIGINS lets them.\n", 403)
         try:
-            await self._authenticator.identify(bearer(request.headers.get("authorization")))
+            who = await self._authenticator.identify(bearer(request.headers.get("authorization")))
         except Unauthorized as error:
             return PlainTextResponse(f"{error}\n", 401, {"WWW-Authenticate": "Bearer"})
         try:
             document = await self._documents.get(request.path_params["document_id"])
         except KeyError:
-            return PlainTextResponse("There is no such document.\n", 404)
+            document = None
         except Unconfirmed:
             return PlainTextResponse("The document store does not answer; try again.\n", 503, {"Retry-After": "2"})
+        # What somebody may not read is to them like what never was.
+        if document is None or not may_read(document.meta.readers, principals(who.owner, who.claims)):
+            return PlainTextResponse("There is no such document.\n", 404)
         return original_response(document)
 
 

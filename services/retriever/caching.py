@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,7 +15,7 @@ from services.common.cache import Cache, digest
 from services.common.config import CacheSettings
 from services.common.visibility import visibility
 
-from .port import Identified, Retriever, SearchRequest, Versioned
+from .port import Identified, Retriever, SearchRequest, Tracked, Versioned
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,13 @@ LOOK_AGAIN_S = 0.6
 """A version may be half a second old; after so long it is known what it was during the search."""
 
 Search = Callable[[], Awaitable[Sequence[Passage]]]
+
+
+class _State(NamedTuple):
+    """The documents at one time. The version alone does not tell that they have changed and changed back."""
+
+    version: str
+    generation: str
 
 
 class KeptSearch(msgspec.Struct, frozen=True, tag="search.1", tag_field="form"):
@@ -50,8 +58,8 @@ Find = Callable[[WorkItem, SearchRequest], Awaitable[Found]]
 class Searches:
     """Finds what was found before, or searches and keeps it.
 
-    A search is kept only if the documents were the same from before it until after it. So what is found under a version
-    is what that version holds.
+    A search is kept only if the documents have not changed from before it until after it. So what is found under a
+    version is what that version holds.
 
     Args:
         name: how the implementation is called in the settings.
@@ -76,38 +84,42 @@ class Searches:
 
     async def find(self, item: WorkItem, request: SearchRequest, search: Search) -> Found:
         """What `search` finds for `request`; it is not called where that is known."""
-        corpus = await self._version(request.readers)
-        if self._cache is None or not item.cache or corpus is None:
-            return await self._searched(search, corpus, request.readers)
-        key = self._key(item, request, corpus)
+        state = await self._state(request.readers)
+        if self._cache is None or not item.cache or state is None:
+            return await self._searched(search, state, request.readers)
+        key = self._key(item, request, state.version)
         kept = await self._cache.get(KIND, key, KeptSearch)
         if kept is not None:
-            return Found(kept.passages, corpus, self.retriever)
-        found = await self._searched(search, corpus, request.readers)
-        if found.corpus == corpus:
-            self._cache.put(
-                KIND, key, KeptSearch(passages=list(found.passages)), lambda: self._still(corpus, request.readers)
-            )
+            return Found(kept.passages, state.version, self.retriever)
+        found = await self._searched(search, state, request.readers)
+        if found.corpus == state.version:
+            kept = KeptSearch(passages=list(found.passages))
+            self._cache.put(KIND, key, kept, lambda: self._still(state, request.readers))
         return found
 
-    async def _searched(self, search: Search, corpus: str | None, who: Collection[str]) -> Found:
+    async def _searched(self, search: Search, state: _State | None, who: Collection[str]) -> Found:
         passages = await search()
         # Documents that have changed in between, or an embedding that has failed, make it nobody's version.
-        same = corpus is not None and await self._version(who) == corpus
-        return Found(passages, corpus if same and corpus else UNKNOWN, self.retriever)
+        same = state is not None and await self._state(who) == state
+        return Found(passages, state.version if same and state else UNKNOWN, self.retriever)
 
-    async def _still(self, corpus: str, who: Collection[str]) -> bool:
+    async def _still(self, state: _State, who: Collection[str]) -> bool:
         await asyncio.sleep(LOOK_AGAIN_S)
-        return await self._version(who) == corpus
+        return await self._state(who) == state
 
-    async def _version(self, who: Collection[str]) -> str | None:
-        if self._versioned is None:
+    async def _state(self, who: Collection[str]) -> _State | None:
+        """None: the documents are changing, or nobody can know."""
+        retriever = self._versioned
+        if retriever is None:
             return None
         try:
-            return await self._versioned.version(who)
+            # The generation first: where it is the same later on, the version has not been another one in between.
+            generation = await retriever.generation() if isinstance(retriever, Tracked) else ""
+            version = await retriever.version(who) if generation is not None else None
         except Exception:
             log.exception("the retriever cannot tell its version")
             return None
+        return None if version is None or generation is None else _State(version, generation)
 
     def _key(self, item: WorkItem, request: SearchRequest, corpus: str) -> str:
         return digest(

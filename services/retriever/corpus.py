@@ -93,10 +93,9 @@ class Corpus:
         self._store = store
         self._clock = clock
         self._marks = Marks()
-        self._known: tuple[str, Snapshot | None, float] = ("", None, 0.0)
-        self._current: Snapshot | None = None
-        self._fresh_until = float("-inf")
-        self._looked = False
+        self._latest: Snapshot | None = None
+        self._known: tuple[Snapshot, float] | None = None
+        self._looked_at = float("-inf")
         self._looking: asyncio.Task[None] | None = None
 
     async def version(self, who: Collection[str]) -> str | None:
@@ -105,52 +104,68 @@ class Corpus:
         Args:
             who: the principals of the request.
         """
-        if self._clock() >= self._fresh_until:
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._look())
-            done, _ = await asyncio.wait([self._looking], timeout=WAIT_S if self._looked else FIRST_WAIT_S)
-            if not done:
-                return None
-        return None if self._current is None else self._current.version(who)
+        snapshot = await self._current()
+        return None if snapshot is None else snapshot.version(who)
+
+    async def generation(self) -> str | None:
+        """Another one after every change, also one that led back to an earlier version; as old as `version`, and None
+        where that is None because documents change or the store does not answer."""
+        snapshot = await self._current()
+        return None if snapshot is None else snapshot.generation
 
     async def close(self) -> None:
         if self._looking is not None:
             await end_tasks(self._looking)
 
+    async def _current(self) -> Snapshot | None:
+        oldest = self._clock() - AGE_S
+        try:
+            async with asyncio.timeout(FIRST_WAIT_S if self._looked_at == float("-inf") else WAIT_S):
+                # A look that is under way may have begun too long ago: what it has read was true then.
+                while self._looked_at < oldest:
+                    if self._looking is None or self._looking.done():
+                        self._looking = asyncio.create_task(self._look())
+                    await asyncio.wait([self._looking])
+                    if self._looking.cancelled():
+                        return None
+        except TimeoutError:
+            return None
+        return self._latest
+
     async def _look(self) -> None:
         started = self._clock()
         try:
-            self._current = await self._worked_out(started)
+            self._latest = await self._worked_out(started)
         except ServiceError as error:
             log.debug("the corpus version is unknown: %s", error)
-            self._current = None
+            self._latest = None
         except Exception:
             log.exception("the corpus version cannot be worked out")
-            self._current = None
-        self._looked = True
-        self._fresh_until = started + AGE_S
+            self._latest = None
+        self._looked_at = started
 
     async def _worked_out(self, now: float) -> Snapshot | None:
         properties = await self._store.properties()
         if properties is None:
-            return Snapshot([])
+            return Snapshot([], "")
         generation = self._marks.settled(properties, now)
         if generation is None:
             return None
-        if generation != self._known[0]:
-            snapshot = Snapshot(await self._store.documents())
+        if self._known is None or generation != self._known[0].generation:
+            snapshot = Snapshot(await self._store.documents(), generation)
             after = await self._store.properties()
             if after is None or self._marks.settled(after, self._clock()) != generation:
                 return None
-            self._known = (generation, snapshot, self._clock() + await self._store.shows_after_s())
-        _, known, from_when = self._known
+            self._known = (snapshot, self._clock() + await self._store.shows_after_s())
+        known, from_when = self._known
         return known if self._clock() >= from_when else None
 
 
 class Snapshot:
     """The documents of one moment, and the versions of those who look at them."""
 
-    def __init__(self, documents: Sequence[DocumentInfo]) -> None:
+    def __init__(self, documents: Sequence[DocumentInfo], generation: str) -> None:
+        self.generation = generation
         self._documents = documents
         self._readers = frozenset(reader for info in documents for reader in info.readers)
         self._versions: dict[frozenset[str], str | None] = {}

@@ -30,7 +30,7 @@ class Retriever(Protocol):
 
     Raises `ServiceError("retrieval_failed", …)` when the search itself failed. May be called concurrently.
 
-    It may have more to say; what it finds is cached only if it does (see `Versioned` and `Identified`).
+    It may have more to say; what it finds is cached only if it does (see `Versioned`, `Tracked` and `Identified`).
     """
 
     async def retrieve(self, request: SearchRequest) -> Sequence[Passage]: ...
@@ -45,6 +45,15 @@ class Versioned(Protocol):
     """
 
     async def version(self, who: Collection[str]) -> str | None: ...
+
+
+@runtime_checkable
+class Tracked(Versioned, Protocol):
+    """A versioned retriever that also notices when its documents have changed and changed back. They have the same
+    version again then, but a search in between may have found others."""
+
+    async def generation(self) -> str | None:
+        """Another text after every change of the documents; as old as a version may be, and None where that is."""
 
 
 @runtime_checkable

@@ -59,6 +59,9 @@ class StoreRetriever:
             return None  # what full text alone finds must not be taken for what is usually found
         return await self._corpus.version(who)
 
+    async def generation(self) -> str | None:
+        return await self._corpus.generation()
+
     def identity(self) -> dict[str, str]:
         settings = self._settings
         return {

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers.milvus import milvus_lite
 from tests.servers.nats import Place, places
-from tests.servers.processes import Process, eventually, free_port, running
+from tests.servers.processes import Process, eventually, free_port, freeze, running
 from tests.system import DOCUMENTS
 
 from .schedule import EACH, SERVICES
@@ -56,6 +56,10 @@ class Member:
             self.process.kill()
         else:
             os.kill(self.process.pid, number)
+
+    async def freeze(self) -> None:
+        assert self.process is not None
+        await asyncio.to_thread(freeze, self.process.pid)
 
 
 @dataclass

@@ -72,7 +72,7 @@ class Injector:
         self.absences.append(absence)
         self._say(f"{absence.from_s:7.1f} s  {fault.kind} {fault.target} for {fault.for_s:.1f} s")
         if fault.kind in ("freeze", "freeze+term"):
-            member.signal(signal.SIGSTOP)
+            await member.freeze()
             await asyncio.sleep(fault.for_s)
             if fault.kind == "freeze+term":
                 member.signal(signal.SIGTERM)

@@ -425,10 +425,13 @@ def test_while_workers_are_free_waiting_for_a_turn_costs_next_to_nothing(nats: N
             return max(at for _, at in alice.ended.values()) - asked
 
     async def scenario(one: Rig, fair: int, direct: int) -> None:
+        # What waiting costs, it costs in every round; what a busy machine does to one of a pair, it does to some.
+        took: list[tuple[float, float]] = []
         async with one.worker(_slow, concurrency=32):
-            took = [(await thirty(fair, f"f{turn}"), await thirty(direct, f"d{turn}")) for turn in range(3)]
-        best_fair, best_direct = (min(times) for times in zip(*took, strict=True))
-        assert best_fair < 2 * best_direct, took
+            while not took or (took[-1][0] >= 2 * took[-1][1] and len(took) < 6):
+                turn = len(took)
+                took.append((await thirty(fair, f"f{turn}"), await thirty(direct, f"d{turn}")))
+        assert took[-1][0] < 2 * took[-1][1], took
 
     (tmp_path / "fair").mkdir()
     (tmp_path / "direct").mkdir()

@@ -63,7 +63,7 @@ def test_the_handbook_answers(demo: System, entry: dict[str, Any]) -> None:
 
 def _name(demo: System, url: str) -> str:
     """The file behind a source: its original is served, and the listing names it."""
-    document_id = url.removeprefix("/documents/").partition("#")[0]
+    document_id = url.removeprefix("/documents/").partition("?")[0]
     return _documents(demo)[document_id]
 
 

@@ -11,16 +11,20 @@ from typing import Any
 
 import pytest
 
+from baton_proto.messages import Passage
 from baton_proto.readers import EVERYBODY
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
-from services.retriever import corpus
+from services.retriever import caching, corpus
+from services.retriever.caching import Search, Searches
 from services.retriever.corpus import CHANGING, GENERATION, Corpus, changing
 from services.retriever.ingest import Library, open_library
 from services.retriever.milvus import open_retriever
 from services.retriever.port import Identified, SearchRequest, Versioned
 from services.retriever.stored import StoredPassage
 from services.retriever.stores.milvus import BOUNDED_S, MilvusStore, open_store
+from tests.answer_job import work_item
+from tests.memory_cache import MemoryCache
 from tests.servers.milvus import Milvus
 from tests.servers.processes import eventually
 from tests.shelf import DOCUMENTS, MemoryOriginals, ingest, settings_for, write_documents
@@ -312,6 +316,77 @@ def test_a_version_is_not_believed_when_the_next_look_fails(milvus: Milvus, tmp_
             assert await reader.version(0.0) is not None, "it is too young to be looked for again"
             assert await reader.version() is None
             await reader.corpus.close()
+
+    run(scenario)
+
+
+def test_what_was_read_too_long_ago_is_not_believed_because_the_reading_ends_only_now(
+    milvus: Milvus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "WAIT_S", 30.0)  # nothing here depends on how fast the machine is
+    folder = write_documents(tmp_path)
+
+    async def scenario() -> None:
+        settings = settings_for(milvus)
+        await ingest(settings, folder)
+        async with open_store(settings) as collection:
+            reader, read = Reader(collection), collection.properties
+            before = await reader.version()
+            have_read, go_on = asyncio.Event(), asyncio.Event()
+
+            async def slow() -> dict[str, str] | None:
+                properties = await read()
+                have_read.set()
+                await go_on.wait()
+                return properties
+
+            collection.properties = slow  # type: ignore[method-assign]
+            early = asyncio.create_task(reader.version())
+            await have_read.wait()
+            (folder / "new.md").write_text("# New\n\nSomething new.\n")
+            await ingest(settings, folder)
+            late = asyncio.create_task(reader.version())
+            await asyncio.sleep(0)  # it waits for the reading that is under way
+            go_on.set()
+            assert await early == before
+            assert await late not in (None, before)
+            await reader.corpus.close()
+
+    run(scenario)
+
+
+def test_what_a_search_finds_between_two_changes_that_cancel_out_is_not_kept(
+    milvus: Milvus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caching, "LOOK_AGAIN_S", corpus.AGE_S)
+    folder = write_documents(tmp_path)
+    request = SearchRequest("What is the colour of the rowing boat?", "en", 6)
+
+    async def scenario() -> None:
+        settings, cache = settings_for(milvus), MemoryCache()
+        await ingest(settings, folder)
+        async with open_retriever(settings) as retriever, open_library(settings, MemoryOriginals()) as library:
+            searches = Searches(retriever, cache=cache)
+
+            async def found(search: Search) -> list[str]:
+                passages = (await searches.find(work_item(stage="retrieve"), request, search)).passages
+                await cache.settled()
+                return [passage.text for passage in passages if "vermilion" in passage.text]
+
+            async def plain() -> Sequence[Passage]:
+                return await retriever.retrieve(request)
+
+            async def in_between() -> Sequence[Passage]:
+                (folder / "boat.md").write_text("# The rowing boat\n\nThe colour of the rowing boat is vermilion.\n")
+                await library.ingest([folder])
+                passages = await plain()
+                (boat,) = [info for info in await library.documents() if info.name == "boat.md"]
+                assert await library.delete(boat.document_id)
+                return passages
+
+            assert await found(in_between)
+            assert not await found(plain)
+            assert cache.values, "what the version really holds is kept"
 
     run(scenario)
 

@@ -29,7 +29,7 @@ from baton_proto import codec
 from baton_proto.messages import Announcement, DeadWork, LogEntry, LogFrame, StoredAnswer
 from services.common.endings import summary
 from tests.servers.nats import Nats
-from tests.servers.processes import ROOT, Process, eventually, running
+from tests.servers.processes import ROOT, Process, eventually, freeze, running
 
 PROGRAM = ROOT / "examples" / "foreign_worker" / "echo_generator.py"
 SHARDS = 2
@@ -356,7 +356,7 @@ def test_a_worker_that_was_frozen_finds_out_and_leaves_the_log_to_the_other(nats
                 return (await tail(one, request))[0]["type"] == "answer_chunk"
 
             await eventually(writing, "it writes")
-            process.popen.send_signal(signal.SIGSTOP)
+            freeze(process.pid)
             await eventually(lambda: end(one, request), "somebody else ends the log")
             process.popen.send_signal(signal.SIGCONT)
             frames = await one.ended(request)

@@ -17,7 +17,7 @@ from baton_proto import codec, subjects
 from baton_proto.messages import Holdings
 from services.common.config import NatsSettings
 from services.common.connection import connect
-from tests.servers.processes import Process, eventually
+from tests.servers.processes import Process, eventually, freeze
 from tests.system import Frame, System, answer, assert_contiguous, only, start, system
 
 QUESTION = "公司年假政策有哪些?"
@@ -104,7 +104,7 @@ def test_a_generator_frozen_for_twenty_seconds_writes_and_settles_nothing_and_ta
             frames: list[Frame] = []
             await _until_chunks(socket, frames, 5)
             generator = one.processes["generator"][0]
-            os.kill(generator.pid, signal.SIGSTOP)
+            freeze(generator.pid)
             frozen = time.monotonic()
             with start(one, "generator", 1) as other:
                 frames = await _to_the_end(socket, frames)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,8 +17,8 @@ import pytest
 from services.common.errors import ServiceError
 from services.retriever.milvus import open_retriever
 from services.retriever.port import Retriever, SearchRequest
-from tests.servers.milvus import milvus_lite
-from tests.servers.processes import eventually, free_port
+from tests.servers.milvus import Milvus, milvus_lite
+from tests.servers.processes import ROOT, eventually, free_port, freeze
 from tests.shelf import ingest, settings_for, write_documents
 
 QUESTION = SearchRequest("vpn client", "en", 6)
@@ -61,6 +64,27 @@ def test_a_killed_milvus_is_a_clear_error_and_a_restarted_one_answers_again(
     assert "Traceback" not in caplog.text
 
 
+FIRST_CALL = """
+import asyncio, sys
+from services.retriever.stores.milvus_connection import Connection
+
+async def main():
+    connection = Connection(sys.argv[1])
+    print(await connection.run(lambda client, seconds: "scipy.sparse" in sys.modules, 30.0))
+    await connection.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("scipy") is None, reason="pymilvus uses it only where it is installed")
+def test_two_first_searches_at_once_find_what_pymilvus_loads_whole(milvus: Milvus) -> None:
+    """Loaded by two threads at once, as pymilvus does it, it fails both."""
+    argv = [sys.executable, "-c", FIRST_CALL, milvus.uri]
+    env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
+    assert subprocess.check_output(argv, cwd=ROOT, env=env, text=True, timeout=60) == "True\n"
+
+
 def test_a_milvus_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> None:
     folder = write_documents(tmp_path / "d")
 
@@ -70,7 +94,7 @@ def test_a_milvus_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> 
             await ingest(settings, folder)
             async with open_retriever(settings) as retriever, open_retriever(settings) as fresh:
                 assert await answers(retriever)
-                os.kill(server.process.pid, signal.SIGSTOP)
+                freeze(server.process.pid)
                 try:
                     await asyncio.gather(*(refused_within(retriever, 2.0) for _ in range(40)))
                     await refused_within(fresh, 2.0)

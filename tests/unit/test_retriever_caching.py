@@ -47,6 +47,18 @@ class Store:
         return self._identity
 
 
+class TrackedStore(Store):
+    """One that also tells generations; `states` are pairs of version and generation, told like the versions."""
+
+    def __init__(self, *states: tuple[str, str | None]) -> None:
+        super().__init__("")
+        self.states = list(states)
+
+    async def generation(self) -> str | None:
+        self.versions[0], generation = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return generation
+
+
 class Silent:
     """A retriever that says nothing of itself."""
 
@@ -146,6 +158,31 @@ def test_what_is_found_while_documents_change_is_not_kept(versions: tuple[str | 
     cache = MemoryCache()
     assert find(Store(*versions), cache).corpus == corpus
     assert not cache.values
+
+
+@pytest.mark.parametrize(
+    ("states", "corpus"),
+    [
+        ((("v1", None),), "unknown"),
+        ((("v1", "g1"), ("v1", "g3")), "unknown"),  # they have changed and changed back during the search
+        ((("v1", "g1"), ("v1", "g1"), ("v1", "g3")), "v1"),  # noticed only afterwards
+        ((("v1", "g1"), ("v1", "g1"), ("v1", None)), "v1"),
+    ],
+)
+def test_what_is_found_while_documents_change_and_change_back_is_not_kept(
+    states: tuple[tuple[str, str | None], ...], corpus: str
+) -> None:
+    cache = MemoryCache()
+    assert find(TrackedStore(*states), cache).corpus == corpus
+    assert not cache.values
+
+
+def test_the_same_version_in_another_generation_holds_what_was_kept() -> None:
+    cache = MemoryCache()
+    find(TrackedStore(("v1", "g1")), cache)
+    later = TrackedStore(("v1", "g3"))
+    assert find(later, cache).corpus == "v1"
+    assert later.searches == 0
 
 
 def test_a_retriever_that_does_not_know_its_version_is_not_cached() -> None:

@@ -7,6 +7,7 @@ side gives up at the same deadline, so a Milvus that is down, hangs or never ans
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import threading
 import time
@@ -105,6 +106,7 @@ class Connection:
             raise TimeoutError
         try:
             if self._client is None:
+                _import_before_threads_do()
                 left = max(0.05, min(CONNECT_TIMEOUT_S, deadline - time.monotonic()))
                 self._client = MilvusClient(
                     self._uri, token=self._token, timeout=left, dedicated=True, grpc_options=_CHANNEL
@@ -130,3 +132,10 @@ class Connection:
     @staticmethod
     def _late(timeout_s: float) -> str:
         return f"The document store has not answered within {timeout_s:g} s. Try again in a moment."
+
+
+def _import_before_threads_do() -> None:
+    """With its first search pymilvus executes `scipy.sparse`, where that is installed, past the import system's locks;
+    two first searches at once then fail (in 3.0.2, `SciPyHelper`). They do not where it has been imported."""
+    with suppress(ImportError):
+        importlib.import_module("scipy.sparse")

@@ -6,6 +6,7 @@ import io
 import logging
 
 import pypdf
+import pypdf.errors
 
 from services.retriever.bad_document import BadDocument
 from services.retriever.decoding import clean
@@ -16,6 +17,13 @@ from .text import first_line
 
 
 def read_pdf(data: bytes) -> Content:
+    try:
+        return _read(data)
+    except pypdf.errors.LimitReachedError:
+        raise BadDocument("the PDF unpacks to far more than a document has; it may be a bomb") from None
+
+
+def _read(data: bytes) -> Content:
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     reader = pypdf.PdfReader(io.BytesIO(data))
     if reader.is_encrypted and not reader.decrypt(""):

@@ -219,12 +219,12 @@ class RetrieverSettings:
     search_tool: bool = setting(
         "BATON_SEARCH_TOOL", True, "Whether a model may search again by itself (`search_documents`)."
     )
-    chunk_chars: int = setting(
-        "BATON_CHUNK_CHARS",
-        900,
-        "Largest passage, in characters (a Chinese one counts as two).",
-        minimum=100,
-        maximum=8_000,
+    chunk_tokens: int = setting(
+        "BATON_CHUNK_TOKENS",
+        300,
+        "Largest passage, in tokens, counted with care: about 4 English characters or 0.8 Chinese ones each.",
+        minimum=50,
+        maximum=4_000,
     )
     max_document_bytes: int = setting(
         "BATON_MAX_DOCUMENT_BYTES", 50 * 1024 * 1024, "Largest file that is ingested.", minimum=1

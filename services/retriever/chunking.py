@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .blocks import MAX_HEADING_CHARS, Block, markdown_blocks, plain_blocks
+from services.common.llm.tokens import count_tokens, fitting_tokens
 
-FORMAT = 1
+from .blocks import MAX_HEADING_CHARS, Block, markdown_blocks, plain_blocks
+from .graphemes import is_inside
+
+FORMAT = 2
 """Raised when extraction or chunking changes, so that every document is ingested anew."""
-_WIDE = re.compile(
-    "[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6"
-    "\U0001f300-\U0001faff\U00020000-\U0003fffd]"
-)
+MIN_LIMIT = 20
+"""Tokens: the longest of usual emoji, which are several characters, are not cut."""
+_TINY = 5
+"""A passage of less than this part of the limit is too little to stand alone."""
 _LINE = re.compile(r"\n")
 _SENTENCE = re.compile(r"[。！？!?…]+[\"'”’」』）)]*|\.[\"'”’)]*(?=\s)")
 _CLAUSE = re.compile(r"[，、；：,;:](?=\D)")
@@ -24,6 +26,7 @@ _CUTS = {
     "code": (_LINE, _BLANK),
 }
 _PROSE_CUTS = (_SENTENCE, _LINE, _CLAUSE, _BLANK)
+_LEAD_IN = re.compile(r"[:：]\s*[*_]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,87 +38,145 @@ class Chunk:
     heading: str
 
 
-def weight(text: str) -> int:
-    """Length of a text where a wide character (Chinese, Japanese, Korean, emoji) counts as two."""
-    return len(text) + len(_WIDE.findall(text))
-
-
 def chunk(text: str, *, limit: int, markdown: bool = False, pages: Sequence[int] = ()) -> list[Chunk]:
-    """The passages of `text`, in order, none heavier than `limit`, together all of it but blanks.
+    """The passages of `text`, in order, none larger than `limit`, together all of it but blanks.
 
     Args:
-        limit: most `weight` of a passage, at least 2.
+        limit: most tokens of a passage (`count_tokens`), at least `MIN_LIMIT`.
         pages: offsets at which pages start; no passage reaches over the end of a page.
     """
     starts = list(pages) or [0]
     chunks: list[Chunk] = []
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         blocks = markdown_blocks(text, start, end) if markdown else plain_blocks(text, start, end)
-        chunks += _packed(text, (piece for block in blocks for piece in _fitting(text, block, limit)), limit)
+        groups = _without_leftovers(text, list(_packed(text, blocks, limit)), limit)
+        chunks += (Chunk(group[0].start, group[-1].end, _heading(group)) for group in groups)
     return chunks
 
 
-def _packed(text: str, blocks: Iterator[Block], limit: int) -> Iterator[Chunk]:
-    """Joins blocks that follow each other. A heading starts a new passage, unless only headings stand before it."""
-    current: Block | None = None
+def _packed(text: str, blocks: Iterator[Block], limit: int) -> Iterator[list[Block]]:
+    """Blocks that become one passage. A heading starts a new one, unless only headings stand before it."""
+    current: list[Block] = []
     for block in blocks:
-        if current is None:
-            current = block
-        elif (block.kind == "heading" and current.kind != "heading") or weight(text[current.start : block.end]) > limit:
-            yield Chunk(current.start, current.end, current.heading)
-            current = block
-        else:
-            current = replace(block, start=current.start)
-    if current is not None:
-        yield Chunk(current.start, current.end, current.heading)
+        if block.kind == "heading" and any(before.kind != "heading" for before in current):
+            yield current
+            current = []
+        start, end = _trimmed(text, block.start, block.end)
+        if start == end:
+            continue
+        block = replace(block, start=start, end=end)
+        if _tokens(text, [*current, block]) <= limit:
+            current.append(block)
+            continue
+        done, current = _split_off(text, current)
+        if done:
+            yield done
+        if current and _tokens(text, [*current, block]) <= limit:
+            current.append(block)
+            continue
+        # What leads to a block that is too large stays with its first piece.
+        for piece in _pieces(text, block, limit, _room(text, current, limit)):
+            if current and _tokens(text, [*current, piece]) > limit:
+                yield current
+                current = []
+            current.append(piece)
+    if current:
+        yield current
 
 
-def _fitting(text: str, block: Block, limit: int) -> Iterator[Block]:
-    """The block itself, or its pieces where it is too heavy."""
-    start, end = _trimmed(text, block.start, block.end)
-    if weight(text[start:end]) <= limit:
-        if start < end:
-            yield replace(block, start=start, end=end)
+def _split_off(text: str, blocks: list[Block]) -> tuple[list[Block], list[Block]]:
+    """What can be a passage, and what belongs to the block that follows: headings, or a sentence that leads to it."""
+    if not blocks or all(block.kind == "heading" for block in blocks):
+        return [], blocks
+    last = blocks[-1]
+    leads = last.kind == "paragraph" and _LEAD_IN.search(text, max(last.start, last.end - 10), last.end)
+    if not leads:
+        return blocks, []
+    before = blocks[:-1]
+    return ([], blocks) if all(block.kind == "heading" for block in before) else (before, [last])
+
+
+def _room(text: str, current: list[Block], limit: int) -> int:
+    """Tokens for the first piece of what follows `current`; the limit itself where too little would be left."""
+    left = limit - _tokens(text, current) - 2 if current else limit
+    return left if left >= limit // 3 else limit
+
+
+def _without_leftovers(text: str, groups: list[list[Block]], limit: int) -> list[list[Block]]:
+    """Gives a passage that is too little to stand alone the end of the one before it, of the same heading."""
+    result: list[list[Block]] = []
+    for group in groups:
+        before = result[-1] if result else []
+        same = bool(before) and group[0].kind != "heading" and before[-1].heading == group[0].heading
+        if same and _tokens(text, group) * _TINY < limit:
+            if _tokens(text, [*before, *group]) <= limit:
+                before.extend(group)
+                continue
+            rest = before[:-1]
+            moved = [before[-1], *group]
+            if (
+                any(block.kind != "heading" for block in rest)
+                and _tokens(text, rest) * _TINY >= limit
+                and _tokens(text, moved) <= limit
+            ):
+                result[-1] = rest
+                group = moved
+        result.append(group)
+    return result
+
+
+def _heading(group: list[Block]) -> str:
+    """That of the last block, with the columns of a table where its first rows are in another passage."""
+    last = group[-1].heading
+    return max((block.heading for block in group if block.heading.startswith(last)), key=len)
+
+
+def _tokens(text: str, blocks: list[Block]) -> int:
+    return count_tokens(text[blocks[0].start : blocks[-1].end])
+
+
+def _pieces(text: str, block: Block, limit: int, first: int) -> Iterator[Block]:
+    """The block itself, or its pieces where it is too large; the first piece has at most `first` tokens."""
+    start, end = block.start, block.end
+    left = count_tokens(text[start:end])
+    if left <= first:
+        yield block
         return
-    cuts = _CUTS.get(block.kind, _PROSE_CUTS)
     # Rows that are cut off from their table keep the names of its columns in the heading.
     columns = _columns(text[start:end]) if block.kind == "table" else ""
-    heading = block.heading
+    heading, room = block.heading, first
     while start < end:
-        stop = _cut(text, start, end, limit, cuts)
-        left, right = _trimmed(text, start, stop)
-        if left < right:
-            yield replace(block, start=left, end=right, heading=heading)
-        start = stop
+        # Two pieces of about the same size rather than a whole one and a rest.
+        if room < left and left * _TINY < room * (_TINY + 1):
+            room = max(MIN_LIMIT, -(-left * 3 // 5))
+        stop = _cut(text, start, end, min(room, limit), block.kind)
+        piece_start, piece_end = _trimmed(text, start, stop)
+        if piece_start < piece_end:
+            yield replace(block, start=piece_start, end=piece_end, heading=heading)
+            left -= count_tokens(text[piece_start:piece_end])
+        start, room = stop, limit
         heading = " > ".join(part for part in (block.heading, columns) if part)[:MAX_HEADING_CHARS]
 
 
-def _cut(text: str, start: int, end: int, limit: int, cuts: Sequence[re.Pattern[str]]) -> int:
+def _cut(text: str, start: int, end: int, limit: int, kind: str) -> int:
     """Where the piece from `start` ends: behind the last good place that fits, and not much too early."""
-    furthest = _furthest(text, start, end, limit)
+    furthest = fitting_tokens(text, start, end, limit)
     if furthest == end:
         return end
-    earliest = start + (furthest - start) // 3
-    for pattern in cuts:
-        places = [found.end() for found in pattern.finditer(text, start, furthest) if found.end() > earliest]
+    for pattern in _CUTS.get(kind, _PROSE_CUTS):
+        # A row of a table and a line of code stay whole, however short the piece before them becomes.
+        whole_lines = pattern is _LINE and kind in _CUTS
+        earliest = start if whole_lines else start + (furthest - start) // 3
+        # A good place may need the character behind it to be one.
+        found = [match.end() for match in pattern.finditer(text, start, min(end, furthest + 1))]
+        places = [place for place in found if earliest < place <= furthest and not is_inside(text, place)]
         if places:
             return places[-1]
     # No good place: but a letter and its accent stay together.
     stop = furthest
-    while stop > earliest and unicodedata.combining(text[stop]):
+    while stop > start and is_inside(text, stop):
         stop -= 1
-    return stop if stop > earliest else furthest
-
-
-def _furthest(text: str, start: int, end: int, limit: int) -> int:
-    """The last place up to which the text weighs no more than `limit`; at least one character on."""
-    window = text[start : min(end, start + limit)]
-    wide = 0
-    for found in _WIDE.finditer(window):
-        if found.end() + wide + 1 > limit:
-            return start + max(1, min(found.start(), limit - wide))
-        wide += 1
-    return start + max(1, min(len(window), limit - wide))
+    return stop if stop > start else furthest
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -14,16 +14,6 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_MAGIC = (
-    (b"%PDF-", "a PDF"),
-    (b"PK\x03\x04", "a ZIP archive or an Office document"),
-    (b"\xd0\xcf\x11\xe0", "an old Office document"),
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x7fELF", "a program"),
-)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -37,9 +27,6 @@ def decode(data: bytes) -> str:
     Raises:
         BadDocument: it is not text, or in another encoding.
     """
-    for magic, what in _MAGIC:
-        if data.startswith(magic):
-            raise BadDocument(f"this is {what}, not a text file; give it the right name or convert it")
     text = _decoded(data)
     if len(_CONTROL.findall(text)) > _MAX_CONTROL_SHARE * len(text):
         raise BadDocument("this is a binary file, not a text file")

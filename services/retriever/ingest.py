@@ -156,7 +156,7 @@ class Library:
         return Outcome(path, "replaced" if older else "added", "", document_id, len(passages))
 
     def _passages(self, info: DocumentInfo, document: Document) -> list[StoredPassage]:
-        return _passages(info, document, self.settings.chunk_chars)
+        return _passages(info, document, self.settings.chunk_tokens)
 
     def _there(self, document_id: str, content_hash: str, name: str, whose: Whose) -> DocumentInfo | None:
         """The whole document that a file would become, or, for a name that is new, one of the same content.
@@ -193,7 +193,7 @@ class Library:
 
     def _document_id(self, name: str, content_hash: str, metadata: Mapping[str, Any], whose: Whose) -> str:
         """The same for the same name, content, owner, readers and settings; anything else is another document."""
-        parts = [FORMAT, name, content_hash, self.settings.chunk_chars, dict(metadata), whose.owner, whose.readers]
+        parts = [FORMAT, name, content_hash, self.settings.chunk_tokens, dict(metadata), whose.owner, whose.readers]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

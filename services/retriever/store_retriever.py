@@ -68,7 +68,7 @@ class StoreRetriever:
             "store": settings.retriever,
             "ranking": str(RANKING),
             "format": str(FORMAT),
-            "chunk_chars": str(settings.chunk_chars),
+            "chunk_tokens": str(settings.chunk_tokens),
             "collection": settings.collection,
             "embedder": settings.embedder,
             "embedding_url": settings.embedding_url,

@@ -97,7 +97,7 @@ def test_a_document_more_or_less_and_other_passages_are_other_versions(milvus: M
                 await library.delete(new.document_id)
             assert await reader.version() == first
             (folder / "new.md").unlink()
-            await ingest(dataclasses.replace(settings, chunk_chars=300), folder)
+            await ingest(dataclasses.replace(settings, chunk_tokens=200), folder)
             cut_smaller = await reader.version()
             assert len({empty, first, second, cut_smaller}) == 4
             assert None not in (empty, first, second, cut_smaller)
@@ -409,7 +409,7 @@ def test_a_retriever_tells_its_version_and_what_decides_on_its_results(milvus: M
             assert isinstance(retriever, Identified)
             assert await retriever.version({EVERYBODY}) is not None
             identity = retriever.identity()
-        for changes in ({"chunk_chars": 300}, {"collection": "c"}):
+        for changes in ({"chunk_tokens": 200}, {"collection": "c"}):
             async with open_retriever(dataclasses.replace(settings, **changes)) as other:
                 assert isinstance(other, Identified)
                 assert other.identity() != identity

@@ -41,6 +41,19 @@ def test_every_answerable_question_finds_its_document_and_its_answer(milvus: Mil
     assert asyncio.run(ask_all()) == []
 
 
+def test_how_to_apply_for_leave_is_found_under_its_heading(milvus: Milvus) -> None:
+    """The heading says 如何申请 and the question 怎么申请: what they share must not drown in a long passage."""
+
+    async def ask() -> list[str]:
+        settings = settings_for(milvus)
+        async with open_library(settings, MemoryOriginals()) as library:
+            await library.ingest([DEMO / "documents"])
+        async with open_retriever(settings) as retriever:
+            return [passage.text for passage in await retriever.retrieve(SearchRequest("年假怎么申请?", "zh", TOP_K))]
+
+    assert any(text.startswith("## 如何申请") for text in asyncio.run(ask()))
+
+
 def _problems(entry: dict[str, Any], passages: Sequence[Passage], names: dict[str, str]) -> list[str]:
     found = [names[passage.document_id] for passage in passages]
     if not set(found) & set(entry["documents"]):

@@ -72,7 +72,7 @@ def test_bad_files_are_named_with_their_reasons_and_the_rest_is_ingested(milvus:
             "bad/binary.md": b"\x00\x01\x02",
             "bad/picture.txt": b"\x89PNG\r\n\x1a\n",
             "bad/large.txt": b"x" * 20_001,
-            "slides.pptx": b"PK",
+            "slides.key": b"PK",
             ".hidden.md": b"hidden",
             ".git/config.md": b"hidden",
         },
@@ -82,7 +82,7 @@ def test_bad_files_are_named_with_their_reasons_and_the_rest_is_ingested(milvus:
     settings = settings_for(milvus, max_document_bytes=20_000)
     originals, seen = MemoryOriginals(), list[Progress]()
     report = run(
-        settings, lambda library: library.ingest([folder, tmp_path / "absent.md", folder / "slides.pptx"], seen.append),
+        settings, lambda library: library.ingest([folder, tmp_path / "absent.md", folder / "slides.key"], seen.append),
         originals,
     )  # fmt: skip
     reasons = {Path(o.path).relative_to(tmp_path).as_posix(): o.reason for o in report.outcomes if o.reason}
@@ -93,7 +93,7 @@ def test_bad_files_are_named_with_their_reasons_and_the_rest_is_ingested(milvus:
         "documents/bad/binary.md": "binary",
         "documents/bad/picture.txt": "PNG",
         "documents/bad/large.txt": "larger than",
-        "documents/slides.pptx": "unknown kind",
+        "documents/slides.key": "unknown kind",
         "documents/.hidden.md": "hidden",
         "documents/.git": "hidden",
         "documents/out.md": "leads out",
@@ -172,7 +172,7 @@ def test_a_changed_file_that_cannot_be_read_leaves_its_earlier_version(milvus: M
 def test_other_chunk_sizes_and_other_metadata_ingest_anew(milvus: Milvus, tmp_path: Path) -> None:
     folder, settings, originals = write_documents(tmp_path / "d"), settings_for(milvus), MemoryOriginals()
     assert counts(run(settings, lambda library: library.ingest([folder]), originals)) == {"added": 4}
-    smaller = replace(settings, chunk_chars=100)
+    smaller = replace(settings, chunk_tokens=50)
     assert counts(run(smaller, lambda library: library.ingest([folder]), originals)) == {"replaced": 4}
     labelled = run(smaller, lambda library: library.ingest([folder], metadata={"site": "Berlin"}), originals)
     assert counts(labelled) == {"replaced": 4}

@@ -51,6 +51,35 @@ def count_tokens(text: str) -> int:
     return _remembered(text) if len(text) <= _REMEMBERED_CHARS else _counted(text)
 
 
+def fitting_tokens(text: str, start: int, end: int, limit: int) -> int:
+    """The last place up to which `text[start:place]` has at most `limit` tokens (`count_tokens`): not behind `end`, but
+    at least one character on."""
+    # Chinese ends in the first window, English in the second; a token of a word has at most eight characters.
+    for window in (limit, 8 * limit):
+        stop = min(end, start + window)
+        place = _place(text[start:stop], limit)
+        if place is not None:
+            return start + max(1, place)
+        if stop == end:
+            break
+    return stop
+
+
+def _place(text: str, limit: int) -> int | None:
+    """Where the token begins that is too much; None if all of them fit."""
+    starts = [(match.start(), 1.0) for match in _NARROW.finditer(text)]
+    if not text.isascii():
+        for chars, weight in _CHARS:
+            starts += ((match.start(), weight) for match in chars.finditer(text))
+        starts.sort()
+    count = 0.0
+    for start, weight in starts:
+        count += weight
+        if count > limit:
+            return start
+    return None
+
+
 def _counted(text: str) -> int:
     count: float = len(_NARROW.findall(text))
     if not text.isascii():

@@ -64,7 +64,8 @@ class Worker:
         self._held: dict[int, HeldItem] = {}
         self._giving_back = asyncio.Event()
         self.draining = False
-        self._puller = Puller(bus, stage, self._free, self._take, self._make_consumer)
+        consumer = subjects.work_consumer(stage)
+        self._puller = Puller(bus, subjects.WORK_STREAM, consumer, self._free, self._take, self._make_consumer)
 
     @property
     def running(self) -> int:

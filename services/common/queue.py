@@ -17,6 +17,9 @@ from .bus import Bus, Unconfirmed, end_tasks, quietly, within
 
 log = logging.getLogger(__name__)
 
+Delivery = Msg
+"""A message of a work queue as it was delivered, for those who do not import nats."""
+
 PULL_EXPIRES_S = 5.0
 PULL_EVERY_S = 1.0
 BEAT_S = 0.5

@@ -51,7 +51,7 @@ def test_files_become_ready_are_replaced_and_removed(nats: Nats, milvus: Milvus)
             assert (again.state, again.document_id, upserts) == ("ready", whole.document_id, [])
             (spoilt,) = await one.done(await one.add("a.md", b"\0"))
             assert (spoilt.state, spoilt.document_id) == ("failed", ready.document_id)
-            assert await found(one, "otters") == ["Otters swim."]
+            assert "Otters swim." in (await found(one, "otters"))[0]
             (other,) = await one.done(await one.add("a.md", "# Herons\n\nHerons wade.", readers=["everybody"]))
             assert (other.state, other.title, other.readers) == ("ready", "Herons", ["everybody"])
             assert await found(one, "otters") == []
@@ -90,7 +90,8 @@ def test_a_changed_file_is_found_at_every_moment(nats: Nats, milvus: Milvus) -> 
                 now = await one.files.get("", record.file)
                 if now.state == "ready":
                     break
-            assert await found(one, "badgers") == ["Badgers dig at night, version 2."]
+            (text,) = await found(one, "badgers")
+            assert "version 2" in text
 
     run(nats, milvus, scenario)
 

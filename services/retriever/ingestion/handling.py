@@ -7,7 +7,6 @@ upload it does not name is none of anybody's business any more, and one that has
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable
 
@@ -20,7 +19,7 @@ from services.common.clock import now_ms
 from services.common.config import IngestSettings
 from services.common.errors import ServiceError
 from services.common.files import Files, Held, waits
-from services.retriever.archives import Archive, Limits
+from services.retriever.archives import Archive, Limits, member_upload
 from services.retriever.bad_document import BadDocument
 from services.retriever.ingest import Library, Whose, document_id_of
 
@@ -95,7 +94,7 @@ class Handling:
     async def _work(self, item: IngestItem, record: Record) -> str:
         if item.action == "remove":
             return await self._remove(item, record)
-        await record.write(state="parsing", done=0, total=0, error="")
+        await record.write(state="parsing", done=0, total=0)  # why it waited is told until that is over
         try:
             data = await self._files.bytes_of(item.upload)
         except KeyError:
@@ -187,7 +186,7 @@ class Handling:
                     data=content,
                     readers=item.readers,
                     metadata=item.metadata,
-                    upload=_member_upload(item.upload, name),
+                    upload=member_upload(item.upload, f"{item.name}/{name}"),
                 )
             except ValueError as error:
                 archive.refused.append((name, str(error)))
@@ -205,7 +204,7 @@ class Handling:
     async def _refuse(self, item: IngestItem, name: str, reason: str) -> None:
         """A record for a file of an archive that is not taken, so that its owner can see why."""
         name = f"{item.name}/{name}"[:1_024]
-        upload, file = _member_upload(item.upload, name), subjects.file_key(item.owner, name)
+        upload, file = member_upload(item.upload, name), subjects.file_key(item.owner, name)
         for _ in range(8):
             held = await self._files.hold(item.owner, file)
             try:
@@ -224,10 +223,6 @@ def _refused(item: IngestItem, file: str, name: str, upload: str, reason: str, h
 
 def _whose(item: IngestItem) -> Whose:
     return Whose(item.owner, tuple(item.readers))
-
-
-def _member_upload(upload: str, name: str) -> str:
-    return hashlib.sha256(f"{upload}\0{name}".encode()).hexdigest()[:32]
 
 
 async def _touch(record: Record) -> None:

@@ -25,8 +25,8 @@ def register(subparsers: Any) -> None:
         "run",
         help="start everything on this machine",
         description="Starts NATS, Milvus Lite, the HR demo, a retriever, a generator, a tools worker, an ingest worker "
-        "and a gateway, and brings in the demo's documents. Ctrl-C stops all of it. BATON_* settings are passed on; a NATS or Milvus "
-        "that they name is used instead of starting one.",
+        "and a gateway, and brings in the demo's documents. Ctrl-C stops all of it. BATON_* settings are passed on; a "
+        "NATS or Milvus that they name is used instead of starting one.",
     )
     parser.add_argument(
         "--port", type=int, help=f"port of the page; 0 = any free one (default: {DEFAULT_PORT} or the next free one)"

@@ -128,7 +128,7 @@ class Handling:
         """The file has failed. What was written of it goes; the version before stays."""
         if item.action == "add" and not item.archive:
             own = self._document_id(item)
-            if own != record.now.document_id and await self._library.store.ordinals(own):
+            if own != record.now.document_id:
                 await self._library.forget(own, self._busy)
         if item.action == "remove":
             reason = f"it could not be removed: {reason}"
@@ -152,7 +152,7 @@ class Handling:
                 raise NotYet("a later upload of the same file is being worked on")
             own = self._document_id(item)
             try:
-                if (now is None or now.document_id != own) and await self._library.store.ordinals(own):
+                if now is None or now.document_id != own:
                     await self._library.forget(own, self._busy)
             except ServiceError as error:
                 raise NotYet(error.message) from error

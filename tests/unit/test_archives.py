@@ -31,7 +31,7 @@ def test_files_of_known_kinds_are_members_under_their_paths() -> None:
     )
     assert archive.members == ["a/b.md", "c.txt"]
     assert archive.refused == []
-    assert archive.read("a/b.md") == b"1"
+    assert archive.read("a/b.md") == b"one"
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,9 @@ class Handling:
         )
         archive = await asyncio.to_thread(Archive, data, limits)
         total = len(archive.members) + len(archive.refused)
-        if not total:
-            raise BadDocument("there is no file in it that can be read")
+        if not archive.members:
+            why = ": " + "; ".join(f"{name}: {reason}" for name, reason in archive.refused[:3]) if total else ""
+            raise BadDocument(f"there is no file in it that can be read{why}")
         for done, name in enumerate(archive.members):
             await record.progress(done, total)
             content = await asyncio.to_thread(archive.read, name)

@@ -109,6 +109,7 @@ class Handling:
     async def _add(self, item: IngestItem, data: bytes, record: Record) -> str:
         if not self._prepared:
             await self._library.prepare()
+            await self._busy.ensure_known()
             self._prepared = True
         added = await self._library.add(
             item.name, data, change=self._busy, metadata=item.metadata, whose=_whose(item), tells=record

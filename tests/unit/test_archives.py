@@ -86,7 +86,11 @@ def test_too_many_files_are_refused_before_they_are_looked_at() -> None:
         Archive(b"PK\x01\x02" * 2_000, LIMITS)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", make_zip({"a.md": b"x"})[:-10], b"\xff" * 100])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"PK\x03\x04", make_zip({"a.md": b"x"})[:-10], b"\xff" * 100],
+    ids=["empty", "begun", "cut off", "noise"],
+)
 def test_what_is_no_archive_is_told_so(data: bytes) -> None:
     with pytest.raises(BadDocument, match="not a zip archive"):
         Archive(data, LIMITS)

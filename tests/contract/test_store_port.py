@@ -224,6 +224,9 @@ def test_documents_are_told_with_all_that_is_known_of_them(settings: RetrieverSe
         await put(store, info, "one", "two")
         await store.upsert(passages(document(1), "unfinished"), 0)
         assert await store.documents() == [document(1), replace(info, passages=2)]
+        assert await store.find("ann", "b/年假.md") == [replace(info, passages=2)]
+        assert await store.find("", "1.md") == [document(1)]
+        assert await store.find("", "b/年假.md") == []
 
     run(settings, use)
 

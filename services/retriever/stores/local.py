@@ -72,6 +72,9 @@ class LocalStore:
     async def documents(self) -> list[DocumentInfo]:
         return await self._run(self._rows.documents)
 
+    async def find(self, owner: str, name: str) -> list[DocumentInfo]:
+        return await self._run(lambda: self._rows.find(owner, name))
+
     async def ordinals(self, document_id: str) -> set[int]:
         return await self._run(lambda: self._rows.ordinals(document_id))
 

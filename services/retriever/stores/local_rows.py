@@ -148,6 +148,14 @@ class Rows:
         infos = [_info(described, total) for described, total in found]
         return sorted(infos, key=lambda info: (info.name, info.ingested_ms))
 
+    def find(self, owner: str, name: str) -> list[DocumentInfo]:
+        found = self._db().execute(
+            "SELECT d.info, coalesce(p.total, 0) FROM documents d "
+            "LEFT JOIN passages p ON p.document_id = d.document_id AND p.ordinal = 0 WHERE d.owner = ? AND d.name = ?",
+            (owner, name),
+        )
+        return [_info(described, total) for described, total in found]
+
     def described(self, document_ids: Sequence[str]) -> dict[str, DocumentInfo]:
         """What is known of these documents, without the numbers of their passages."""
         found: dict[str, DocumentInfo] = {}

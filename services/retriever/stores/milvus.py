@@ -16,7 +16,7 @@ from services.retriever.search_text import search_text
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
 from .milvus_connection import COLLECTION_MISSING, COLLECTION_RELEASED, Connection
-from .milvus_filters import expression
+from .milvus_filters import expression, literal
 from .milvus_schema import (
     BLANK_ID,
     DENSE,
@@ -152,6 +152,10 @@ class MilvusStore:
         found = [to_document(row) for row in await self._rows("ordinal == 0", DOCUMENT_FIELDS)]
         return sorted(found, key=lambda info: (info.name, info.ingested_ms))
 
+    async def find(self, owner: str, name: str) -> list[DocumentInfo]:
+        condition = f"ordinal == 0 and owner == {literal(owner)} and name == {literal(name)}"
+        return [to_document(row) for row in await self._rows(condition, DOCUMENT_FIELDS)]
+
     async def ordinals(self, document_id: str) -> set[int]:
         rows = await self._rows(f'document_id == "{document_id}"', ["ordinal"])
         return {int(row["ordinal"]) for row in rows}
@@ -209,15 +213,13 @@ class MilvusStore:
 
     async def _rows(self, expression: str, fields: list[str]) -> list[dict[str, Any]]:
         def call(client: MilvusClient, timeout: float) -> list[dict[str, Any]]:
+            wanted = {"filter": expression, "output_fields": fields, "consistency_level": "Strong", "timeout": timeout}
+            # An iterator costs several calls; as a rule there are few rows.
+            few = client.query(self._name, limit=_PAGE, **wanted)
+            if len(few) < _PAGE:
+                return [dict(row) for row in few]
             rows: list[dict[str, Any]] = []
-            iterator = client.query_iterator(
-                self._name,
-                batch_size=_PAGE,
-                filter=expression,
-                output_fields=fields,
-                consistency_level="Strong",
-                timeout=timeout,
-            )
+            iterator = client.query_iterator(self._name, batch_size=_PAGE, **wanted)
             while batch := iterator.next():
                 rows.extend(dict(row) for row in batch)
             iterator.close()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -39,6 +40,8 @@ REPLAY_BYTES = 512 * 1024
 REPLAYS_AT_ONCE = 32
 NEWEST_ROUNDS = 8
 """Looks further back, where the last messages of a stream are none that are asked for."""
+_OBJECTS = f"OBJ_{subjects.DOCUMENTS_BUCKET}"
+_OBJECT_META = f"$O.{subjects.DOCUMENTS_BUCKET}.M."
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10047, 10077, 10122, 10023, 10068})
 _NOT_FOUND = frozenset({10014, 10037, 10059})  # consumer, message, stream
@@ -57,10 +60,19 @@ class Full(Exception):
 
 
 class Stored(NamedTuple):
-    """A message as a stream keeps it."""
+    """A message as a stream keeps it. `subject` is known where several were asked for."""
 
     data: bytes
     stream_seq: int
+    subject: str = ""
+
+
+class Kept(NamedTuple):
+    """What is known of an object without its data."""
+
+    name: str
+    description: str
+    age_s: float
 
 
 class Bus:
@@ -241,7 +253,7 @@ class Bus:
             headers = message.headers or {}
             status = headers.get("Status")
             if status is None:
-                found.append(Stored(message.data, int(headers["Nats-Sequence"])))
+                found.append(Stored(message.data, int(headers["Nats-Sequence"]), headers.get("Nats-Subject", "")))
                 return False
             if status not in ("204", "404"):
                 raise Unconfirmed(f"replay: {status}")
@@ -256,6 +268,21 @@ class Bus:
         except (nats.errors.Error, TimeoutError, LookupError, ValueError) as error:
             raise Unconfirmed(f"replay: {error or type(error).__name__}") from None
         return found, left
+
+    async def later(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[tuple[str, bytes, int]]:
+        """The messages behind a subject with a wildcard and a stream sequence above `after`: subject, data and stream
+        sequence of each, in order. A replica may answer that lags behind.
+
+        Raises:
+            Unconfirmed: nobody answered.
+        """
+        while True:
+            found, left = await self._next_messages(stream, subject, after + 1, REPLAY_MESSAGES, REPLAY_BYTES)
+            for one in found:
+                yield one.subject, one.data, one.stream_seq
+            if not found or not left:
+                return
+            after = found[-1].stream_seq
 
     async def purge(self, stream: str, subject: str) -> None:
         """Remove all messages of a subject from a stream.
@@ -314,6 +341,22 @@ class Bus:
             raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
         return found.data or b"", found.info.description or ""
 
+    async def object_description(self, name: str) -> str:
+        """The description of what is kept under `name`; its data is not read.
+
+        Raises:
+            KeyError: nothing is.
+            Unconfirmed
+        """
+        try:
+            bucket = await self._bucket()
+            found = await within(OBJECT_TIMEOUT_S, bucket.get_info(name))
+        except NotFoundError:
+            raise KeyError(name) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
+        return found.description or ""
+
     async def has_object(self, name: str) -> bool:
         """Whether something is kept under `name`; its data is not read.
 
@@ -342,6 +385,24 @@ class Bus:
             return
         except (nats.errors.Error, TimeoutError) as error:
             raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
+        # The client library leaves a note about each object that was deleted, for ever.
+        await self.purge(_OBJECTS, _OBJECT_META + urlsafe_b64encode(name.encode()).decode())
+
+    async def objects(self, prefix: str) -> AsyncIterator[Kept]:
+        """All objects whose names start so. It reads what is known of every object: for what is done rarely.
+
+        Raises:
+            Unconfirmed
+        """
+        async for _, data, _ in self.later(_OBJECTS, f"{_OBJECT_META}*"):
+            try:
+                info = msgspec.json.decode(data)
+                name, deleted = info["name"], info.get("deleted", False)
+                age = datetime.now(UTC) - datetime.fromisoformat(info["mtime"])
+            except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+                continue
+            if name.startswith(prefix) and not deleted:
+                yield Kept(name, info.get("description") or "", age.total_seconds())
 
     async def _bucket(self) -> ObjectStore:
         if self._objects is None:

@@ -117,7 +117,7 @@ async def hold(
         except _GivenBack:
             if lease.held:
                 with contextlib.suppress(Full):
-                    await note_return(bus, ref, await returned(bus, ref) + 1)
+                    await note_return(bus, ref.key, ref.seq, await returned(bus, ref.key, ref.seq) + 1)
             await lease.give_back()
             return "given_back"
         except Full:

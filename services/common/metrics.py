@@ -67,6 +67,17 @@ CACHE = Counter(
     ["kind", "outcome"],
 )
 
+# --- ingest workers ---------------------------------------------------------------------------------------------------
+INGEST_FILES = Counter(
+    "baton_ingest_files_total",
+    "Files that left an ingest worker: added, replaced, unchanged, unpacked, removed, failed, later, lost, …",
+    ["outcome"],
+)
+INGEST_SECONDS = Histogram(
+    "baton_ingest_seconds", "Time an ingest worker held a file.", buckets=(*_LATENCY, 60.0, 120.0, 300.0)
+)
+INGEST_WAITING = Gauge("baton_ingest_waiting", "Files in the ingest queue, those that are worked on included.")
+
 # --- everywhere -------------------------------------------------------------------------------------------------------
 NATS_RECONNECTS = Counter("baton_nats_reconnects_total", "Reconnections to NATS.")
 NATS_SLOW = Counter("baton_nats_slow_consumer_total", "Times that NATS messages were dropped because we were slow.")

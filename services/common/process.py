@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -127,11 +127,19 @@ async def serve_stage(
     process: ProcessSettings,
 ) -> None:
     """The whole life of a worker process: connect, make streams, open the implementation, serve, drain, close."""
+    await serve(process, lambda stop, ready: _serve(stage, open_handler, nats, worker, process, stop, ready))
+
+
+async def serve(
+    process: ProcessSettings, serving: Callable[[asyncio.Event, threading.Event], Coroutine[Any, Any, None]]
+) -> None:
+    """The life of a process that has metrics and obeys signals. `serving` is given the event on which it has to drain
+    and end, and the one that it sets when it is ready; before that it is cancelled instead."""
     stop = stop_on_signals()
     ready = threading.Event()
     with metrics_server(process, ready):
         try:
-            await _until_stopped(stop, ready, _serve(stage, open_handler, nats, worker, process, stop, ready))
+            await _until_stopped(stop, ready, serving(stop, ready))
         finally:
             ready.clear()
 

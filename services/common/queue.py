@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from baton_proto import subjects
-
 from .bus import Bus, Unconfirmed, end_tasks, quietly, within
 
 log = logging.getLogger(__name__)
+
+Delivery = Msg
+"""A message of a work queue as it was delivered, for those who do not import nats."""
 
 PULL_EXPIRES_S = 5.0
 PULL_EVERY_S = 1.0
@@ -29,12 +30,13 @@ RENEW_EVERY_S = 1.0
 
 
 class Puller:
-    """Asks the stage's consumer for as many items as `free()` allows and gives each to `take`.
+    """Asks a consumer of a work queue for as many items as `free()` allows and gives each to `take`.
 
     nats-py's `fetch` waits for a whole batch and so delays the first item; here a request for several is open and each
     item is delivered as it comes.
 
     Args:
+        stream, consumer: of the work queue, and the name that all who pull from it share.
         free: how many more items may be taken now.
         take: called with each message and the monotonic time after which it was delivered, from the subscription's
             callback: must not wait.
@@ -44,7 +46,8 @@ class Puller:
     def __init__(
         self,
         bus: Bus,
-        stage: str,
+        stream: str,
+        consumer: str,
         free: Callable[[], int],
         take: Callable[[Msg, float], None],
         restore: Callable[[], Awaitable[None]],
@@ -55,7 +58,7 @@ class Puller:
         self._restore = restore
         self._missing = False
         self._beat_at = time.monotonic()
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}"
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = bus.client.new_inbox()
         self._open: dict[str, tuple[int, float]] = {}  # reply subject -> items still to come, when it ends
         self._number = 0

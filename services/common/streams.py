@@ -39,6 +39,8 @@ DUPLICATE_WINDOW_S = 660
 finds a log that has ended. Otherwise the item would be in the queue twice."""
 CANCEL_MAX_AGE_S = 900
 DEAD_MAX_AGE_S = 7 * 24 * 3600
+FILES_MAX_BYTES = 256 * 1024 * 1024
+"""Most bytes of the records of files: some 300,000 of them."""
 
 
 def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
@@ -53,6 +55,15 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             max_msgs=settings.work_max_items,
             max_age=settings.log_max_age_s,
             duplicate_window=min(DUPLICATE_WINDOW_S, settings.log_max_age_s),
+            **common,
+        ),
+        StreamConfig(
+            name=subjects.INGEST_STREAM,
+            subjects=[subjects.INGEST],
+            retention=RetentionPolicy.WORK_QUEUE,
+            discard=DiscardPolicy.NEW,
+            max_msgs=settings.ingest_max_items,
+            duplicate_window=DUPLICATE_WINDOW_S,  # no age: a file that was accepted is not lost
             **common,
         ),
         StreamConfig(
@@ -86,17 +97,25 @@ def stream_configs(settings: NatsSettings) -> list[StreamConfig]:
             subjects.CONVERSATIONS_BUCKET, settings.conversations_max_age_s, settings.conversations_max_bytes, common
         ),
         _bucket_config(subjects.CACHE_BUCKET, settings.cache_max_age_s, settings.cache_max_bytes, common),
+        _bucket_config(subjects.FILES_BUCKET, None, FILES_MAX_BYTES, common, DiscardPolicy.NEW),
     ]
     return configs + [_log_config(shard, settings, common) for shard in range(settings.shards)]
 
 
-def _bucket_config(bucket: str, max_age_s: int, max_bytes: int, common: dict[str, Any]) -> StreamConfig:
-    """A key-value bucket, but where it is full the oldest values go: the client libraries would refuse new ones."""
+def _bucket_config(
+    bucket: str,
+    max_age_s: int | None,
+    max_bytes: int,
+    common: dict[str, Any],
+    discard: DiscardPolicy = DiscardPolicy.OLD,
+) -> StreamConfig:
+    """A key-value bucket. Where it is full the oldest values go, unless `discard` says otherwise: the client libraries
+    would refuse new ones."""
     return StreamConfig(
         name=f"KV_{bucket}",
         subjects=[f"$KV.{bucket}.>"],
         max_msgs_per_subject=1,
-        discard=DiscardPolicy.OLD,
+        discard=discard,
         max_age=max_age_s,
         max_bytes=max_bytes,
         allow_direct=True,
@@ -203,19 +222,30 @@ async def _ensure_once(bus: Bus) -> None:
 
 
 async def ensure_documents(bus: Bus) -> None:
-    """Make the store of originals where there is none yet; repeated until it works. It changes nothing: whoever brings
-    documents in from a shell may well have other settings than the services."""
+    """Make the store of originals, the queue of files and their records where there are none yet; repeated until it
+    works. It changes nothing: whoever brings documents in from a shell may well have other settings than the
+    services."""
     js = bus.client.jetstream(timeout=5)
+    wanted = {config.name: config for config in stream_configs(bus.settings)}
     while True:
         try:
-            try:
-                await js.stream_info(f"OBJ_{subjects.DOCUMENTS_BUCKET}")
-            except NotFoundError:
+            if not await _is_there(js, f"OBJ_{subjects.DOCUMENTS_BUCKET}"):
                 await _make_documents(js, bus.settings)
+            for name in (subjects.INGEST_STREAM, f"KV_{subjects.FILES_BUCKET}"):
+                if not await _is_there(js, name):
+                    await _tolerant(js.add_stream(wanted[name]))
             return
         except (TimeoutError, NatsError, OSError) as error:
             log.warning("JetStream is not ready (%s); trying again", error or type(error).__name__)
             await asyncio.sleep(random.uniform(0.2, 1.0))
+
+
+async def _is_there(js: JetStreamContext, stream: str) -> bool:
+    try:
+        await js.stream_info(stream)
+    except NotFoundError:
+        return False
+    return True
 
 
 async def _make_documents(js: JetStreamContext, settings: NatsSettings) -> None:
@@ -264,12 +294,21 @@ async def ensure_consumer(bus: Bus, stage: str, ack_wait_s: float, concurrency: 
 
     There is no delivery limit on the server: a worker counts deliveries itself, so that it can end the log.
     """
+    name, subject = subjects.work_consumer(stage), subjects.work_subject(stage)
+    await _ensure_consumer(bus, subjects.WORK_STREAM, name, subject, ack_wait_s, concurrency)
+
+
+async def ensure_ingest_consumer(bus: Bus, ack_wait_s: float) -> None:
+    """Make the durable pull consumer that all ingest workers share, likewise without a delivery limit."""
+    await _ensure_consumer(bus, subjects.INGEST_STREAM, subjects.INGEST_CONSUMER, subjects.INGEST, ack_wait_s, 0)
+
+
+async def _ensure_consumer(bus: Bus, stream: str, name: str, subject: str, ack_wait_s: float, concurrency: int) -> None:
     js = bus.client.jetstream(timeout=5)
-    name = subjects.work_consumer(stage)
     config = ConsumerConfig(
         name=name,
         durable_name=name,
-        filter_subject=subjects.work_subject(stage),
+        filter_subject=subject,
         ack_policy=AckPolicy.EXPLICIT,
         deliver_policy=DeliverPolicy.ALL,
         ack_wait=ack_wait_s,
@@ -280,11 +319,11 @@ async def ensure_consumer(bus: Bus, stage: str, ack_wait_s: float, concurrency: 
     while True:
         try:
             try:
-                existing = await js.consumer_info(subjects.WORK_STREAM, name)
+                existing = await js.consumer_info(stream, name)
             except NotFoundError:
                 existing = None
             if existing is None or existing.config.ack_wait != ack_wait_s:
-                await js.add_consumer(subjects.WORK_STREAM, config)
+                await js.add_consumer(stream, config)
             return
         except (TimeoutError, APIError, NatsError) as error:
             log.warning("the work queue is not ready (%s); trying again", error or type(error).__name__)

@@ -80,31 +80,31 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     return Taken(item, latest.handoff, written, position.final.seq + 1, position.last, moved_ms)
 
 
-async def returned(bus: Bus, ref: WorkRef) -> int:
+async def returned(bus: Bus, key: str, seq: int) -> int:
     """How many deliveries of an item ended with its holder giving it back in good order.
 
     Raises:
         Unconfirmed
     """
-    stored = await bus.last(subjects.CANCEL_STREAM, subjects.returned_subject(ref.key))
+    stored = await bus.last(subjects.CANCEL_STREAM, subjects.returned_subject(key))
     if stored is None:
         return 0
     try:
         note = codec.decode(stored.data, Returned)
     except codec.WireError as error:
-        log.error("an unreadable note about %s: %s", ref.key, error)
+        log.error("an unreadable note about %s: %s", key, error)
         return 0
-    return note.deliveries if note.seq == ref.seq else 0
+    return note.deliveries if note.seq == seq else 0
 
 
-async def note_return(bus: Bus, ref: WorkRef, deliveries: int) -> None:
+async def note_return(bus: Bus, key: str, seq: int, deliveries: int) -> None:
     """Say how many deliveries have been given back, this one included. Only its holder calls it.
 
     Raises:
         Unconfirmed, Full
     """
-    note = Returned(key=ref.key, seq=ref.seq, deliveries=deliveries)
-    await bus.store(subjects.returned_subject(ref.key), codec.encode(note))
+    note = Returned(key=key, seq=seq, deliveries=deliveries)
+    await bus.store(subjects.returned_subject(key), codec.encode(note))
 
 
 def arrived(item: WorkItem) -> WorkItem:

@@ -64,7 +64,8 @@ class Worker:
         self._held: dict[int, HeldItem] = {}
         self._giving_back = asyncio.Event()
         self.draining = False
-        self._puller = Puller(bus, stage, self._free, self._take, self._make_consumer)
+        consumer = subjects.work_consumer(stage)
+        self._puller = Puller(bus, subjects.WORK_STREAM, consumer, self._free, self._take, self._make_consumer)
 
     @property
     def running(self) -> int:
@@ -181,7 +182,7 @@ class Worker:
         with request_context(taken.item.request_id):
             lost = lease.deliveries - 1
             if lost >= self._settings.max_deliveries:
-                lost -= await returned(self._bus, ref)
+                lost -= await returned(self._bus, ref.key, ref.seq)
             # A log that moved just now has a holder who lives: this delivery is a copy, or NATS lost its leader.
             dead = now_ms() - taken.moved_ms > self._settings.ack_wait_s * 500
             if lost >= self._settings.max_deliveries and dead:
@@ -215,7 +216,7 @@ class Worker:
         anybody who must stay alive for it."""
         # All deliveries so far: while it waits, nobody works on it, so nobody can have died of it.
         with contextlib.suppress(Full):
-            await note_return(self._bus, ref, lease.deliveries)
+            await note_return(self._bus, ref.key, ref.seq, lease.deliveries)
         await lease.give_back(WAIT_S[min(lease.deliveries, len(WAIT_S)) - 1])
         return "waiting"
 

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from services.common.documents import DocumentMeta, Original, View
 
 from .bad_document import BadDocument
 from .chunking import FORMAT, chunk
-from .corpus import Change, changing
+from .corpus import changing
 from .embedding import Embedder, open_embedder
 from .extract import Document, extract
 from .files import PassedOver, SourceFile, find_files
@@ -43,6 +43,50 @@ class Whose:
 
 OPERATOR = Whose()
 
+Reader = Callable[[str, bytes], Awaitable[Document]]
+"""Reads the document in a file of this name, or raises BadDocument."""
+
+
+async def read_here(name: str, data: bytes) -> Document:
+    """Reads in a thread of this process: for files that are trusted not to be made to do harm."""
+    return await asyncio.to_thread(extract, name, data)
+
+
+class Begins(Protocol):
+    """Says that documents are about to change (see `corpus.Change`). Safe to repeat."""
+
+    async def begin(self) -> None: ...
+
+
+class Tells(Protocol):
+    """Is told how far a file is. What it raises stops the ingestion there."""
+
+    async def progress(self, done: int, total: int) -> None:
+        """So many of the passages are written."""
+        ...
+
+    async def found(self, info: DocumentInfo) -> None:
+        """The document can be found, and the version before is about to go."""
+        ...
+
+
+class Silent:
+    """Nobody wants to know."""
+
+    async def progress(self, done: int, total: int) -> None:
+        return
+
+    async def found(self, info: DocumentInfo) -> None:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of a file."""
+
+    status: Status
+    info: DocumentInfo
+
 
 class Originals(Protocol):
     """Where the files themselves are kept, for the links behind the sources. All of it is idempotent."""
@@ -55,21 +99,24 @@ class Originals(Protocol):
 
 
 @asynccontextmanager
-async def open_library(settings: RetrieverSettings, originals: Originals) -> AsyncIterator[Library]:
+async def open_library(
+    settings: RetrieverSettings, originals: Originals, read: Reader = read_here
+) -> AsyncIterator[Library]:
     """The library in the store that `settings` name."""
     async with open_embedder(settings) as embedder, open_store(settings) as store:
-        yield Library(store, originals, settings, embedder)
+        yield Library(store, originals, settings, embedder, read)
 
 
 @dataclass(slots=True)
 class Library:
-    """The documents that questions are answered from. One ingestion at a time for each library; several processes may
-    ingest into the same store."""
+    """The documents that questions are answered from. `add` and `remove` may run at once for different files, `ingest`
+    once at a time; several processes may ingest into the same store."""
 
     store: Store
     originals: Originals
     settings: RetrieverSettings
     embedder: Embedder | None = None
+    read: Reader = read_here
     _known: dict[str, DocumentInfo] = field(default_factory=dict)
 
     async def ingest(
@@ -90,8 +137,7 @@ class Library:
         """
         started = time.monotonic()
         found = await asyncio.to_thread(lambda: list(find_files(paths)))
-        writer = PassageWriter(self.store, self.embedder)
-        await writer.prepare()
+        await self.prepare()
         self._known = {info.document_id: info for info in await self.store.documents()}
         outcomes: list[Outcome] = []
         async with changing(self.store) as change:
@@ -99,7 +145,7 @@ class Library:
                 if isinstance(entry, PassedOver):
                     outcome = Outcome(str(entry.path), "failed" if entry.wrong else "skipped", entry.reason)
                 else:
-                    outcome = await self._file(entry, metadata or {}, whose, writer, change)
+                    outcome = await self._file(entry, metadata or {}, whose, change)
                 outcomes.append(outcome)
                 if on_progress is not None:
                     on_progress(Progress(len(outcomes), len(found), outcome))
@@ -108,6 +154,56 @@ class Library:
                 await persistently(self.store.settle)
             await change.ensure_known()
         return report
+
+    async def prepare(self) -> None:
+        """Make the collection, or check that it fits the settings. Before the first `add`.
+
+        Raises:
+            ServiceError
+        """
+        await PassageWriter(self.store, self.embedder).prepare()
+
+    async def add(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        change: Begins,
+        metadata: Mapping[str, Any] | None = None,
+        whose: Whose = OPERATOR,
+        tells: Tells | None = None,
+    ) -> Added:
+        """Ingest one file. Safe to repeat after it was cut off anywhere, and to call for other files at once; for the
+        same file by several workers too, as long as all but the last are stopped by `tells`.
+
+        Raises:
+            BadDocument: it cannot be read.
+            ServiceError: the store or the embedding server failed, `retryable` telling for how long.
+        """
+        versions = await persistently(lambda: self.store.find(whose.owner, name))
+        added = await self._add(name, data, metadata or {}, whose, change, tells or Silent(), versions)
+        # Asked again: somebody who was stopped may have begun another version meanwhile.
+        versions = await persistently(lambda: self.store.find(whose.owner, name))
+        await self._forget_all((info for info in versions if info.document_id != added.info.document_id), change)
+        return added
+
+    async def remove(self, owner: str, name: str, change: Begins) -> int:
+        """Remove all versions of a file, their passages and originals; how many there were.
+
+        Raises:
+            ServiceError
+        """
+        versions = await persistently(lambda: self.store.find(owner, name))
+        await self._forget_all(versions, change)
+        return len(versions)
+
+    async def forget(self, document_id: str, change: Begins) -> None:
+        """Remove a document, its passages and its original, whether there are any or not.
+
+        Raises:
+            ServiceError
+        """
+        await self._forget(document_id, change)
 
     async def documents(self) -> list[DocumentInfo]:
         """All documents, by name."""
@@ -123,50 +219,65 @@ class Library:
             await self._forget(document_id, change)
         return True
 
-    async def _file(
-        self, source: SourceFile, metadata: Mapping[str, Any], whose: Whose, writer: PassageWriter, change: Change
-    ) -> Outcome:
+    async def _file(self, source: SourceFile, metadata: Mapping[str, Any], whose: Whose, change: Begins) -> Outcome:
         path = str(source.path)
         older = [info for info in self._known.values() if (info.owner, info.name) == (whose.owner, source.name)]
         try:
             data = await asyncio.to_thread(_read, source.path, self.settings.max_document_bytes)
-            content_hash = hashlib.sha256(data).hexdigest()
-            document_id = self._document_id(source.name, content_hash, metadata, whose)
-            there = self._there(document_id, content_hash, source.name, whose)
-            if there is not None:
-                # A run that was cut off may have left the version before.
-                await self._forget_all((info for info in older if info.document_id != there.document_id), change)
-                if not await self.originals.has(there.document_id):  # kept in memory, and lost with it
-                    document = await asyncio.to_thread(extract, source.path.name, data)
-                    await self._keep(there, data, document, self._passages(there, document))
-                same = there.name == source.name
-                reason = "" if same else f"same content as {there.name}"
-                status: Status = "unchanged" if same else "duplicate"
-                return Outcome(path, status, reason, there.document_id, there.passages)
-            document = await asyncio.to_thread(extract, source.path.name, data)
-            info = _info(document_id, source.name, document, content_hash, len(data), metadata, whose)
-            passages = await asyncio.to_thread(self._passages, info, document)
+            copy = self._copy_of(hashlib.sha256(data).hexdigest(), source.name, whose)
+            if copy is not None:
+                return Outcome(path, "duplicate", f"same content as {copy.name}", copy.document_id, copy.passages)
+            added = await self._add(source.name, data, metadata, whose, change, Silent(), older)
         except BadDocument as error:
             return Outcome(path, "failed", str(error))
-        await self._keep(info, data, document, passages)
-        await persistently(change.begin)
-        await writer.write(passages)
-        self._known[document_id] = replace(info, passages=len(passages))
-        await self._forget_all((info for info in older if info.document_id != document_id), change)
-        return Outcome(path, "replaced" if older else "added", "", document_id, len(passages))
+        info = added.info
+        self._known[info.document_id] = info
+        await self._forget_all((one for one in older if one.document_id != info.document_id), change)
+        return Outcome(path, added.status, "", info.document_id, info.passages)
+
+    async def _add(
+        self,
+        name: str,
+        data: bytes,
+        metadata: Mapping[str, Any],
+        whose: Whose,
+        change: Begins,
+        tells: Tells,
+        versions: Sequence[DocumentInfo],
+    ) -> Added:
+        """Write a file's document, beside the versions that are stored already."""
+        if len(data) > self.settings.max_document_bytes:
+            raise BadDocument(too_large(self.settings.max_document_bytes))
+        content_hash = hashlib.sha256(data).hexdigest()
+        document_id = document_id_of(self.settings, name, content_hash, metadata, whose)
+        there = next((info for info in versions if info.document_id == document_id and info.passages), None)
+        # The original may be lost: it was kept in memory, say.
+        if there is not None and await self.originals.has(document_id):
+            await tells.found(there)
+            return Added("unchanged", there)
+        document = await self.read(name, data)
+        info = _info(document_id, name, document, content_hash, len(data), metadata, whose)
+        passages = await asyncio.to_thread(self._passages, info, document)
+        await tells.progress(0, len(passages))
+        await self._keep(there or info, data, document, passages)
+        if there is None:
+            await persistently(change.begin)
+            await PassageWriter(self.store, self.embedder).write(passages, tells.progress)
+        stored = there or replace(info, passages=len(passages))
+        await tells.found(stored)
+        if there is not None:
+            return Added("unchanged", stored)
+        return Added("replaced" if versions else "added", stored)
 
     def _passages(self, info: DocumentInfo, document: Document) -> list[StoredPassage]:
         return _passages(info, document, self.settings.chunk_chars)
 
-    def _there(self, document_id: str, content_hash: str, name: str, whose: Whose) -> DocumentInfo | None:
-        """The whole document that a file would become, or, for a name that is new, one of the same content.
+    def _copy_of(self, content_hash: str, name: str, whose: Whose) -> DocumentInfo | None:
+        """For a name that is new, a whole document of the same content.
 
         That one must be of the same owner and readers: whoever brings in what somebody else has brought in must not
         learn of it, let alone be given it.
         """
-        known = self._known.get(document_id)
-        if known is not None and known.passages:
-            return known
         theirs = [info for info in self._known.values() if info.owner == whose.owner]
         if any(info.name == name for info in theirs):
             return None
@@ -181,20 +292,27 @@ class Library:
         view = View(document.text, document.markdown, document.pages, cut)
         await self.originals.put(info.document_id, Original(data, meta, view))
 
-    async def _forget_all(self, documents: Iterable[DocumentInfo], change: Change) -> None:
+    async def _forget_all(self, documents: Iterable[DocumentInfo], change: Begins) -> None:
         for info in documents:
             await self._forget(info.document_id, change)
 
-    async def _forget(self, document_id: str, change: Change) -> None:
+    async def _forget(self, document_id: str, change: Begins) -> None:
         await persistently(change.begin)
         await persistently(lambda: self.store.delete(document_id))
         await self.originals.delete(document_id)
         self._known.pop(document_id, None)
 
-    def _document_id(self, name: str, content_hash: str, metadata: Mapping[str, Any], whose: Whose) -> str:
-        """The same for the same name, content, owner, readers and settings; anything else is another document."""
-        parts = [FORMAT, name, content_hash, self.settings.chunk_chars, dict(metadata), whose.owner, whose.readers]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+def document_id_of(
+    settings: RetrieverSettings, name: str, content_hash: str, metadata: Mapping[str, Any], whose: Whose
+) -> str:
+    """The same for the same name, content, owner, readers and settings; anything else is another document."""
+    parts = [FORMAT, name, content_hash, settings.chunk_chars, dict(metadata), whose.owner, whose.readers]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def too_large(most: int) -> str:
+    return f"larger than {most:,} bytes (BATON_MAX_DOCUMENT_BYTES)"
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -204,7 +322,7 @@ def _read(path: Path, most: int) -> bytes:
     except OSError as error:
         raise BadDocument(f"cannot be read: {error.strerror or error}") from error
     if len(data) > most:
-        raise BadDocument(f"larger than {most:,} bytes (BATON_MAX_DOCUMENT_BYTES)")
+        raise BadDocument(too_large(most))
     return data
 
 

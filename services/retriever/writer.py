@@ -35,15 +35,17 @@ class PassageWriter:
             dimension = len((await self.embedder.embed(["dimension"]))[0])
         await persistently(lambda: self.store.ensure(dimension))
 
-    async def write(self, passages: Sequence[StoredPassage]) -> None:
-        """Write all passages of one document.
+    async def write(
+        self, passages: Sequence[StoredPassage], on_progress: Callable[[int, int], Awaitable[None]] | None = None
+    ) -> None:
+        """Write all passages of one document, telling after each batch how many of how many are written.
 
         The first row says how many there are. Where one batch does not hold them all, it says 0 until the others are
         known to be stored; so a document that was cut off is never taken for a whole one.
         """
         total = len(passages)
         said = total if total <= BATCH else 0
-        first = await self._put(passages, said)
+        first = await self._put(passages, said, on_progress)
         # Milvus Lite can lose rows when two processes write at once: nothing is believed that was not read back.
         for _ in range(TRIES):
             stored = await persistently(lambda: self.store.ordinals(passages[0].document.document_id))
@@ -56,13 +58,20 @@ class PassageWriter:
         if total > BATCH:
             await persistently(lambda: self.store.upsert([first], total))
 
-    async def _put(self, passages: Sequence[StoredPassage], total: int) -> StoredPassage:
+    async def _put(
+        self,
+        passages: Sequence[StoredPassage],
+        total: int,
+        on_progress: Callable[[int, int], Awaitable[None]] | None = None,
+    ) -> StoredPassage:
         """Write these, and return the first as it was written."""
         written: list[StoredPassage] = []
         for start in range(0, len(passages), BATCH):
             batch = await self._embedded(passages[start : start + BATCH])
             await persistently(partial(self.store.upsert, batch, total))
             written = written or [batch[0]]
+            if on_progress is not None:
+                await on_progress(start + len(batch), len(passages))
         return written[0]
 
     async def _embedded(self, passages: Sequence[StoredPassage]) -> Sequence[StoredPassage]:

@@ -16,7 +16,7 @@ from services.retriever.search_text import search_text
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
 from .milvus_connection import COLLECTION_MISSING, COLLECTION_RELEASED, Connection
-from .milvus_filters import expression
+from .milvus_filters import expression, literal
 from .milvus_schema import (
     BLANK_ID,
     DENSE,
@@ -151,6 +151,10 @@ class MilvusStore:
     async def documents(self) -> list[DocumentInfo]:
         found = [to_document(row) for row in await self._rows("ordinal == 0", DOCUMENT_FIELDS)]
         return sorted(found, key=lambda info: (info.name, info.ingested_ms))
+
+    async def find(self, owner: str, name: str) -> list[DocumentInfo]:
+        condition = f"ordinal == 0 and owner == {literal(owner)} and name == {literal(name)}"
+        return [to_document(row) for row in await self._rows(condition, DOCUMENT_FIELDS)]
 
     async def ordinals(self, document_id: str) -> set[int]:
         rows = await self._rows(f'document_id == "{document_id}"', ["ordinal"])

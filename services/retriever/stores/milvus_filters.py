@@ -18,15 +18,16 @@ def expression(where: Where) -> str:
 
 
 def _readable(readers: frozenset[str]) -> str:
-    named = ", ".join(_literal(reader) for reader in sorted(readers) if is_principal(reader))
+    named = ", ".join(literal(reader) for reader in sorted(readers) if is_principal(reader))
     return f"array_contains_any({READERS}, [{named}])"
 
 
 def _equality(key: str, value: Value) -> str:
-    return f"{key} == {_literal(value)}" if key in COLUMNS else f'metadata["{key}"] == {_literal(value)}'
+    return f"{key} == {literal(value)}" if key in COLUMNS else f'metadata["{key}"] == {literal(value)}'
 
 
-def _literal(value: Value) -> str:
+def literal(value: Value) -> str:
+    """A value as it is written in an expression."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

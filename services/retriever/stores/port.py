@@ -82,6 +82,11 @@ class Store(Protocol):
         """All documents by name, also those whose ingestion has not finished (`passages` 0)."""
         ...
 
+    async def find(self, owner: str, name: str) -> list[DocumentInfo]:
+        """The documents that are stored of one file: as a rule one, or none; more while it is being replaced. Also
+        those whose ingestion has not finished (`passages` 0)."""
+        ...
+
     async def ordinals(self, document_id: str) -> set[int]:
         """Which passages of a document are stored."""
         ...

@@ -1,0 +1,145 @@
+"""The ingest worker on a real NATS and a real Milvus: states, replacement, removal, overtaking, crashes, outages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from baton_proto.messages import FileRecord
+from services.retriever.corpus import Corpus
+from services.retriever.stores.port import StoreQuery, Where
+from tests.ingesting import Place, place
+from tests.rig import Rig, run_rig
+from tests.servers.milvus import Milvus
+from tests.servers.nats import Nats
+from tests.servers.processes import eventually
+from tests.shelf import settings_for
+
+LONG = "\n\n".join(f"# Part {n}\n\nThe word of it is zebra{n}." for n in range(300))
+
+
+def run(nats: Nats, milvus: Milvus, scenario: Callable[[Place], Awaitable[None]], **ingest: object) -> None:
+    async def on_rig(rig: Rig) -> None:
+        async with place(rig.bus, settings_for(milvus), **ingest) as one:
+            await scenario(one)
+
+    run_rig(nats, on_rig)
+
+
+async def found(one: Place, text: str) -> list[str]:
+    return [hit.text for hit in await one.library.store.search(StoreQuery(text, 10, Where(None)))]
+
+
+def test_files_become_ready_are_replaced_and_removed(nats: Nats, milvus: Milvus) -> None:
+    async def scenario(one: Place) -> None:
+        seen: list[FileRecord] = []
+        stop = await one.files.watch(lambda change: seen.append(change) if isinstance(change, FileRecord) else None)
+        first = await one.add("a.md", "# Otters\n\nOtters swim.", metadata={"year": 2026}, readers=["group:zoo"])
+        bad, long = await one.add("b.md", b"\0\1"), await one.add("long.md", LONG)
+        async with one.working():
+            ready, failed, whole = await one.done(first, bad, long)
+            assert (ready.state, ready.title, ready.passages, ready.readers) == ("ready", "Otters", 1, ["group:zoo"])
+            assert (failed.state, failed.document_id) == ("failed", "")
+            assert "binary" in failed.error
+            assert (whole.state, whole.passages, whole.done, whole.total) == ("ready", 300, 300, 300)
+            await one.assert_nothing_twice()
+            (info,) = await one.library.store.find("", "a.md")
+            assert info.metadata["year"] == 2026
+            # The same again costs nothing, and a broken one leaves the version before.
+            upserts = _count_upserts(one)
+            (again,) = await one.done(await one.add("long.md", LONG))
+            assert (again.state, again.document_id, upserts) == ("ready", whole.document_id, [])
+            (spoilt,) = await one.done(await one.add("a.md", b"\0"))
+            assert (spoilt.state, spoilt.document_id) == ("failed", ready.document_id)
+            assert await found(one, "otters") == ["Otters swim."]
+            (other,) = await one.done(await one.add("a.md", "# Herons\n\nHerons wade.", readers=["everybody"]))
+            assert (other.state, other.title, other.readers) == ("ready", "Herons", ["everybody"])
+            assert await found(one, "otters") == []
+            await one.assert_nothing_twice()
+            for record in (other, whole, failed):
+                await one.files.remove(record)
+            assert await one.done(other, whole, failed) == [None, None, None]
+        assert await one.files.all() == []
+        await one.assert_nothing_twice()
+        await eventually(one.uploads_gone, "no upload is left")
+        assert any(record.state == "removing" for record in seen)
+        await stop()
+
+    run(nats, milvus, scenario)
+
+
+def _count_upserts(one: Place) -> list[int]:
+    calls: list[int] = []
+    real = one.library.store.upsert
+
+    async def counting(passages, total):
+        calls.append(len(passages))
+        await real(passages, total)
+
+    one.library.store.upsert = counting
+    return calls
+
+
+def test_a_changed_file_is_found_at_every_moment(nats: Nats, milvus: Milvus) -> None:
+    async def scenario(one: Place) -> None:
+        async with one.working():
+            await one.done(await one.add("a.md", "# Badgers\n\nBadgers dig at night, version 1."))
+            record = await one.add("a.md", "# Badgers\n\nBadgers dig at night, version 2.")
+            while True:
+                assert await found(one, "badgers dig"), "one of the two is always found"
+                now = await one.files.get("", record.file)
+                if now.state == "ready":
+                    break
+            assert await found(one, "badgers") == ["Badgers dig at night, version 2."]
+
+    run(nats, milvus, scenario)
+
+
+def test_the_corpus_version_is_unknown_while_files_are_worked_on_and_right_once_they_are_done(
+    nats: Nats, milvus: Milvus
+) -> None:
+    async def scenario(one: Place) -> None:
+        corpus = Corpus(one.library.store)
+        async with one.working():
+            records = [await one.add(f"{n}.md", f"# Paper {n}\n\nAbout subject {n}.") for n in range(20)]
+            await eventually(lambda: one.busy.changing, "it works")
+            assert await corpus.version({"everybody"}) is None
+            await one.done(*records)
+            await eventually(lambda: not one.busy.changing, "it rests")
+            version = None
+            while version is None:
+                version = await corpus.version({"everybody"})
+        await corpus.close()
+        other = Corpus(one.library.store)
+        assert await other.version({"everybody"}) == version
+        await other.close()
+
+    run(nats, milvus, scenario)
+
+
+def test_a_later_upload_overtakes_one_that_is_being_worked_on(nats: Nats, milvus: Milvus) -> None:
+    async def scenario(one: Place) -> None:
+        real, reached, go_on = one.library.store.upsert, asyncio.Event(), asyncio.Event()
+
+        async def slowly(passages, total):
+            await real(passages, total)
+            if "zebra" in passages[0].text and not reached.is_set():
+                reached.set()
+                await go_on.wait()
+
+        one.library.store.upsert = slowly
+        async with one.working():
+            await one.add("a.md", LONG)
+            await reached.wait()
+            later = await one.add("a.md", "# Short\n\nOnly this.")
+            (ready,) = await one.done(later)
+            assert (ready.state, ready.title) == ("ready", "Short")
+            go_on.set()
+
+            async def tidy() -> bool:
+                return len(await one.library.documents()) == 1 and not await one.uploads()
+
+            await eventually(tidy, "nothing is left of the one that was overtaken")
+        await one.assert_nothing_twice()
+
+    run(nats, milvus, scenario)

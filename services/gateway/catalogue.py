@@ -51,7 +51,8 @@ class Viewer:
         return self.may_share and (reader == EVERYBODY or reader.startswith("user:") or reader in self.principals)
 
     def is_own(self, record: FileRecord) -> bool:
-        return record.owner == self.owner
+        # Without a token nobody is the operator: of what belongs to nobody, only what everybody may read is theirs.
+        return record.owner == self.owner and (self._known or may_read(record.readers, self.principals))
 
     def sees(self, record: FileRecord) -> bool:
         return self.is_own(record) or may_read(record.readers, self.principals)

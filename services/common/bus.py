@@ -341,6 +341,22 @@ class Bus:
             raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
         return found.data or b"", found.info.description or ""
 
+    async def object_description(self, name: str) -> str:
+        """The description of what is kept under `name`; its data is not read.
+
+        Raises:
+            KeyError: nothing is.
+            Unconfirmed
+        """
+        try:
+            bucket = await self._bucket()
+            found = await within(OBJECT_TIMEOUT_S, bucket.get_info(name))
+        except NotFoundError:
+            raise KeyError(name) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unconfirmed(f"object {name}: {error or type(error).__name__}") from None
+        return found.description or ""
+
     async def has_object(self, name: str) -> bool:
         """Whether something is kept under `name`; its data is not read.
 

@@ -66,6 +66,10 @@ class Documents:
         data, description = await self._bus.get_described_object(PREFIX + document_id)
         return Original(data, msgspec.json.decode(description, type=DocumentMeta))
 
+    async def meta(self, document_id: str) -> DocumentMeta:
+        """What is known of an original, without reading it. Raises KeyError where there is none."""
+        return msgspec.json.decode(await self._bus.object_description(PREFIX + document_id), type=DocumentMeta)
+
     async def view(self, document_id: str) -> View | None:
         """The document's text; None where none is kept."""
         try:

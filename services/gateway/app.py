@@ -16,18 +16,16 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from baton_proto.readers import may_read, principals
 from services.common import metrics
-from services.common.bus import Bus, Unconfirmed
+from services.common.bus import Bus
 from services.common.config import GatewaySettings
-from services.common.documents import Documents
 from services.common.presence import Presence
 from services.common.process import package_version
 
-from .auth import Authenticator, Unauthorized, bearer, origin_allowed, request_allowed
+from .auth import Authenticator, origin_allowed
 from .connection import BAD_ORIGIN, GOING_AWAY, LEAVING, TOO_MANY, Connection
 from .conversations import Conversations
-from .originals import original_response
+from .documents import DocumentRoutes
 from .requests import Requests
 
 log = logging.getLogger(__name__)
@@ -53,7 +51,7 @@ class Gateway:
         self._presence = presence
         self._settings = settings
         self._authenticator = Authenticator(settings)
-        self._documents = Documents(bus)
+        self._documents = DocumentRoutes(bus, self._authenticator, settings)
         self._connections: set[Connection] = set()
         self.requests = Requests(bus, presence, settings)
         self._conversations = Conversations(bus, self.requests, self._authenticator, settings)
@@ -65,7 +63,7 @@ class Gateway:
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", self._metrics),
-            Route("/documents/{document_id}", self._document),
+            *self._documents.routes(),
             *self._conversations.routes(),
             WebSocketRoute("/ws", self._ws),
             Mount("/static", _Static(directory=STATIC, check_dir=False)),
@@ -87,11 +85,13 @@ class Gateway:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await self._documents.leave()
             await self.requests.close()
 
     async def drain(self, drain_s: float) -> None:
         """Not ready any more; idle connections go at once, the others when their answers are through or time is up."""
         self.draining = True
+        await self._documents.leave()
         log.info("draining %d connections, %g s at most", len(self._connections), drain_s)
         await self._until_gone(drain_s, idle_only=True)
         await self._until_gone(3.0, idle_only=False)
@@ -163,24 +163,6 @@ class Gateway:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-    async def _document(self, request: Request) -> Response:
-        if not request_allowed(request.headers, self._settings, protected=self._authenticator.required):
-            return PlainTextResponse("Pages of this origin may not ask; BATON_ALLOWED_ORIGINS lets them.\n", 403)
-        try:
-            who = await self._authenticator.identify(bearer(request.headers.get("authorization")))
-        except Unauthorized as error:
-            return PlainTextResponse(f"{error}\n", 401, {"WWW-Authenticate": "Bearer"})
-        try:
-            document = await self._documents.get(request.path_params["document_id"])
-        except KeyError:
-            document = None
-        except Unconfirmed:
-            return PlainTextResponse("The document store does not answer; try again.\n", 503, {"Retry-After": "2"})
-        # What somebody may not read is to them like what never was.
-        if document is None or not may_read(document.meta.readers, principals(who.owner, who.claims)):
-            return PlainTextResponse("There is no such document.\n", 404)
-        return original_response(document)
 
 
 class _Static(StaticFiles):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from functools import partial
+from urllib.parse import quote
 
 import nh3
 from markdown_it import MarkdownIt
@@ -11,8 +12,11 @@ from starlette.responses import HTMLResponse, Response
 
 from services.common.documents import Original
 
-_CSP = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
-_SAFE_HEADERS = {
+PAGE_CSP = (
+    "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "sandbox allow-popups allow-downloads"
+)
+SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "private, max-age=60",
@@ -25,11 +29,22 @@ _PAGE = """<!doctype html>
 """
 
 
+def file_response(document: Original) -> Response:
+    """The file itself: a PDF for the browser's viewer, everything else only to be saved."""
+    shown = document.meta.media_type == "application/pdf"
+    where = f"{'inline' if shown else 'attachment'}; filename*=utf-8''{quote(document.meta.name, safe='')}"
+    headers = {**SAFE_HEADERS, "Content-Disposition": where}
+    if shown:  # in a sandbox the browser's viewer does not work
+        return Response(document.data, media_type="application/pdf", headers=headers)
+    headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return Response(document.data, media_type="application/octet-stream", headers=headers)
+
+
 def original_response(document: Original) -> Response:
-    """The document for a browser: a PDF as it is, everything else as sanitised HTML without scripts."""
+    """A document of which no text is kept, for a browser: text as sanitised HTML without scripts, or the file."""
     kind = document.meta.media_type
     if kind == "application/pdf":
-        return Response(document.data, media_type=kind, headers={**_SAFE_HEADERS, "Content-Disposition": "inline"})
+        return file_response(document)
     text = _decode(document.data)
     if kind == "text/markdown":
         body = nh3.clean(_render_markdown(text))
@@ -38,7 +53,7 @@ def original_response(document: Original) -> Response:
     else:
         body = f"<pre>{html.escape(text)}</pre>"
     page = _PAGE.format(title=html.escape(document.meta.title), body=body)
-    return HTMLResponse(page, headers={**_SAFE_HEADERS, "Content-Security-Policy": f"{_CSP}; sandbox allow-popups"})
+    return HTMLResponse(page, headers={**SAFE_HEADERS, "Content-Security-Policy": PAGE_CSP})
 
 
 def _decode(data: bytes) -> str:

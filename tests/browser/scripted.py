@@ -137,6 +137,7 @@ class ScriptedGateway:
                 Route("/", self._page),
                 Route("/article", self._article),
                 Route("/blank", lambda _: HTMLResponse("<!doctype html><title>blank</title>")),
+                Route("/documents", lambda _: Response(status_code=404)),  # a gateway that keeps none
                 Route("/documents/{name:path}", self._document),
                 Route("/conversations", self._conversations),
                 Route("/conversations/{id}", self._conversations, methods=["GET", "DELETE"]),

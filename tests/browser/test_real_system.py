@@ -6,15 +6,17 @@ import contextlib
 import functools
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jwt
 import pytest
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.page import AskPage
 from tests.servers.processes import Process, free_port, wait_until
-from tests.system import System, start, system, workers_alive
+from tests.system import System, start, start_gateway, system, workers_alive
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("real-system")]
 HERE = Path(__file__).parent
@@ -25,7 +27,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     folder = tmp_path_factory.mktemp("page")
     with system(folder, replicas={"gateway": 0}, settings={"BATON_EXTRACTIVE_DELAY_MS": "20"}) as one:
         one.gateways.append(free_port())
-        with _gateway(one, 0):
+        with _gateway(one, 0), start(one, "retriever.ingestion", 0):
             yield one
 
 
@@ -128,6 +130,96 @@ async def test_a_conversation_is_found_again_as_it_looked_and_can_be_deleted(pag
     await page.go_back()
     await page.reload()
     await expect(ask.turns).to_have_count(0)
+
+
+FACT = "Zeppelins may be moored on the roof of the Hamburg office between six and nine in the morning."
+FILLER = "".join(f"\n\n## Rule {n}\n\nRule {n} says nothing of interest about anything that flies." for n in range(60))
+HANDBOOK = f"# Airship handbook{FILLER}\n\n## Mooring\n\n{FACT}{FILLER}\n"
+SECRET_FACT = "The hovercraft of the Bremen branch is hidden behind the third lighthouse."
+SECRET_QUESTION = "Where is the hovercraft of the Bremen branch hidden?"
+QUESTION = "When may zeppelins be moored on the roof of the Hamburg office?"
+DROP = """files => {
+  const transfer = new DataTransfer();
+  for (const [name, text] of files) transfer.items.add(new File([text], name));
+  for (const kind of ["dragenter", "dragover", "drop"])
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+READ_MS = 60_000
+
+
+async def test_a_dropped_document_is_read_answers_questions_and_is_shown_at_its_passage(
+    page: Page, context: BrowserContext, demo: System
+) -> None:
+    ask = await AskPage(page, demo.url).open()
+    documents = page.get_by_role("region", name="Documents")
+    await expect(documents).to_be_visible()
+    await page.evaluate(DROP, [["airships.md", HANDBOOK], ["broken.pdf", "this is no PDF"]])
+    row = documents.get_by_role("listitem")
+    await expect(row.filter(has_text="airships.md")).to_contain_text("Ready · ", timeout=READ_MS)
+    broken = row.filter(has_text="broken.pdf")
+    await expect(broken).to_contain_text("Failed: ", timeout=READ_MS)
+    assert "PDF" in await broken.locator(".facts").inner_text()
+    turn = await ask.ask(QUESTION)
+    await turn.until("done")
+    assert "between six and nine" in await turn.text()
+    await turn.element.locator(".answer button.cite").first.click()
+    async with context.expect_page() as opened:
+        await ask.panel.get_by_role("link", name="Open the original").click()
+    original = await opened.value
+    mark = original.locator("mark", has_text="Zeppelins may be moored")
+    await expect(mark).to_be_in_viewport()
+    assert await mark.inner_text() == FACT
+    await broken.get_by_role("button", name="Remove").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    await expect(broken).to_have_count(0, timeout=READ_MS)
+
+
+async def test_a_document_brought_in_with_a_token_is_for_its_user_alone(browser: Browser, demo: System) -> None:
+    secret = "a secret of at least thirty-two bytes"
+
+    def token(name: str) -> str:
+        return jwt.encode({"sub": name, "exp": time.time() + 600}, secret, "HS256")
+
+    async def page_of(name: str) -> AskPage:
+        context = await browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
+        page = await context.new_page()
+        await page.add_init_script(f"sessionStorage.setItem('baton.token', '{token(name)}')")
+        return await AskPage(page, url).open()
+
+    with start_gateway(demo, 7, BATON_JWT_SECRET=secret) as port:
+        url = f"http://127.0.0.1:{port}"
+        alice, bob = await page_of("alice"), await page_of("bob")
+        private = HANDBOOK.replace(FACT, SECRET_FACT).encode()
+        async with alice.page.expect_file_chooser() as choosing:
+            await alice.page.locator("#attach").click()
+        await (await choosing.value).set_files({"name": "mine.md", "mimeType": "text/markdown", "buffer": private})
+        row = alice.page.get_by_role("region", name="Documents").get_by_role("listitem").filter(has_text="mine.md")
+        await expect(row).to_contain_text("Ready · ", timeout=READ_MS)
+        turn = await alice.ask(SECRET_QUESTION)
+        await turn.until("done")
+        assert "third lighthouse" in await turn.text()
+        await turn.element.locator(".answer button.cite").first.click()
+        async with alice.page.context.expect_page() as opened:
+            await alice.panel.get_by_role("link", name="Open the original").click()
+        frame = (await opened.value).frame_locator("iframe")
+        await expect(frame.locator("mark#passage")).to_be_in_viewport()
+        await expect((await opened.value).get_by_role("button", name="Original file")).to_be_visible()
+        # Somebody else finds it in no way.
+        await expect(bob.page.get_by_role("region", name="Documents")).to_be_visible()
+        await expect(bob.page.get_by_text("mine.md")).to_have_count(0)
+        theirs = await bob.ask(SECRET_QUESTION)
+        await theirs.until("done")
+        assert "third lighthouse" not in await theirs.element.inner_text()
+        address = await row.get_by_role("link").get_attribute("href") or ""
+        for name, status in (("alice", 200), ("bob", 404)):
+            answer = await alice.page.request.get(url + address, headers=_bearer(token(name)))
+            assert answer.status == status
+        for person in (alice, bob):
+            await person.page.context.close()
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 async def test_an_answer_goes_on_in_its_sentence_after_its_gateway_was_killed(page: Page, demo: System) -> None:

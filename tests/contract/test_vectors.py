@@ -12,6 +12,7 @@ import pytest
 
 from baton_proto import codec, messages, subjects
 from baton_proto.client import BadMessage, parse_client_message
+from baton_proto.readers import may_read, principals
 from baton_proto.vectors.__main__ import main
 from baton_proto.vectors.store import FILES, case_bytes, compare
 
@@ -126,6 +127,15 @@ def test_a_stage_has_its_names(case: dict[str, Any]) -> None:
 def test_a_hand_off_has_its_names(case: dict[str, Any]) -> None:
     assert subjects.work_message_id(case["key"], case["seq"]) == case["message_id"]
     assert subjects.handoff_object(case["key"], case["seq"]) == case["object"]
+
+
+@pytest.mark.parametrize("case", cases("readers"))
+def test_a_request_stands_for_its_principals_and_reads_what_names_one(case: dict[str, Any]) -> None:
+    who = principals(case["owner"], case["claims"])
+    assert sorted(who) == case["principals"]
+    for document in case["documents"]:
+        assert may_read(document["readers"], who) is document["may_read"], document
+        assert document["may_read"] is bool(set(document["readers"]) & set(case["principals"]))
 
 
 def test_every_frame_and_message_has_a_vector() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from .accepted import accepted_cases, connection_cases
 from .addresses import address_cases, handoff_cases, stage_cases
 from .client import accepted_client_cases, rejected_client_cases
+from .readers import reader_cases
 from .rejected import rejected_cases
 from .samples import Case
 
@@ -23,6 +24,7 @@ FILES: dict[str, Callable[[], list[Case]]] = {
     "addresses": address_cases,
     "stages": stage_cases,
     "handoffs": handoff_cases,
+    "readers": reader_cases,
 }
 
 

@@ -4,7 +4,9 @@
 import { conversationInAddress, nameInAddress } from "./address.js";
 import { BatonClient } from "./baton.js";
 import { Composer } from "./composer.js";
+import { dropped, picked, watchDrops } from "./dropping.js";
 import { el } from "./elements.js";
+import { FilesPanel } from "./filespanel.js";
 import { EXAMPLES, language, setLanguage, t, translatePage } from "./i18n.js";
 import { SourcePanel } from "./panel.js";
 import { Peek } from "./peek.js";
@@ -55,6 +57,7 @@ const sidebar = new Sidebar(
     aside: byId("history"),
     drawer: byId("history-drawer"),
     nav: byId("history-nav"),
+    documents: byId("documents"),
     toggle: byId("history-toggle"),
     confirm: byId("confirm"),
   },
@@ -65,6 +68,12 @@ const sidebar = new Sidebar(
     },
     announce,
   },
+);
+
+const files = new FilesPanel(
+  client,
+  { section: byId("documents"), attach: byId("attach"), confirm: byId("confirm") },
+  { announce, reveal: () => sidebar.reveal(), pick: (folder) => byId(folder ? "folder" : "files").click() },
 );
 
 /** @param {string} text */
@@ -158,6 +167,20 @@ function wake() {
   sidebar.soon();
 }
 
+// --- documents --------------------------------------------------------------------------------------------------------
+
+for (const id of ["files", "folder"]) {
+  byId(id).addEventListener("change", () => {
+    files.add(picked(byId(id).files));
+    byId(id).value = "";
+  });
+}
+
+watchDrops(byId("drop"), {
+  wanted: () => files.mayUpload && !document.querySelector("dialog:modal:not(.drawer)"),
+  drop: async (transfer) => files.add(await dropped(transfer)),
+});
+
 // --- controls ---------------------------------------------------------------------------------------------------------
 
 function showExamples() {
@@ -181,6 +204,7 @@ function translate() {
   composer.translate();
   thread.translate();
   panel.refresh();
+  files.render();
 }
 
 byId("language").addEventListener("click", () => {

@@ -93,7 +93,7 @@ function storedState(turn) {
 }
 
 /** @param {BatonClient} client @param {string} method @param {string} path @returns {Promise<any>} */
-async function request(client, method, path) {
+export async function request(client, method, path) {
   const token = await client.currentToken().catch(() => null);
   /** @type {Response} */
   let response;
@@ -108,20 +108,23 @@ async function request(client, method, path) {
     throw new ConversationError(0, "disconnected", "");
   }
   const body = await response.json().catch(() => null);
-  if (!response.ok) {
-    const { code, message } = body?.error ?? {};
-    throw new ConversationError(
-      response.status,
-      String(code ?? BY_STATUS[/** @type {keyof typeof BY_STATUS} */ (response.status)] ?? "internal"),
-      String(message ?? `HTTP ${response.status}`),
-    );
-  }
+  if (!response.ok) throw failure(response.status, body);
   return body ?? {};
+}
+
+/** What an answer that is no success says. @param {number} status @param {any} body */
+export function failure(status, body) {
+  const { code, message } = body?.error ?? {};
+  return new ConversationError(
+    status,
+    String(code ?? BY_STATUS[/** @type {keyof typeof BY_STATUS} */ (status)] ?? "internal"),
+    String(message ?? `HTTP ${status}`),
+  );
 }
 
 /** Beside the WebSocket: `wss://example.org/baton/ws` has `https://example.org/baton/conversations`.
  * @param {string} socket @param {string} path */
-function address(socket, path) {
+export function address(socket, path) {
   const url = new URL(path, socket);
   url.protocol = url.protocol.replace("ws", "http");
   return url;

@@ -11,14 +11,24 @@ const LEAST_CHARS = 4;
 const ENOUGH = 24;
 const MAX_SNIPPET = 500;
 
+/** Addresses that a source may lead to: those of this server's documents, with the passage marked. */
+const DOCUMENT = /^\/documents\/[0-9a-f]{32}(\?passage=\d{1,9}#passage)?$/;
+
 /**
- * Address of the original, with the page of a PDF or the start of the passage for the browser to scroll to.
+ * Address of the document with the passage marked. Where the source names none, that of the original, with the page of
+ * a PDF or the start of the passage for the browser to scroll to.
  * @param {Source} source
  */
 export function originalUrl(source) {
-  const address = `/documents/${encodeURIComponent(source.document_id)}`;
+  if (DOCUMENT.test(source.url ?? "")) return source.url;
+  const address = documentUrl(source.document_id);
   if (source.page) return `${address}#page=${source.page}`;
   return address + textFragment(source.snippet);
+}
+
+/** @param {string} documentId */
+export function documentUrl(documentId) {
+  return `/documents/${encodeURIComponent(documentId)}`;
 }
 
 /**
@@ -74,23 +84,101 @@ function firstWords(text) {
 }
 
 /**
- * Open an original that only a token may read: a link cannot carry one, so it is fetched and shown from memory.
- * @param {Source} source
+ * Open a document that only a token may read: a link cannot carry one, so it is fetched and shown from memory.
+ * @param {string} url
+ * @param {string} title
  * @param {string} token
  * @param {(message: string) => void} failed
  */
-export async function openWithToken(source, token, failed) {
+export async function openWithToken(url, title, token, failed) {
   // Opened before the wait, while this still counts as the click's doing.
   const tab = window.open("about:blank", "_blank");
   try {
-    const url = `/documents/${encodeURIComponent(source.document_id)}`;
-    const response = await fetch(url, { headers: { Authorization: `Bearer ${token}` } });
-    if (!response.ok) throw new Error(failureText(response.status));
-    const blob = await response.blob();
-    if (tab) showBlob(tab, blob.type.startsWith("text/html") ? await withStyles(blob) : blob, source);
+    if (tab) await new Shown(tab, url, title, token).show(url);
   } catch (error) {
     tab?.close();
     failed(`${t("source.failed")}: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** A document in a tab of its own, with the ways on that its page would have as links. */
+class Shown {
+  /** @param {Window} tab @param {string} url @param {string} title @param {string} token */
+  constructor(tab, url, title, token) {
+    this.tab = tab;
+    this.path = url.split(/[?#]/)[0];
+    this.title = title;
+    this.token = token;
+  }
+
+  /** @param {string} url */
+  async show(url) {
+    const at = new URL(url, location.href);
+    const wanted = at.hash;
+    at.hash = "";
+    at.searchParams.set("bare", "1");
+    const response = await this.#fetch(at);
+    const blob = await response.blob();
+    // A PDF goes to the browser's viewer; anything else into a frame without scripts, forms or this page's origin.
+    if (blob.type.startsWith("application/pdf")) this.tab.location.href = URL.createObjectURL(blob) + wanted;
+    else this.#frame(await withStyles(blob), wanted, response.headers.get("Baton-Part"));
+  }
+
+  /** @param {URL} at */
+  async #fetch(at) {
+    const headers = { Authorization: `Bearer ${this.token}`, "Accept-Language": document.documentElement.lang };
+    const response = await fetch(at, { headers, cache: "no-store" });
+    if (!response.ok) throw new Error(failureText(response.status));
+    return response;
+  }
+
+  /** @param {Blob} blob @param {string} fragment @param {string | null} part as in `2/7`; null: the page is all there is */
+  #frame(blob, fragment, part) {
+    const src = URL.createObjectURL(blob) + fragment;
+    const frame = el("iframe", { sandbox: "", src, title: this.title });
+    Object.assign(frame.style, { flex: "1", width: "100%", border: "0", background: "#fff" });
+    const bar = el("p", {}, ...(part ? this.#ways(part) : []));
+    Object.assign(bar.style, { display: part ? "flex" : "none", gap: "1em", margin: "0", padding: "0.5em" });
+    const { body } = this.tab.document;
+    Object.assign(body.style, { display: "flex", flexDirection: "column", position: "fixed", inset: "0", margin: "0" });
+    this.tab.document.title = this.title;
+    body.replaceChildren(bar, frame);
+  }
+
+  /** @param {string} part */
+  #ways(part) {
+    const [at, of] = part.split("/").map(Number);
+    /** @param {string} label @param {string} query @param {boolean} there */
+    const way = (label, query, there) =>
+      there && el("button", { type: "button", onclick: () => void this.#go(query) }, t(label));
+    return [
+      way("source.earlier", `?part=${at - 1}`, at > 1),
+      way("source.later", `?part=${at + 1}`, at < of),
+      el("button", { type: "button", onclick: () => void this.#save() }, t("source.file")),
+    ];
+  }
+
+  /** @param {string} query */
+  async #go(query) {
+    await this.show(this.path + query).catch((error) => this.#fail(error));
+  }
+
+  async #save() {
+    try {
+      const response = await this.#fetch(new URL(`${this.path}?original=1`, location.href));
+      const blob = await response.blob();
+      const named = /filename\*=utf-8''([^;]+)/.exec(response.headers.get("Content-Disposition") ?? "");
+      const href = URL.createObjectURL(blob);
+      if (blob.type.startsWith("application/pdf")) this.tab.location.href = href;
+      else el("a", { href, download: named ? decodeURIComponent(named[1]) : this.title }).click();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** @param {unknown} error */
+  #fail(error) {
+    this.tab.document.body.append(el("p", { role: "alert" }, `${t("source.failed")}: ${error}`));
   }
 }
 
@@ -107,29 +195,4 @@ function failureText(status) {
 async function withStyles(blob) {
   const html = (await blob.text()).replaceAll('href="/static/', `href="${location.origin}/static/`);
   return new Blob([html], { type: "text/html;charset=utf-8" });
-}
-
-/**
- * A PDF goes to the browser's viewer; anything else into a frame without scripts, forms or this page's origin.
- * @param {Window} tab
- * @param {Blob} blob
- * @param {Source} source
- */
-function showBlob(tab, blob, source) {
-  const address = URL.createObjectURL(blob);
-  if (blob.type.startsWith("application/pdf")) {
-    tab.location.href = source.page ? `${address}#page=${source.page}` : address;
-    return;
-  }
-  const frame = el("iframe", { sandbox: "", src: address, title: source.title });
-  Object.assign(frame.style, {
-    position: "fixed",
-    inset: "0",
-    width: "100%",
-    height: "100%",
-    border: "0",
-    background: "#fff",
-  });
-  tab.document.title = source.title;
-  tab.document.body.replaceChildren(frame);
 }

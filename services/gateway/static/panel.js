@@ -176,7 +176,7 @@ export class SourcePanel {
     if (!token) return;
     event.preventDefault();
     failure.textContent = "";
-    void openWithToken(source, token, (message) => {
+    void openWithToken(originalUrl(source), source.title, token, (message) => {
       failure.textContent = message;
     });
   }

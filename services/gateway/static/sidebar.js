@@ -14,7 +14,7 @@ import { conversationProblem } from "./thread.js";
 /** @typedef {import("./baton.js").BatonClient} BatonClient */
 /** @typedef {import("./conversations.js").Summary} Summary */
 /**
- * @typedef {{ aside: HTMLElement, drawer: HTMLDialogElement, nav: HTMLElement, toggle: HTMLElement,
+ * @typedef {{ aside: HTMLElement, drawer: HTMLDialogElement, nav: HTMLElement, documents: HTMLElement, toggle: HTMLElement,
  *   confirm: HTMLDialogElement }} Parts
  */
 /**
@@ -212,6 +212,11 @@ export class Sidebar {
     return WIDE.matches ? this.wanted : this.parts.drawer.open;
   }
 
+  /** Open it, where something happens in it that somebody should see. */
+  reveal() {
+    if (!this.isOpen) this.#toggle();
+  }
+
   #toggle() {
     const { drawer, toggle } = this.parts;
     if (WIDE.matches) {
@@ -225,10 +230,10 @@ export class Sidebar {
   }
 
   #place() {
-    const { aside, drawer, nav, toggle } = this.parts;
+    const { aside, drawer, nav, documents, toggle } = this.parts;
     if (WIDE.matches && drawer.open) drawer.close();
     const home = WIDE.matches ? aside : drawer;
-    if (nav.parentElement !== home) home.append(nav);
+    if (nav.parentElement !== home) home.append(nav, documents);
     aside.hidden = !WIDE.matches || !this.wanted;
     document.body.classList.toggle("with-history", !aside.hidden);
     toggle.setAttribute("aria-expanded", String(this.isOpen));

@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-models check bench chaos replay format lock docs clean venv venv-dev test-tools
+.PHONY: help run test test-models test-ingest check bench chaos replay format lock docs clean venv venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -12,6 +12,8 @@ ARGS ?=
 # more than they compute).
 TESTS ?=
 JOBS ?= 3
+# Only for `make test-ingest`.
+FILES ?= 1000
 # Only for `make chaos`: seconds, seed of the faults, and CLUSTER=1 for three nats-servers. ARGS passes further options.
 DURATION ?= 600
 SEED ?= 1
@@ -41,6 +43,9 @@ test: venv-dev test-tools ## Run all tests on real servers (installs what they n
 test-models: venv-dev ## Test against real inference servers and a model made here (the first time 11 minutes, 1.4 GB).
 	@scripts/models.sh
 	@TEST_MODELS=.make/models .venv/bin/python -m pytest tests/models $(ARGS)
+
+test-ingest: venv-dev ## Bring in FILES mixed files (1,000), some of them broken, while a worker is killed.
+	@FILES=$(FILES) .venv/bin/python -m pytest -n 0 -s tests/ingest $(ARGS)
 
 check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff check .

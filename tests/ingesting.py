@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 from baton_proto.messages import FileRecord
+from services.common import streams
 from services.common.bus import Bus
-from services.common.config import IngestSettings, RetrieverSettings
+from services.common.config import IngestSettings, NatsSettings, RetrieverSettings
+from services.common.connection import connect
 from services.common.documents import PREFIX, VIEWS, Documents
 from services.common.files import Files, waits
 from services.retriever.ingest import Library, open_library
@@ -84,6 +87,34 @@ async def assert_nothing_twice(bus: Bus, library: Library, records: list[FileRec
         assert await library.store.ordinals(info.document_id) == set(range(info.passages)), info.name
     assert {one.name async for one in bus.objects(PREFIX)} == {PREFIX + one for one in wanted}
     assert {one.name async for one in bus.objects(VIEWS)} == {VIEWS + one for one in wanted}
+
+
+@contextlib.contextmanager
+def worker_thread(url: str, settings: RetrieverSettings, **ingest: object) -> Iterator[None]:
+    """An ingest worker in a thread of this process, for tests that run commands."""
+    begun = threading.Event()
+
+    async def work() -> None:
+        nats = NatsSettings(url=url, shards=4)
+        async with (
+            connect(nats, "ingest") as bus,
+            streams.kept(bus),
+            place(bus, settings, **ingest) as one,
+            one.working(),
+        ):
+            begun.set()
+            while not over.is_set():  # noqa: ASYNC110 - it is set in another thread
+                await asyncio.sleep(0.02)
+
+    over = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
+    thread.start()
+    try:
+        assert begun.wait(30)
+        yield
+    finally:
+        over.set()
+        thread.join(30)
 
 
 @contextlib.asynccontextmanager

@@ -154,10 +154,24 @@ def _ingested(documents: Path) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with nats_server(folder / "nats") as nats, milvus_lite(folder / "milvus") as milvus:
         env = {"BATON_NATS_URL": nats.url, "BATON_MILVUS_URI": milvus.uri}
-        argv = [sys.executable, "-m", "services.cli", "ingest", str(documents)]
-        with running(argv, folder / "ingest.log", env) as process:
-            assert process.popen.wait(120) == 0, process.text()
+        with ingest_worker(folder, env):
+            bring_in(documents, folder, env)
     return folder
+
+
+@contextlib.contextmanager
+def ingest_worker(folder: Path, env: Mapping[str, str], number: int = 0) -> Iterator[Process]:
+    """An ingest worker as a process; it has tidied up when it has ended."""
+    argv = [sys.executable, "-m", "services.retriever.ingestion"]
+    with running(argv, folder / f"ingest-worker-{number}.log", dict(env)) as process:
+        yield process
+
+
+def bring_in(documents: Path, folder: Path, env: Mapping[str, str], within_s: float = 120.0) -> None:
+    """`baton ingest`, with the ingest workers that are there."""
+    argv = [sys.executable, "-m", "services.cli", "ingest", str(documents)]
+    with running(argv, folder / "ingest.log", dict(env)) as process:
+        assert process.popen.wait(within_s) == 0, process.text()
 
 
 def _lay_out(documents: Path, folder: Path) -> None:

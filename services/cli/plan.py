@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from services.retriever.stores.opening import STORES
+
 from .supervisor import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 ERP_MODULE = "examples.hr_assistant.erp"
 DOCUMENTS = ROOT / "examples" / "hr_assistant" / "documents"
-WORKERS = ("retriever", "generator", "tools")
+WORKERS = ("retriever", "generator", "tools", "ingest")
+MODULES = {"ingest": "services.retriever.ingestion"}
+"""Where a service's module is not called as the service."""
 SERVICES = (*WORKERS, "gateway")
 MAX_REPLICAS = 32
 DRAIN_S = 2.5
@@ -112,9 +116,11 @@ def make_plan(
         env["BATON_LEAVE_URL"] = f"http://127.0.0.1:{port}"
         argv = [sys.executable, "-m", ERP_MODULE, "--port", str(port)]
         parts.append(Part("erp", Command("erp", argv, dict(env), stop_s=1.5), port))
-    metrics = list(take_ports(sum(replicas[worker] for worker in WORKERS), ()))
-    for worker in WORKERS:
-        of = replicas[worker]
+    # Somebody's own retriever has a store that nobody knows how to write to.
+    ingested = env.get("BATON_RETRIEVER", "milvus") in STORES
+    counts = {worker: replicas[worker] if ingested or worker != "ingest" else 0 for worker in WORKERS}
+    metrics = list(take_ports(sum(counts.values()), ()))
+    for worker, of in counts.items():
         parts.extend(_service(worker, n, of, env, "BATON_METRICS_PORT", metrics.pop()) for n in range(of))
     of = len(gateway_ports)
     parts.extend(_service("gateway", n, of, env, "BATON_GATEWAY_PORT", port) for n, port in enumerate(gateway_ports))
@@ -149,7 +155,7 @@ def _milvus(env: dict[str, str], data: Path, take_ports: TakePorts, parts: list[
 
 def _service(kind: str, n: int, of: int, env: Mapping[str, str], port_setting: str, port: int) -> Part:
     name = kind if of == 1 else f"{kind}-{n + 1}"
-    argv = [sys.executable, "-m", f"services.{kind}"]
+    argv = [sys.executable, "-m", MODULES.get(kind, f"services.{kind}")]
     return Part(kind, Command(name, argv, {**env, port_setting: str(port)}, stop_s=3.0), port)
 
 

@@ -24,9 +24,9 @@ def register(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "run",
         help="start everything on this machine",
-        description="Starts NATS, Milvus Lite, the HR demo, a retriever, a generator, a tools worker and a gateway, "
-        "and ingests the demo's documents. Ctrl-C stops all of it. BATON_* settings are passed on; a NATS or Milvus "
-        "that they name is used instead of starting one.",
+        description="Starts NATS, Milvus Lite, the HR demo, a retriever, a generator, a tools worker, an ingest worker "
+        "and a gateway, and brings in the demo's documents. Ctrl-C stops all of it. BATON_* settings are passed on; a "
+        "NATS or Milvus that they name is used instead of starting one.",
     )
     parser.add_argument(
         "--port", type=int, help=f"port of the page; 0 = any free one (default: {DEFAULT_PORT} or the next free one)"
@@ -35,7 +35,7 @@ def register(subparsers: Any) -> None:
         "--replicas",
         default="",
         metavar="SERVICE=N,…",
-        help="processes of a service, as in retriever=3,generator=3,tools=3,gateway=2 (default: one of each)",
+        help="processes of a service, as in retriever=3,generator=3,tools=3,ingest=2,gateway=2 (default: one of each)",
     )
     parser.add_argument("--no-documents", action="store_true", help="do not ingest the demo's documents")
     parser.add_argument("--data-dir", type=Path, help="where data and logs are kept (default: .baton in the checkout)")

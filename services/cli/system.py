@@ -19,7 +19,7 @@ from .supervisor import Command, GaveUp, Supervisor
 
 READY_S = 120.0
 EXTERNAL_S = 5.0
-STOP_ORDER = (("gateway",), ("retriever", "generator", "tools"), ("erp", "milvus"), ("nats",))
+STOP_ORDER = (("gateway",), ("retriever", "generator", "tools", "ingest"), ("erp", "milvus"), ("nats",))
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green")
 DOCUMENTS_NAME = "documents"
 
@@ -124,9 +124,9 @@ async def _bring_up(
     if plan.milvus is not None:
         patience = READY_S if "milvus" in ours else EXTERNAL_S
         await until_ready(f"Milvus at {_place(plan.milvus)}", listens(*plan.milvus), patience)
-    for part in plan.of("retriever"):
+    for part in plan.of("ingest", "retriever"):
         supervisor.start(part.command)
-    ingested = _ingest(plan, supervisor, screen) if documents and plan.milvus is not None else _nothing()
+    ingested = _ingest(plan, supervisor, screen) if documents and plan.of("ingest") else _nothing()
     await asyncio.gather(ingested, *(_service_ready(part) for part in plan.parts))
     _welcome(plan, screen, data, time.monotonic() - started)
 

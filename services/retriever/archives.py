@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import stat
 import unicodedata
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -112,13 +114,23 @@ class Archive:
                     )
                     break
 
-    def _pieces(self, info: zipfile.ZipInfo):  # type: ignore[no-untyped-def]
+    def _pieces(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         try:
             with self._zip.open(info) as file:
                 while piece := file.read(_CHUNK):
                     yield piece
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             raise BadDocument(f"the archive is damaged at {_name(info)[:80]!r} ({type(error).__name__})") from error
+
+
+def member_upload(upload: str, name: str) -> str:
+    """The upload id of a file from an archive, so that it is queued once however often the archive is unpacked.
+
+    Args:
+        upload: the archive's.
+        name: the file's own, the archive's in front.
+    """
+    return hashlib.sha256(f"{upload}\0{name}".encode()).hexdigest()[:32]
 
 
 def _opened(data: bytes, most: int) -> zipfile.ZipFile:

@@ -11,14 +11,17 @@ from pathlib import Path
 from .extract import MEDIA_TYPES
 
 MAX_FILES = 100_000
+ZIP = ".zip"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to ingest. `name` identifies the document: its path below the folder that was named, or its file name."""
+    """A file to ingest. `name` identifies the document: its path below the folder that was named, or its file name.
+    `archive` tells that it stands for the files in it."""
 
     path: Path
     name: str
+    archive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,15 @@ class PassedOver:
     wrong: bool = False
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[SourceFile | PassedOver]:
-    """The files at and below `paths`, in order of their names. Nothing outside a named folder is reached from it."""
+def find_files(paths: Iterable[Path], archives: bool = False) -> Iterator[SourceFile | PassedOver]:
+    """The files at and below `paths`, in order of their names. Nothing outside a named folder is reached from it.
+
+    Args:
+        archives: whether zip archives are taken too.
+    """
     names: dict[str, Path] = {}
     for path in paths:
-        found = _below(path) if path.is_dir() else iter([_named(path)])
+        found = _below(path, archives) if path.is_dir() else iter([_named(path, archives)])
         for entry in found:
             if isinstance(entry, SourceFile):
                 entry = _unique(entry, names)
@@ -53,15 +60,15 @@ def _unique(entry: SourceFile, names: dict[str, Path]) -> SourceFile | PassedOve
     return entry
 
 
-def _named(path: Path) -> SourceFile | PassedOver:
+def _named(path: Path, archives: bool) -> SourceFile | PassedOver:
     if not path.exists():
         return PassedOver(path, "there is no such file or folder", wrong=True)
     if not path.is_file():
         return PassedOver(path, "not a regular file", wrong=True)
-    return _source(path, path.name, wrong=True)
+    return _source(path, path.name, archives, wrong=True)
 
 
-def _below(root: Path) -> Iterator[SourceFile | PassedOver]:
+def _below(root: Path, archives: bool) -> Iterator[SourceFile | PassedOver]:
     inside = root.resolve()
     errors: list[OSError] = []
     for folder, folders, files in os.walk(root, onerror=errors.append):
@@ -81,16 +88,17 @@ def _below(root: Path) -> Iterator[SourceFile | PassedOver]:
             elif not path.is_file():
                 yield PassedOver(path, "not a regular file")
             else:
-                yield _source(path, path.relative_to(root).as_posix(), wrong=False)
+                yield _source(path, path.relative_to(root).as_posix(), archives, wrong=False)
     for error in errors:
         yield PassedOver(Path(error.filename or root), error.strerror or "cannot be opened", wrong=True)
 
 
-def _source(path: Path, name: str, *, wrong: bool) -> SourceFile | PassedOver:
-    if path.suffix.lower() not in MEDIA_TYPES:
+def _source(path: Path, name: str, archives: bool, *, wrong: bool) -> SourceFile | PassedOver:
+    archive = archives and path.suffix.lower() == ZIP
+    if path.suffix.lower() not in MEDIA_TYPES and not archive:
         return PassedOver(path, f"unknown kind of file; these are read: {', '.join(MEDIA_TYPES)}", wrong=wrong)
     try:
         name.encode()
     except UnicodeEncodeError:
         return PassedOver(path, "its name is not UTF-8", wrong=True)
-    return SourceFile(path, unicodedata.normalize("NFC", name))
+    return SourceFile(path, unicodedata.normalize("NFC", name), archive)

@@ -203,7 +203,9 @@ class Library:
         Raises:
             ServiceError
         """
-        await self._forget(document_id, change)
+        await self.originals.delete(document_id)
+        if await persistently(lambda: self.store.ordinals(document_id)):
+            await self._forget(document_id, change)
 
     async def documents(self) -> list[DocumentInfo]:
         """All documents, by name."""
@@ -298,8 +300,9 @@ class Library:
 
     async def _forget(self, document_id: str, change: Begins) -> None:
         await persistently(change.begin)
-        await persistently(lambda: self.store.delete(document_id))
+        # The passages last: while they are there, whoever comes after a crash knows what has to go.
         await self.originals.delete(document_id)
+        await persistently(lambda: self.store.delete(document_id))
         self._known.pop(document_id, None)
 
 

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.servers.milvus import milvus_lite
 from tests.servers.nats import Place, places
 from tests.servers.processes import Process, eventually, free_port, running
-from tests.system import DOCUMENTS
+from tests.system import DOCUMENTS, bring_in, ingest_worker
 
 from .schedule import EACH, SERVICES
 
@@ -156,9 +156,8 @@ def fleet(folder: Path, *, cluster: bool, delay_ms: int, milvus: bool = True) ->
 
 
 def _ingest(folder: Path, env: dict[str, str]) -> None:
-    argv = [sys.executable, "-m", "services.cli", "ingest", str(DOCUMENTS)]
-    with running(argv, folder / "ingest.log", env) as process:
-        assert process.popen.wait(START_S) == 0, process.text()
+    with ingest_worker(folder, env):
+        bring_in(DOCUMENTS, folder, env, START_S)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from baton_proto.messages import Language
 from tests.integration.test_conversation_finding import CONVERSATIONS
 from tests.servers.processes import BIN, ROOT
 from tests.servers.promtool import promtool
-from tests.system import System, answer, assert_contiguous, only, system
+from tests.system import System, answer, assert_contiguous, bring_in, ingest_worker, only, system
 
 pytestmark = pytest.mark.xdist_group("answers")
 
@@ -154,9 +154,8 @@ def injected(demo: System, tmp_path_factory: pytest.TempPathFactory) -> System:
     """The demo with a document that gives orders."""
     path = tmp_path_factory.mktemp("injected") / "panda.md"
     path.write_text(INJECTED, encoding="utf-8")
-    argv = [sys.executable, "-m", "services.cli", "ingest", str(path)]
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}", **demo.env}
-    subprocess.run(argv, check=True, capture_output=True, timeout=60, cwd=ROOT, env=env)
+    with ingest_worker(demo.folder, demo.env):
+        bring_in(path, demo.folder, demo.env, 60)
     _listed.clear()
     return demo
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from services.cli import bringing_in
 from services.cli import ingest as commands
-from services.common.config import NatsSettings
+from services.common.config import NatsSettings, RetrieverSettings
 from services.common.connection import connect
 from services.common.documents import open_documents
+from tests.ingesting import worker_thread
 from tests.rig import rig
 from tests.servers.milvus import Milvus
 from tests.servers.nats import Nats
@@ -22,11 +25,29 @@ from tests.shelf import DOCUMENTS, settings_for, write_documents
 
 
 @pytest.fixture
-def baton(milvus: Milvus, nats: Nats, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> object:
+def settings(milvus: Milvus) -> RetrieverSettings:
+    return settings_for(milvus)
+
+
+@pytest.fixture
+def ingesting(nats: Nats, settings: RetrieverSettings) -> Iterator[None]:
+    """An ingest worker."""
+    with worker_thread(nats.url, settings):
+        yield
+
+
+@pytest.fixture
+def baton(
+    milvus: Milvus,
+    nats: Nats,
+    settings: RetrieverSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> object:
     """Runs a command line; returns its exit code, what it printed, and what it complained about."""
     monkeypatch.setenv("BATON_NATS_URL", nats.url)
     monkeypatch.setenv("BATON_MILVUS_URI", milvus.uri)
-    monkeypatch.setenv("BATON_MILVUS_COLLECTION", settings_for(milvus).collection)
+    monkeypatch.setenv("BATON_MILVUS_COLLECTION", settings.collection)
 
     def run(*argv: object) -> tuple[int, str, str]:
         code = invoke([str(argument) for argument in argv])
@@ -44,13 +65,14 @@ def invoke(argv: Sequence[str]) -> int:
     return code
 
 
-def test_documents_are_ingested_listed_and_deleted(baton, nats: Nats, tmp_path: Path) -> None:
+def test_documents_are_ingested_listed_and_deleted(baton, ingesting, nats: Nats, tmp_path: Path) -> None:
     folder = write_documents(tmp_path / "d")
     assert baton("documents")[1] == "No documents yet. Add some with: baton ingest PATH\n"
 
     code, out, _ = baton("ingest", folder)
     assert code == 0
-    assert f"[4/4] added     {folder / 'vpn.en.md'}" in out
+    assert "[4/4] added     " in out
+    assert f"] added     {folder / 'vpn.en.md'}" in out
     assert "4 added (6 passages) in " in out
 
     code, out, err = baton("ingest", folder)
@@ -80,7 +102,7 @@ def test_documents_are_ingested_listed_and_deleted(baton, nats: Nats, tmp_path: 
     assert "there is no document" in err
 
 
-def test_one_bad_file_makes_the_exit_code_1_and_is_named(baton, tmp_path: Path) -> None:
+def test_one_bad_file_makes_the_exit_code_1_and_is_named(baton, ingesting, tmp_path: Path) -> None:
     folder = write_documents(tmp_path / "d", {**DOCUMENTS, "empty.md": "", "picture.png": b"x"})
     code, out, _ = baton("ingest", folder)
     assert code == 1
@@ -93,7 +115,7 @@ def test_one_bad_file_makes_the_exit_code_1_and_is_named(baton, tmp_path: Path) 
     assert [entry["status"] for entry in report["files"]].count("unchanged") == 4
 
 
-def test_metadata_goes_with_the_documents(baton, tmp_path: Path) -> None:
+def test_metadata_goes_with_the_documents(baton, ingesting, tmp_path: Path) -> None:
     folder = write_documents(tmp_path / "d")
     assert baton("ingest", folder, "--metadata", "site=Berlin", "--metadata", "floor=3")[0] == 0
     assert all(
@@ -106,15 +128,27 @@ def test_metadata_goes_with_the_documents(baton, tmp_path: Path) -> None:
         assert "--metadata" in err
 
 
-def test_what_is_missing_is_told_without_a_traceback(baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_told_without_a_traceback(
+    baton, nats: Nats, settings: RetrieverSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_documents(tmp_path / "d")
+    monkeypatch.setattr(bringing_in, "TELL_S", 0.2)
+    monkeypatch.setattr(bringing_in, "GIVE_UP_S", 0.5)
+    code, _, err = baton("ingest", folder)
+    assert code == 1
+    assert "no ingest worker takes files" in err
+    monkeypatch.setattr(bringing_in, "GIVE_UP_S", 2.0)
     monkeypatch.setattr(commands, "_CONNECT_TIMEOUT_S", 1.0)
     monkeypatch.setattr("services.retriever.writer._FIRST_PAUSE_S", 0.01)
-    with monkeypatch.context() as without_milvus:
-        without_milvus.setenv("BATON_MILVUS_URI", f"http://127.0.0.1:{free_port()}")
+    nowhere = dataclasses.replace(settings, milvus_uri=f"http://127.0.0.1:{free_port()}")
+    with worker_thread(nats.url, nowhere):
         code, _, err = baton("ingest", folder)
-        assert code == 1
-        assert "The document store cannot be reached" in err
+    assert code == 1
+    assert "The document store cannot be reached" in err
+    with worker_thread(nats.url, settings):
+        code, out, err = baton("ingest", folder)
+    assert code == 0, err
+    assert "4 added" in out
     with monkeypatch.context() as without_nats:
         without_nats.setenv("BATON_NATS_URL", f"nats://127.0.0.1:{free_port()}")
         code, _, err = baton("ingest", folder)
@@ -134,7 +168,7 @@ def test_bringing_documents_in_changes_no_stream_of_a_running_system(baton, nats
 
     before = asyncio.run(settings_of_streams())
     # This shell knows nothing of the settings that the services run with.
-    assert baton("ingest", write_documents(tmp_path / "d"))[0] == 0
+    assert baton("ingest", write_documents(tmp_path / "d"), "--no-wait")[1].startswith("4 queued in ")
 
     async def now() -> dict[str, dict[str, object]]:
         async with connect(NatsSettings(url=nats.url), "test") as bus:

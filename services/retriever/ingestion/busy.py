@@ -44,6 +44,18 @@ class Busy:
             await change.begin()
             self._change = change
 
+    async def ensure_known(self) -> None:
+        """Let the corpus version be known of a store that was filled before there were versions.
+
+        Raises:
+            ServiceError
+        """
+        async with self._lock:
+            if self._change is None:
+                change = Change(self._store)
+                await change.ensure_known()
+                await change.end()
+
     async def written(self) -> None:
         """Another file's documents have changed."""
         self._unsettled += 1

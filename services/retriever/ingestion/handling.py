@@ -7,7 +7,6 @@ upload it does not name is none of anybody's business any more, and one that has
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable
 
@@ -20,7 +19,7 @@ from services.common.clock import now_ms
 from services.common.config import IngestSettings
 from services.common.errors import ServiceError
 from services.common.files import Files, Held, waits
-from services.retriever.archives import Archive, Limits
+from services.retriever.archives import Archive, Limits, member_upload
 from services.retriever.bad_document import BadDocument
 from services.retriever.ingest import Library, Whose, document_id_of
 
@@ -95,7 +94,7 @@ class Handling:
     async def _work(self, item: IngestItem, record: Record) -> str:
         if item.action == "remove":
             return await self._remove(item, record)
-        await record.write(state="parsing", done=0, total=0, error="")
+        await record.write(state="parsing", done=0, total=0)  # why it waited is told until that is over
         try:
             data = await self._files.bytes_of(item.upload)
         except KeyError:
@@ -110,6 +109,7 @@ class Handling:
     async def _add(self, item: IngestItem, data: bytes, record: Record) -> str:
         if not self._prepared:
             await self._library.prepare()
+            await self._busy.ensure_known()
             self._prepared = True
         added = await self._library.add(
             item.name, data, change=self._busy, metadata=item.metadata, whose=_whose(item), tells=record
@@ -129,7 +129,7 @@ class Handling:
         """The file has failed. What was written of it goes; the version before stays."""
         if item.action == "add" and not item.archive:
             own = self._document_id(item)
-            if own != record.now.document_id and await self._library.store.ordinals(own):
+            if own != record.now.document_id:
                 await self._library.forget(own, self._busy)
         if item.action == "remove":
             reason = f"it could not be removed: {reason}"
@@ -153,7 +153,7 @@ class Handling:
                 raise NotYet("a later upload of the same file is being worked on")
             own = self._document_id(item)
             try:
-                if (now is None or now.document_id != own) and await self._library.store.ordinals(own):
+                if now is None or now.document_id != own:
                     await self._library.forget(own, self._busy)
             except ServiceError as error:
                 raise NotYet(error.message) from error
@@ -175,8 +175,9 @@ class Handling:
         )
         archive = await asyncio.to_thread(Archive, data, limits)
         total = len(archive.members) + len(archive.refused)
-        if not total:
-            raise BadDocument("there is no file in it that can be read")
+        if not archive.members:
+            why = ": " + "; ".join(f"{name}: {reason}" for name, reason in archive.refused[:3]) if total else ""
+            raise BadDocument(f"there is no file in it that can be read{why}")
         for done, name in enumerate(archive.members):
             await record.progress(done, total)
             content = await asyncio.to_thread(archive.read, name)
@@ -187,7 +188,7 @@ class Handling:
                     data=content,
                     readers=item.readers,
                     metadata=item.metadata,
-                    upload=_member_upload(item.upload, name),
+                    upload=member_upload(item.upload, f"{item.name}/{name}"),
                 )
             except ValueError as error:
                 archive.refused.append((name, str(error)))
@@ -205,7 +206,7 @@ class Handling:
     async def _refuse(self, item: IngestItem, name: str, reason: str) -> None:
         """A record for a file of an archive that is not taken, so that its owner can see why."""
         name = f"{item.name}/{name}"[:1_024]
-        upload, file = _member_upload(item.upload, name), subjects.file_key(item.owner, name)
+        upload, file = member_upload(item.upload, name), subjects.file_key(item.owner, name)
         for _ in range(8):
             held = await self._files.hold(item.owner, file)
             try:
@@ -224,10 +225,6 @@ def _refused(item: IngestItem, file: str, name: str, upload: str, reason: str, h
 
 def _whose(item: IngestItem) -> Whose:
     return Whose(item.owner, tuple(item.readers))
-
-
-def _member_upload(upload: str, name: str) -> str:
-    return hashlib.sha256(f"{upload}\0{name}".encode()).hexdigest()[:32]
 
 
 async def _touch(record: Record) -> None:

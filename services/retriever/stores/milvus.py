@@ -213,15 +213,13 @@ class MilvusStore:
 
     async def _rows(self, expression: str, fields: list[str]) -> list[dict[str, Any]]:
         def call(client: MilvusClient, timeout: float) -> list[dict[str, Any]]:
+            wanted = {"filter": expression, "output_fields": fields, "consistency_level": "Strong", "timeout": timeout}
+            # An iterator costs several calls; as a rule there are few rows.
+            few = client.query(self._name, limit=_PAGE, **wanted)
+            if len(few) < _PAGE:
+                return [dict(row) for row in few]
             rows: list[dict[str, Any]] = []
-            iterator = client.query_iterator(
-                self._name,
-                batch_size=_PAGE,
-                filter=expression,
-                output_fields=fields,
-                consistency_level="Strong",
-                timeout=timeout,
-            )
+            iterator = client.query_iterator(self._name, batch_size=_PAGE, **wanted)
             while batch := iterator.next():
                 rows.extend(dict(row) for row in batch)
             iterator.close()

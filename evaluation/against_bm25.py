@@ -28,6 +28,7 @@ from .measures import retrieval
 from .page import page
 from .record import SCHEMA, as_json
 from .replay import CannotAsk
+from .running import interruptible
 from .text import aligned, table
 
 K = 10
@@ -91,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the records there")
     arguments = parser.parse_args(argv)
     try:
-        runs, told = _all(arguments)
+        with interruptible():
+            runs, told = _all(arguments)
+    except KeyboardInterrupt:
+        return 130
     except (BadFile, BadDataset, CannotAsk, SettingsError, OSError) as error:
         print(f"against_bm25: {error}", file=sys.stderr)
         return 2
@@ -121,7 +125,7 @@ def _all(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
         with tempfile.TemporaryDirectory(prefix="baton-eval-set-") as folder:
             questions, documents = write(converted, Path(folder))
             options = Options(
-                dataset=str(questions),
+                datasets=[str(questions)],
                 corpus=str(documents),
                 top_k=K,
                 concurrency=arguments.concurrency,

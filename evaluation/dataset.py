@@ -54,6 +54,24 @@ class Dataset:
         return Dataset(self.name, self.digest, [self.entries[at] for at in chosen])
 
 
+def read_datasets(paths: Sequence[Path]) -> Dataset:
+    """The sets in several files as one.
+
+    Raises:
+        BadDataset
+    """
+    if len(paths) == 1:
+        return read_dataset(paths[0])
+    sets = [read_dataset(path) for path in paths]
+    entries = [entry for one in sets for entry in one.entries]
+    ids = [entry.id for entry in entries]
+    if len(set(ids)) < len(ids):
+        twice = next(identity for identity in ids if ids.count(identity) > 1)
+        raise BadDataset(f"{', '.join(map(str, paths))}: `id` {twice!r} is in more than one; give each its own")
+    digest = hashlib.sha256("".join(one.digest for one in sets).encode()).hexdigest()
+    return Dataset(" + ".join(one.name for one in sets), digest, entries)
+
+
 def read_dataset(path: Path) -> Dataset:
     """The set in a file.
 

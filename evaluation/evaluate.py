@@ -17,7 +17,7 @@ from services.common.config import ALL_SETTINGS, JudgeSettings, RetrieverSetting
 from services.common.settings import SettingsError, load
 
 from .asking import ask_all
-from .dataset import Dataset, read_dataset
+from .dataset import Dataset, read_datasets
 from .measures import Answered, measure
 from .record import public, record
 from .replay import CannotAsk
@@ -31,7 +31,7 @@ class Options:
     """What an evaluation depends on, as it is kept in its record. `url` empty: a system is started for it, with
     `settings` over those of the environment."""
 
-    dataset: str
+    datasets: Sequence[str]
     url: str = ""
     corpus: str = ""
     top_k: int = DEFAULT_TOP_K
@@ -54,7 +54,7 @@ def evaluate(options: Options, *, token: str = "", say: Callable[[str], None] = 
     Raises:
         BadDataset, CannotAsk, SettingsError
     """
-    dataset = read_dataset(Path(options.dataset)).some(options.limit, options.seed)
+    dataset = read_datasets([Path(path) for path in options.datasets]).some(options.limit, options.seed)
     judging = _judge_settings() if options.judge else None
     with _system(options, token, say) as (running, names):
         _check_names(dataset, names)
@@ -100,8 +100,8 @@ def options_of(told: Mapping[str, Any]) -> Options:
         digest = told["dataset"]["sha256"]
     except (KeyError, TypeError) as error:
         raise CannotAsk(f"the record does not say how it was made: {error}") from None
-    if read_dataset(Path(options.dataset)).digest != digest:
-        raise CannotAsk(f"{options.dataset} is another set than the one of the record (SHA-256 {digest})")
+    if read_datasets([Path(path) for path in options.datasets]).digest != digest:
+        raise CannotAsk(f"{', '.join(options.datasets)}: not the set of the record any more (SHA-256 {digest})")
     return options
 
 

@@ -51,6 +51,22 @@ class Running:
 
 
 @contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside of it SIGTERM is a KeyboardInterrupt as SIGINT is, so that what was started here is taken down too; also
+    in the background of a shell, where SIGINT is ignored. Only for a process's main thread."""
+    usual = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
 def started(settings: Mapping[str, str]) -> Iterator[Running]:
     """`baton run` on free ports, without documents, until the block ends.
 
@@ -120,21 +136,14 @@ def names_at(url: str, token: str) -> dict[str, str]:
     scheme, netloc, path, _, _ = urlsplit(url)
     address = urlunsplit((scheme.replace("ws", "http"), netloc, path.removesuffix("/ws") + "/documents", "", ""))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    documents: list[Mapping[str, str]] = []
-    after: str | None = None
     try:
-        with httpx.Client(timeout=HTTP_S, headers=headers) as client:
-            while True:
-                response = client.get(address, params={"after": after} if after else None)
-                response.raise_for_status()
-                told = response.json()
-                page = told if isinstance(told, list) else told.get("documents", told.get("files", []))
-                documents += page
-                following = told.get("after") if isinstance(told, dict) else None
-                if not page or not following or following == after:
-                    return _by_id(documents)
-                after = str(following)
-    except (httpx.HTTPError, ValueError, AttributeError) as error:
+        response = httpx.get(address, headers=headers, timeout=HTTP_S)
+        response.raise_for_status()
+        told = response.json()
+        if told.get("truncated"):
+            raise ValueError("it has more than it tells")
+        return _by_id(told["files"])
+    except (httpx.HTTPError, ValueError, AttributeError, KeyError) as error:
         raise CannotAsk(
             f"{address} does not name the documents ({error}); name the folder they came from with --corpus, or "
             "evaluate a system that is started for it"
@@ -152,9 +161,7 @@ def parse_settings(text: str) -> dict[str, str]:
         try:
             lines = Path(text).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise CannotAsk(
-                f"{text}: neither an address, settings such as BATON_TOP_K=8, nor a file: {error}"
-            ) from None
+            raise CannotAsk(f"{text}: no address, no settings such as BATON_TOP_K=8, and no file: {error}") from None
     settings: dict[str, str] = {}
     for line in filter(None, (line.strip().removeprefix("export ") for line in lines)):
         name, equals, value = line.partition("=")
@@ -167,8 +174,7 @@ def parse_settings(text: str) -> dict[str, str]:
 
 
 def _by_id(documents: list[Mapping[str, str]]) -> dict[str, str]:
-    known = [one for one in documents if one.get("document_id") or one.get("id")]
-    return {str(one.get("document_id") or one["id"]): str(one.get("name") or one.get("title", "")) for one in known}
+    return {one["document_id"]: one["name"] for one in documents if one.get("document_id")}
 
 
 def _until_up(process: subprocess.Popen[bytes], log: Path) -> str:

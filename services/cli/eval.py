@@ -25,7 +25,7 @@ def register(subparsers: Any) -> None:
         "embedded parts, with the documents of --corpus. docs/evaluation.md has the format and every definition.",
         epilog="Exit status: 0 asked and measured, 1 some questions failed, 2 it could not be run.",
     )
-    parser.add_argument("dataset", nargs="?", metavar="DATASET.jsonl", help="the set, one question in each line")
+    parser.add_argument("datasets", nargs="*", metavar="DATASET.jsonl", help="the set, one question in each line")
     parser.add_argument("--url", help="WebSocket or page of a running gateway")
     parser.add_argument("--token", default="", help="token for a gateway that wants one")
     parser.add_argument("--corpus", metavar="FOLDER", help="documents to ingest first")
@@ -56,13 +56,15 @@ def main(arguments: argparse.Namespace) -> int:
     from evaluation.dataset import BadDataset
     from evaluation.record import BadRecord
     from evaluation.replay import CannotAsk
+    from evaluation.running import interruptible
     from services.common.settings import SettingsError
 
     if problem := _problem(arguments):
         print(f"baton eval: {problem}", file=sys.stderr)
         return USAGE
     try:
-        runs, differences = _work(arguments)
+        with interruptible():
+            runs, differences = _work(arguments)
         _write(arguments, runs, differences)
     except (BadDataset, BadRecord, CannotAsk, SettingsError, OSError) as error:
         print(f"baton eval: {error}", file=sys.stderr)
@@ -71,12 +73,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _problem(arguments: argparse.Namespace) -> str:
-    ways = [bool(arguments.dataset), bool(arguments.compare), bool(arguments.repeat)]
+    ways = [bool(arguments.datasets), bool(arguments.compare), bool(arguments.repeat)]
     if sum(ways) != 1:
         return "give one of DATASET.jsonl, --compare A.json B.json, --repeat RECORD.json"
     if bool(arguments.a) != bool(arguments.b):
         return "--a and --b go together"
-    if arguments.a and (arguments.url or not arguments.dataset):
+    if arguments.a and (arguments.url or not arguments.datasets):
         return "--a and --b take a DATASET.jsonl, and no --url: an address can be one of them"
     return ""
 
@@ -95,7 +97,7 @@ def _work(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Dif
         return [again], []
     else:
         options = Options(
-            dataset=str(Path(arguments.dataset).absolute()),
+            datasets=[str(Path(path).absolute()) for path in arguments.datasets],
             url=socket_url(arguments.url) if arguments.url else "",
             corpus=str(Path(arguments.corpus).absolute()) if arguments.corpus else "",
             top_k=arguments.top_k,

@@ -81,7 +81,9 @@ def test_a_mark_that_leads_nowhere_is_invalid(
     answer: str, cited: list[int], citations: list[dict[str, int]], share: float | None
 ) -> None:
     entry = Entry("q", "?", documents={"a": 1})
-    assert values_of(answered(entry, ["a", "b"], answer, cited, citations=citations), entry)["invalid_citations"] == share
+    assert (
+        values_of(answered(entry, ["a", "b"], answer, cited, citations=citations), entry)["invalid_citations"] == share
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 520, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 30, 14, 44
 _MOST_POINTS = 200
 
 
 def bars(values: Mapping[str, Mapping[str, float]], *, label: str, unit: str = "") -> str:
     """Grouped bars. `values` has the groups' names, and in each the value of every series."""
     series = list(dict.fromkeys(name for group in values.values() for name in group))
-    top = max((value for group in values.values() for value in group.values()), default=0.0) or 1.0
+    top = _round(max((value for group in values.values() for value in group.values()), default=0.0))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(values))
     width = step * 0.8 / max(1, len(series))
     parts = _frame(top, unit)
@@ -83,6 +83,12 @@ def _frame(top: float, unit: str) -> list[str]:
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>')
         parts.append(_text(LEFT - 6, y + 4, f"{top * share:.3g}{unit}", "end"))
     return parts
+
+
+def _round(value: float) -> float:
+    """The next number upward that can be divided by four and read."""
+    power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value)
 
 
 def _y(value: float, top: float) -> float:

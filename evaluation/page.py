@@ -40,7 +40,8 @@ svg .grid{stroke:var(--line)}svg .axis{stroke:var(--soft)}polyline,svg [class^=l
 .l2{stroke:var(--c2)}.l3{stroke:var(--c3)}details{border:1px solid var(--line);border-radius:6px;margin:.5em 0;
 padding:.4em .8em;break-inside:avoid}summary{cursor:pointer}.answer{white-space:pre-wrap;background:var(--box);
 padding:.6em;border-radius:4px}code{font-size:.9em;overflow-wrap:anywhere}
-@media print{body{max-width:none;padding:0;font-size:11px}details{border:0}details::details-content{content-visibility:visible;block-size:auto}figure{break-inside:avoid}}
+@media print{body{max-width:none;padding:0;font-size:11px}details{border:0}
+details::details-content{content-visibility:visible;block-size:auto}figure{break-inside:avoid}}
 """
 
 

@@ -93,7 +93,7 @@ def _work(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Dif
     elif arguments.repeat:
         before = read_record(arguments.repeat)
         again = evaluate(options_of(before), token=arguments.token)
-        print(_repeated(before, again))
+        print(repeated(before, again))
         return [again], []
     else:
         options = Options(
@@ -139,7 +139,7 @@ def _save(path: Path, text: str) -> None:
     print(f"written: {path}")
 
 
-def _repeated(before: dict[str, Any], again: dict[str, Any]) -> str:
+def repeated(before: dict[str, Any], again: dict[str, Any]) -> str:
     """How far a repetition gave the same."""
     first = {one["id"]: one for one in before["results"]}
     both = [(first[one["id"]], one) for one in again["results"] if one["id"] in first]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from evaluation.dataset import Entry, entry_map
+from evaluation.evaluate import options_of
 from evaluation.judge import Judge, open_judge
 from evaluation.measures import Answered
 from evaluation.running import parse_settings
@@ -60,7 +61,7 @@ def test_a_set_is_asked_over_the_socket_and_measured(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BATON_LLM_API_KEY", "not-for-reports")
     dataset = write(tmp_path / "set.jsonl", QUESTIONS)
-    first, second, page = (tmp_path / name for name in ("a.json", "b.json", "report.html"))
+    first, page = tmp_path / "a.json", tmp_path / "report.html"
     argv = ["eval", str(dataset), "--url", baton.socket_url(), "--corpus", str(DOCUMENTS), "--json", str(first)]
     assert main([*argv, "--out", str(page)]) == 0
 
@@ -81,12 +82,16 @@ def test_a_set_is_asked_over_the_socket_and_measured(
     assert "BATON_MILVUS_URI" in told["settings"]
     assert "not-for-reports" not in first.read_text() + page.read_text()
 
-    assert main(["eval", "--repeat", str(first), "--json", str(second)]) == 0
-    assert "of 6 questions 6 have the same answer, 6 the same sources in the same order" in capsys.readouterr().out
-    assert main(["eval", "--compare", str(first), str(second), "--out", str(page)]) == 0
+    assert main(["eval", "--compare", str(first), str(first), "--out", str(page)]) == 0
     printed = capsys.readouterr().out
     assert "recall@10: too few questions to tell" in printed
     assert "Differences" in page.read_text()
+
+    options = options_of(told)
+    assert (options.url, options.corpus, options.settings) == (baton.socket_url(), str(DOCUMENTS), {})
+    write(dataset, QUESTIONS[1:])
+    assert main(["eval", "--repeat", str(first)]) == 2
+    assert "not the set of the record any more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

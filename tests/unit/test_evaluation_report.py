@@ -19,6 +19,7 @@ from evaluation.page import page
 from evaluation.record import SCHEMA, BadRecord, as_json, paired_values, public, read_record, record
 from evaluation.replay import Run
 from evaluation.text import table
+from services.cli.eval import repeated
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
 
@@ -72,6 +73,15 @@ def test_a_record_says_what_it_takes_to_repeat_it() -> None:
     assert run["fingerprints"] == {"corpus=abc retriever=r": 12}
     assert run["figures"]["all"]["failed"] == 1
     assert json.loads(as_json(run)) == run
+
+
+def test_a_repetition_says_how_much_is_the_same() -> None:
+    before, again = one_run(), one_run()
+    again["results"][0]["answer"] = "another"
+    again["results"][1]["sources"][0]["id"] = "another"
+    assert "of 12 questions 11 have the same answer, 11 the same sources in the same order, 12" in repeated(
+        before, again
+    )
 
 
 def test_secrets_and_unknown_names_are_left_out() -> None:

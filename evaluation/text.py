@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .measures import TIMES
 from .page import figure_text, measure_groups
+
+_MOST_REASONS = 3
 
 
 def table(run: Mapping[str, Any]) -> str:
@@ -22,7 +25,8 @@ def table(run: Mapping[str, Any]) -> str:
     for name in TIMES:
         told = [figures[column]["percentiles"].get(name) for column in columns]
         rows.append([f"{name} p50/p95", *(f"{one['p50']:.0f}/{one['p95']:.0f}" if one else "–" for one in told)])
-    return aligned(rows)
+    reasons = Counter(one["failed"] for one in run["results"] if one["failed"]).most_common(_MOST_REASONS)
+    return "\n".join([aligned(rows), *(f"  {count} failed: {reason}" for reason, count in reasons)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -135,6 +135,7 @@ def test_the_table_has_every_language() -> None:
     lines = table(one_run()).splitlines()
     assert lines[0].split() == ["run", "all", "en", "zh"]
     assert any(line.split() == ["recall@10", "0.667", "0.667", "0.667"] for line in lines)
+    assert lines[-1] == f"  1 failed: {EVIL}"
 
 
 def test_only_runs_of_the_same_questions_are_compared(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="write the report there")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the record there, for programs")
     several = parser.add_argument_group(
-        "comparing", "Two configurations, each an address or settings (BATON_TOP_K=8,BATON_EMBEDDER=… or a file)."
+        "comparing",
+        "Two configurations, each an address or settings (BATON_EMBEDDER=none,BATON_RETRIEVER=… or a file).",
     )
     several.add_argument("--a", metavar="SETTINGS", help="the first; `default` for nothing special")
     several.add_argument("--b", metavar="SETTINGS", help="the second")

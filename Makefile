@@ -2,7 +2,8 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-models test-ingest check bench chaos replay format lock docs clean venv venv-dev test-tools
+.PHONY: help run test test-models test-ingest check bench chaos replay eval format lock docs clean venv venv-dev \
+    test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -21,6 +22,11 @@ CLUSTER ?=
 # Only for `make replay`: the gateway to ask. ARGS passes further options.
 URL ?= ws://127.0.0.1:8000/ws
 
+# Only for `make eval`: DATA="dev-v1.1.json cmrc2018_dev.json" puts the whole system beside bm25s on such files;
+# EMBEDDER=openai (with BATON_EMBEDDING_URL and so on) or module:attribute configures one. ARGS passes further options.
+DATA ?=
+EMBEDDER ?=
+
 export PYTHON
 # Packages are installed without bytecode; each module is compiled when it is first used. Where this were forbidden,
 # every start would pay for it again.
@@ -32,7 +38,8 @@ help: ## Show this list.
 	@printf '  %s\n' 'make run PORT=9000            another port' \
 	    'make run ARGS=--help          what else `baton run` can do' \
 	    'make test TESTS=tests/unit    a part of the tests' \
-	    'make chaos DURATION=60 SEED=2  a minute of other faults; with CLUSTER=1 on three nats-servers'
+	    'make chaos DURATION=60 SEED=2  a minute of other faults; with CLUSTER=1 on three nats-servers' \
+	    'make eval DATA="dev.json …"    SQuAD- or CMRC-style files, beside bm25s'
 
 run: venv ## Start Baton with its demo documents, and say where; Ctrl-C stops it.
 	@exec .venv/bin/baton run $(if $(PORT),--port $(PORT)) $(ARGS)
@@ -66,6 +73,16 @@ chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove
 
 replay: venv ## Ask a running Baton 100 questions twice, and report whether the same frames came back.
 	@.venv/bin/python -m evaluation.replay --url $(URL) $(ARGS)
+
+eval: venv-dev ## Ask the shipped questions of a Baton started for it, and write .baton/eval/report.html.
+ifneq ($(DATA),)
+	@exec .venv/bin/python -m evaluation.against_bm25 $(DATA) $(if $(EMBEDDER),--embedder $(EMBEDDER)) \
+	    --out .baton/eval/report.html --json .baton/eval/report.json $(ARGS)
+else
+	@$(if $(EMBEDDER),BATON_EMBEDDER=$(EMBEDDER)) exec .venv/bin/baton eval evaluation/sets/handbook.zh.jsonl \
+	    evaluation/sets/handbook.en.jsonl --corpus examples/hr_assistant/documents \
+	    --out .baton/eval/report.html --json .baton/eval/report.json $(ARGS)
+endif
 
 format: venv-dev ## Format the code and put right what the linter can.
 	@.venv/bin/ruff check --fix --quiet . || true

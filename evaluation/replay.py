@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Run:
     frames: Sequence[Frame]
     elapsed_ms: int
     failed: str = ""
+    last: Frame = field(default_factory=dict)
+    """What came last, also where it is about the connection: an `error` says there whether to try again."""
 
     @property
     def done(self) -> Mapping[str, Any]:
@@ -111,7 +113,7 @@ async def replay(
     Raises:
         CannotAsk: nobody answers at `url`.
     """
-    await _reach(url, token)
+    await reach(url, token)
     first = await _ask_all(url, questions, token, at_once)
     await asyncio.sleep(pause_s)
     second = await _ask_all(url, questions, token, at_once)
@@ -121,7 +123,8 @@ async def replay(
     ]
 
 
-async def _reach(url: str, token: str) -> None:
+async def reach(url: str, token: str) -> None:
+    """Raises CannotAsk where nobody answers."""
     try:
         async with open_socket(url, token):
             pass
@@ -143,6 +146,7 @@ async def ask(url: str, entry: Mapping[str, Any], token: str = "") -> Run:
     """One question, on a connection of its own, to the end of its answer."""
     fields = {name: value for name, value in entry.items() if name not in ("id", "question")}
     frames: list[Frame] = []
+    frame: Frame = {}
     started = time.monotonic()
     failed = "the connection was closed before the answer ended"
     try:
@@ -157,7 +161,7 @@ async def ask(url: str, entry: Mapping[str, Any], token: str = "") -> Run:
                     break
     except (OSError, TimeoutError, WebSocketException) as error:
         failed = reason_of(error) if not isinstance(error, TimeoutError) else f"no answer within {ANSWER_S:g} s"
-    return Run(frames, round((time.monotonic() - started) * 1000), failed)
+    return Run(frames, round((time.monotonic() - started) * 1000), failed, frame)
 
 
 def report(results: Sequence[Result], url: str) -> dict[str, Any]:

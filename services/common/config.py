@@ -380,6 +380,20 @@ class ToolsSettings:
     timezone: str = setting("BATON_TIMEZONE", "Asia/Shanghai", "Time zone of the date and time tool.")
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """Of `baton eval --judge`; no service reads them."""
+
+    judge_url: str = setting(
+        "BATON_JUDGE_URL", "", "Base URL of the OpenAI-compatible server that judges answers in `baton eval --judge`."
+    )
+    judge_model: str = setting("BATON_JUDGE_MODEL", "", "Name of the judging model.")
+    judge_api_key: str = setting("BATON_JUDGE_API_KEY", "", "Key of the judging server.", secret=True)
+    judge_timeout_s: float = setting(
+        "BATON_JUDGE_TIMEOUT_S", 60.0, "Seconds to wait for the judge's first token, and between two.", minimum=0.1
+    )
+
+
 ALL_SETTINGS: tuple[type, ...] = (
     NatsSettings,
     ProcessSettings,
@@ -391,4 +405,5 @@ ALL_SETTINGS: tuple[type, ...] = (
     LlmSettings,
     GeneratorSettings,
     ToolsSettings,
+    JudgeSettings,
 )

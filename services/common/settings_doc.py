@@ -20,6 +20,7 @@ TITLES: Mapping[type, str] = {
     config.LlmSettings: "Language model (generator, and the retriever's rewriting)",
     config.GeneratorSettings: "Generator",
     config.ToolsSettings: "Tools",
+    config.JudgeSettings: "Judge (`baton eval --judge`)",
 }
 
 INTRODUCTION = """\

@@ -1,0 +1,120 @@
+"""Asks the questions of a set over the WebSocket, like a user, and keeps what came."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .dataset import Entry, entry_map
+from .frames import Frame
+from .measures import TIMES, Answered
+from .replay import Run, ask, reach
+
+MAX_TRIES = 5
+MAX_PAUSE_S = 30.0
+FIRST_PAUSE_S = 0.5
+
+
+async def ask_all(
+    url: str,
+    entries: Sequence[Entry],
+    names: Mapping[str, str],
+    *,
+    token: str = "",
+    at_once: int = 4,
+    top_k: int | None = None,
+    seed: int | None = None,
+    on_answer: Callable[[Answered], None] = lambda _: None,
+) -> list[Answered]:
+    """The answers, in the order of the entries. Answers never come from the cache.
+
+    Args:
+        names: the document's name for each `document_id`; others keep their title as a name.
+        seed: that of the sampling, sent with each question; None sends none.
+
+    Raises:
+        CannotAsk: nobody answers at `url`.
+    """
+    await reach(url, token)
+    places = asyncio.Semaphore(at_once)
+
+    async def one(entry: Entry) -> Answered:
+        async with places:
+            answered = await _asked(url, entry, names, token, _wishes(entry, top_k, seed))
+        on_answer(answered)
+        return answered
+
+    return await asyncio.gather(*map(one, entries))
+
+
+def answered_from(entry: Entry, run: Run, names: Mapping[str, str]) -> Answered:
+    """What the frames of an answer say."""
+    frames = run.frames
+    sources = [source for frame in frames if frame["type"] == "sources" for source in frame["sources"]]
+    timings = run.done.get("timings") or {}
+    times = {name: timings.get(name) for name in TIMES}
+    times["total_ms"] = run.elapsed_ms
+    return Answered(
+        id=entry.id,
+        question=entry.question,
+        language=entry.language or "",
+        entry=entry_map(entry),
+        failed=run.failed,
+        answer=_text(frames),
+        sources=[{**source, "name": names.get(source["document_id"], source["title"])} for source in sources],
+        cited=list(run.done.get("cited") or ()),
+        citations=[dict(mark) for mark in run.done.get("citations") or ()],
+        tool_calls=sum(frame["type"] == "tool_call" for frame in frames),
+        finish_reason=run.done.get("finish_reason", ""),
+        fingerprint=run.done.get("fingerprint") or "",
+        times=times,
+    )
+
+
+async def _asked(url: str, entry: Entry, names: Mapping[str, str], token: str, wishes: Mapping[str, Any]) -> Answered:
+    if entry.conversation:
+        wishes = {**wishes, "conversation_id": f"eval-{secrets.token_hex(8)}", "if_busy": "enqueue"}
+    for earlier in entry.conversation:
+        run = await _patiently(url, {**wishes, "question": earlier}, token)
+        if run.failed:
+            failed = f"the conversation's question {earlier!r} failed: {run.failed}"
+            return answered_from(entry, Run([], run.elapsed_ms, failed), names)
+    return answered_from(entry, await _patiently(url, {**wishes, "question": entry.question}, token), names)
+
+
+async def _patiently(url: str, query: Mapping[str, Any], token: str) -> Run:
+    """Ask again where the server says that it may work later; that is for us to bear, not the answer's fault."""
+    for attempt in range(MAX_TRIES):
+        run = await ask(url, query, token)
+        pause_s = _pause_s(run, attempt)
+        if pause_s is None or attempt == MAX_TRIES - 1:
+            break
+        await asyncio.sleep(pause_s)
+    return run
+
+
+def _pause_s(run: Run, attempt: int) -> float | None:
+    last: Frame = run.last
+    if last.get("type") != "error" or last.get("code") not in ("overloaded", "rate_limited", "no_worker"):
+        return None
+    told: float = last.get("retry_after_ms") or 0
+    return min(MAX_PAUSE_S, told / 1000 or FIRST_PAUSE_S * float(2**attempt)) * random.uniform(1, 1.2)
+
+
+def _wishes(entry: Entry, top_k: int | None, seed: int | None) -> dict[str, Any]:
+    wishes = {"language": entry.language or None, "top_k": top_k, "seed": seed, "cache": False}
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def _text(frames: Sequence[Frame]) -> str:
+    """The answer as a client puts it together."""
+    text = ""
+    for frame in frames:
+        if frame["type"] == "answer_chunk":
+            text += frame["content"]
+        elif frame["type"] == "answer_reset":
+            text = ""
+    return text

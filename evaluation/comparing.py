@@ -1,0 +1,122 @@
+"""Whether a difference between two configurations is real: paired bootstrap over the questions; no I/O.
+
+The questions are drawn with replacement, many times, and each time the mean of the differences is taken; the interval
+holds the middle of these means (the percentile interval; Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+ch. 13). Both configurations answer the same questions, so it is the difference of each question that is drawn: hard
+questions are hard for both.
+
+Many measures are compared at once, and of twenty that do not differ, one is outside of its 95 % interval. So the
+intervals that decide are wider: with m measures each has the level 1 - 0.05 / m (Bonferroni), and the chance that any
+of them names a difference that is none stays at about 5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+LEAST_PAIRS = 10
+"""With fewer questions a bootstrap's interval is too narrow to decide anything."""
+_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """B minus A in one measure, over the `pairs` questions that both have a value for. `low` and `high` bound the
+    interval of level `level`, which allows for the number of measures compared; `low95` and `high95` the usual one.
+    `real`: the wide interval excludes 0."""
+
+    measure: str
+    pairs: int
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    low95: float
+    high95: float
+    level: float
+    real: bool
+
+
+def compare(
+    a: Mapping[str, Sequence[float | None]],
+    b: Mapping[str, Sequence[float | None]],
+    *,
+    seed: int = 1,
+    resamples: int = RESAMPLES,
+) -> list[Difference]:
+    """The difference of each measure. `a` and `b` hold the values by measure, in the same order of questions; None
+    where a question has no value. Measures without a pair are left out.
+
+    Raises:
+        ValueError: they are not about equally many questions.
+    """
+    paired: dict[str, tuple[list[float], list[float]]] = {}
+    for measure in (name for name in a if name in b):
+        if len(a[measure]) != len(b[measure]):
+            raise ValueError(f"{measure}: {len(a[measure])} values and {len(b[measure])} are no pairs")
+        both = [(x, y) for x, y in zip(a[measure], b[measure], strict=True) if x is not None and y is not None]
+        if both:
+            paired[measure] = ([x for x, _ in both], [y for _, y in both])
+    level = 1 - (1 - LEVEL) / max(1, len(paired))
+    return [_difference(measure, x, y, level, seed, resamples) for measure, (x, y) in paired.items()]
+
+
+def _difference(
+    measure: str, a: Sequence[float], b: Sequence[float], level: float, seed: int, resamples: int
+) -> Difference:
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    by = second - first
+    means = bootstrap_means(by, seed=seed, resamples=resamples)
+    low, high = interval(means, level)
+    low95, high95 = interval(means, LEVEL)
+    return Difference(
+        measure=measure,
+        pairs=len(by),
+        a=float(first.mean()),
+        b=float(second.mean()),
+        difference=float(by.mean()),
+        low=low,
+        high=high,
+        low95=low95,
+        high95=high95,
+        level=level,
+        real=len(by) >= LEAST_PAIRS and (low > 0 or high < 0),
+    )
+
+
+def bootstrap_means(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """The means of `resamples` samples of `values`, each as long as they are, drawn with replacement."""
+    random = np.random.default_rng(seed)
+    rows = max(1, _AT_ONCE // len(values))
+    means = [
+        values[random.integers(0, len(values), size=(min(rows, resamples - done), len(values)))].mean(axis=1)
+        for done in range(0, resamples, rows)
+    ]
+    return np.concatenate(means)
+
+
+def interval(means: np.ndarray, level: float) -> tuple[float, float]:
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def sentence(one: Difference) -> str:
+    """What the comparison says, for people."""
+    numbers = f"A {_figure(one.a)}, B {_figure(one.b)}, difference {one.difference:+.4g} "
+    bounds = f"(interval {one.low:+.4g} to {one.high:+.4g}, {one.pairs} questions)"
+    if one.real:
+        return f"{one.measure}: B is {'higher' if one.difference > 0 else 'lower'}: {numbers}{bounds}."
+    if one.pairs < LEAST_PAIRS:
+        return f"{one.measure}: too few questions to tell: {numbers}{bounds}."
+    return f"{one.measure}: not told apart: {numbers}{bounds}."
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}"

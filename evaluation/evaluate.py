@@ -1,0 +1,190 @@
+"""One evaluation from its options to its record: which system is asked, what its documents are called, what came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from services.cli.options import problem_with_urls, socket_url
+from services.common.config import ALL_SETTINGS, JudgeSettings, RetrieverSettings
+from services.common.settings import SettingsError, load
+
+from .asking import ask_all
+from .dataset import Dataset, read_datasets
+from .measures import Answered, measure
+from .record import public, record
+from .replay import CannotAsk
+from .running import Running, ingest, names_at, names_of, parse_settings, started
+
+DEFAULT_TOP_K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an evaluation depends on, as it is kept in its record. `url` empty: a system is started for it, with
+    `settings` over those of the environment."""
+
+    datasets: Sequence[str]
+    url: str = ""
+    corpus: str = ""
+    top_k: int = DEFAULT_TOP_K
+    concurrency: int = 4
+    limit: int | None = None
+    seed: int = 1
+    judge: bool = False
+    settings: Mapping[str, str] | None = None
+    name: str = ""
+
+    def as_map(self) -> dict[str, Any]:
+        """Without the token, and without what may be a secret."""
+        told = {field: getattr(self, field) for field in self.__slots__}
+        return {**told, "settings": public(self.settings or {})}
+
+
+def evaluate(options: Options, *, token: str = "", say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Run it, and give its record.
+
+    Raises:
+        BadDataset, CannotAsk, SettingsError
+    """
+    dataset = read_datasets([Path(path) for path in options.datasets]).some(options.limit, options.seed)
+    judging = _judge_settings() if options.judge else None
+    with _system(options, token, say) as (running, names):
+        _check_names(dataset, names)
+        say(f"Asking {len(dataset.entries)} questions of {dataset.name} …")
+        began = time.monotonic()
+        answers = asyncio.run(_answers(running.url, dataset, names, options, token, say))
+        seconds = time.monotonic() - began
+    entries = {entry.id: entry for entry in dataset.entries}
+    for one in answers:
+        one.language = one.language or ("zh" if any("\u3400" <= char <= "\u9fff" for char in one.question) else "en")
+    measure(answers, entries, options.top_k)
+    told = asyncio.run(_judged(answers, judging, options, say)) if judging else None
+    return record(
+        dataset,
+        answers,
+        options=options.as_map(),
+        settings=running.environ,
+        name=options.name,
+        judge=told,
+        seconds=seconds,
+    )
+
+
+def with_target(options: Options, target: str) -> Options:
+    """The options for one side of a comparison: an address to ask, or the settings of a system to start.
+
+    Raises:
+        CannotAsk: it is neither.
+    """
+    if target.startswith(("ws://", "wss://", "http://", "https://")):
+        return replace(options, url=socket_url(target), name=target)
+    return replace(options, url="", settings=parse_settings(target), name=target)
+
+
+def options_of(told: Mapping[str, Any]) -> Options:
+    """The options of a record, to run it again.
+
+    Raises:
+        CannotAsk: the set is another one by now, or the record lacks something.
+    """
+    try:
+        options = Options(**told["options"])
+        digest = told["dataset"]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise CannotAsk(f"the record does not say how it was made: {error}") from None
+    if read_datasets([Path(path) for path in options.datasets]).digest != digest:
+        raise CannotAsk(f"{', '.join(options.datasets)}: not the set of the record any more (SHA-256 {digest})")
+    return options
+
+
+@contextlib.contextmanager
+def _system(options: Options, token: str, say: Callable[[str], None]) -> Iterator[tuple[Running, Mapping[str, str]]]:
+    if options.url:
+        if problem := problem_with_urls([options.url]):
+            raise CannotAsk(problem)
+        # Settings in this shell say nothing about a system elsewhere, except where --corpus is to be ingested into it.
+        running = Running(options.url, dict(os.environ) if options.corpus else {})
+        if options.corpus:
+            ingest(running, Path(options.corpus))
+            yield running, names_of(running)
+        else:
+            yield running, names_at(options.url, token)
+        return
+    if not options.corpus:
+        raise CannotAsk("name the documents with --corpus FOLDER, or a running system with --url")
+    say("Starting Baton …")
+    with started(options.settings or {}) as running:
+        say(f"Reading the documents in {options.corpus} …")
+        ingest(running, Path(options.corpus))
+        yield running, names_of(running)
+
+
+async def _answers(
+    url: str, dataset: Dataset, names: Mapping[str, str], options: Options, token: str, say: Callable[[str], None]
+) -> list[Answered]:
+    done, total = 0, len(dataset.entries)
+
+    def count(_: Answered) -> None:
+        nonlocal done
+        done += 1
+        if sys.stderr.isatty() and (done % 10 == 0 or done == total):
+            print(f"\r  {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return await ask_all(
+        url,
+        dataset.entries,
+        names,
+        token=token,
+        at_once=options.concurrency,
+        top_k=options.top_k,
+        seed=options.seed,
+        on_answer=count,
+    )
+
+
+def _check_names(dataset: Dataset, names: Mapping[str, str]) -> None:
+    """Raises CannotAsk where the set speaks of documents that are not there: every figure would be wrong."""
+    there = set(names.values())
+    missing = sorted({name for entry in dataset.entries for name in entry.documents} - there)
+    if missing:
+        some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise CannotAsk(
+            f"{len(missing)} documents that the set names are not there: {some}. Documents are named by their path "
+            "below the folder that was ingested; --corpus FOLDER ingests it"
+        )
+
+
+def _judge_settings() -> JudgeSettings:
+    (settings,) = load([JudgeSettings], ALL_SETTINGS)
+    missing = [
+        name
+        for name, value in (("BATON_JUDGE_URL", settings.judge_url), ("BATON_JUDGE_MODEL", settings.judge_model))
+        if not value
+    ]
+    if missing:
+        raise SettingsError([f"--judge needs {' and '.join(missing)}"])
+    assert isinstance(settings, JudgeSettings)
+    return settings
+
+
+async def _judged(
+    answers: Sequence[Answered], settings: JudgeSettings, options: Options, say: Callable[[str], None]
+) -> dict[str, Any]:
+    from services.retriever.embedding import open_embedder
+
+    from .judge import open_judge
+
+    say("Judging the answers …")
+    environ = {**os.environ, **(options.settings or {})}
+    (retriever,) = load([RetrieverSettings], ALL_SETTINGS, environ)
+    async with open_embedder(retriever) as embedder, open_judge(settings, embedder, options.concurrency) as judge:
+        await judge.judge(answers)
+        return judge.told()

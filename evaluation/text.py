@@ -1,0 +1,44 @@
+"""The figures of evaluations as a table for a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .measures import TIMES
+from .page import figure_text, measure_groups
+
+_MOST_REASONS = 3
+
+
+def table(run: Mapping[str, Any]) -> str:
+    figures = run["figures"]
+    columns = list(figures) if len(figures) != 2 else ["all"]
+    names = dict.fromkeys(name for column in columns for name in figures[column]["measures"])
+    rows = [[run["name"], *columns], ["questions", *(str(figures[column]["questions"]) for column in columns)]]
+    for _, of in measure_groups(names):
+        for name in of:
+            told = [figures[column]["measures"].get(name) for column in columns]
+            rows.append([name, *(figure_text(name, one["mean"]) if one else "–" for one in told)])
+    for name in TIMES:
+        told = [figures[column]["percentiles"].get(name) for column in columns]
+        rows.append([f"{name} p50/p95", *(f"{one['p50']:.0f}/{one['p95']:.0f}" if one else "–" for one in told)])
+    reasons = Counter(one["failed"] for one in run["results"] if one["failed"]).most_common(_MOST_REASONS)
+    return "\n".join([aligned(rows), *(f"  {count} failed: {reason}" for reason, count in reasons)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns, the first to the left and the others to the right; wide characters count twice."""
+    widths = [max(_width(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first = row[0] + " " * (widths[0] - _width(row[0]))
+        rest = [" " * (width - _width(cell)) + cell for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([first, *rest]))
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,0 +1,153 @@
+"""`baton eval`: asks the questions of a set like a user, and measures the answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import USAGE, bounded, socket_url
+
+# What measures takes a second to load, and other commands should not wait.
+if TYPE_CHECKING:
+    from evaluation.comparing import Difference
+
+OK, FAILED, CANNOT = 0, 1, 2
+
+
+def register(subparsers: Any) -> None:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "eval",
+        help="ask an evaluation set and measure the answers",
+        description="Asks every question of a set over the WebSocket, like a user, and reports how well documents are "
+        "found, cited and answered from, and how long it takes. Without --url a whole system is started for it on "
+        "embedded parts, with the documents of --corpus. docs/evaluation.md has the format and every definition.",
+        epilog="Exit status: 0 asked and measured, 1 some questions failed, 2 it could not be run.",
+    )
+    parser.add_argument("datasets", nargs="*", metavar="DATASET.jsonl", help="the set, one question in each line")
+    parser.add_argument("--url", help="WebSocket or page of a running gateway")
+    parser.add_argument("--token", default="", help="token for a gateway that wants one")
+    parser.add_argument("--corpus", metavar="FOLDER", help="documents to ingest first")
+    parser.add_argument("--concurrency", type=bounded(1, 64), default=4, metavar="N", help="questions at a time [4]")
+    parser.add_argument(
+        "--top-k", type=bounded(1, 50), default=10, metavar="K", help="passages to ask for, and k of the measures [10]"
+    )
+    parser.add_argument("--limit", type=bounded(1, 100_000), metavar="N", help="so many questions, drawn by --seed")
+    parser.add_argument("--seed", type=bounded(0, 2**53), default=1, metavar="N", help="of all that is drawn [1]")
+    parser.add_argument(
+        "--judge", action="store_true", help="have a model judge the answers too (BATON_JUDGE_URL, BATON_JUDGE_MODEL)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.html", help="write the report there")
+    parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the record there, for programs")
+    several = parser.add_argument_group(
+        "comparing",
+        "Two configurations, each an address or settings (BATON_EMBEDDER=none,BATON_RETRIEVER=… or a file).",
+    )
+    several.add_argument("--a", metavar="SETTINGS", help="the first; `default` for nothing special")
+    several.add_argument("--b", metavar="SETTINGS", help="the second")
+    several.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="two records; asks nothing"
+    )
+    several.add_argument("--repeat", type=Path, metavar="RECORD.json", help="run a recorded evaluation again")
+    parser.set_defaults(func=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from evaluation.dataset import BadDataset
+    from evaluation.record import BadRecord
+    from evaluation.replay import CannotAsk
+    from evaluation.running import interruptible
+    from services.common.settings import SettingsError
+
+    if problem := _problem(arguments):
+        print(f"baton eval: {problem}", file=sys.stderr)
+        return USAGE
+    try:
+        with interruptible():
+            runs, differences = _work(arguments)
+        _write(arguments, runs, differences)
+    except (BadDataset, BadRecord, CannotAsk, SettingsError, OSError) as error:
+        print(f"baton eval: {error}", file=sys.stderr)
+        return CANNOT
+    return FAILED if any(run["figures"]["all"]["failed"] for run in runs) else OK
+
+
+def _problem(arguments: argparse.Namespace) -> str:
+    ways = [bool(arguments.datasets), bool(arguments.compare), bool(arguments.repeat)]
+    if sum(ways) != 1:
+        return "give one of DATASET.jsonl, --compare A.json B.json, --repeat RECORD.json"
+    if bool(arguments.a) != bool(arguments.b):
+        return "--a and --b go together"
+    if arguments.a and (arguments.url or not arguments.datasets):
+        return "--a and --b take a DATASET.jsonl, and no --url: an address can be one of them"
+    return ""
+
+
+def _work(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Difference]]:
+    from evaluation.comparing import compare
+    from evaluation.evaluate import Options, evaluate, options_of, with_target
+    from evaluation.record import paired_values, read_record
+
+    if arguments.compare:
+        runs = [read_record(path) for path in arguments.compare]
+    elif arguments.repeat:
+        before = read_record(arguments.repeat)
+        again = evaluate(options_of(before), token=arguments.token)
+        print(repeated(before, again))
+        return [again], []
+    else:
+        options = Options(
+            datasets=[str(Path(path).absolute()) for path in arguments.datasets],
+            url=socket_url(arguments.url) if arguments.url else "",
+            corpus=str(Path(arguments.corpus).absolute()) if arguments.corpus else "",
+            top_k=arguments.top_k,
+            concurrency=arguments.concurrency,
+            limit=arguments.limit,
+            seed=arguments.seed,
+            judge=arguments.judge,
+        )
+        if not arguments.a:
+            return [evaluate(options, token=arguments.token)], []
+        sides = [options if side == "default" else with_target(options, side) for side in (arguments.a, arguments.b)]
+        runs = [evaluate(side, token=arguments.token) for side in sides]
+        for run, letter in zip(runs, "AB", strict=True):
+            run["name"] = run["name"] if run["name"] != run["dataset"]["name"] else f"{run['name']} {letter}"
+    a, b = paired_values(*runs)
+    return runs, compare(a, b, seed=arguments.seed)
+
+
+def _write(arguments: argparse.Namespace, runs: list[dict[str, Any]], differences: list[Difference]) -> None:
+    from evaluation.comparing import sentence
+    from evaluation.page import page
+    from evaluation.record import SCHEMA, as_json
+    from evaluation.text import table
+
+    for run in runs:
+        print(f"\n{table(run)}")
+    if differences:
+        print("\nB beside A:", *map(sentence, differences), sep="\n  ")
+    if arguments.json:
+        told = runs[0] if len(runs) == 1 else {"schema": SCHEMA, "runs": runs, "differences": differences}
+        _save(arguments.json, as_json(told))
+    if arguments.out:
+        _save(arguments.out, page(runs, differences))
+
+
+def _save(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"written: {path}")
+
+
+def repeated(before: dict[str, Any], again: dict[str, Any]) -> str:
+    """How far a repetition gave the same."""
+    first = {one["id"]: one for one in before["results"]}
+    both = [(first[one["id"]], one) for one in again["results"] if one["id"] in first]
+    answers = sum(a["answer"] == b["answer"] for a, b in both)
+    sources = sum([s["id"] for s in a["sources"]] == [s["id"] for s in b["sources"]] for a, b in both)
+    prints = sum(a["fingerprint"] == b["fingerprint"] for a, b in both)
+    return (
+        f"Repeated: of {len(both)} questions {answers} have the same answer, {sources} the same sources in the same "
+        f"order, {prints} the same fingerprint."
+    )

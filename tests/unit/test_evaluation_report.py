@@ -1,0 +1,155 @@
+"""The record and the page of an evaluation."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from evaluation import svg
+from evaluation.asking import answered_from
+from evaluation.comparing import compare
+from evaluation.dataset import Dataset, Entry
+from evaluation.measures import Answered, measure
+from evaluation.page import page
+from evaluation.record import SCHEMA, BadRecord, as_json, paired_values, public, read_record, record
+from evaluation.replay import Run
+from evaluation.text import table
+from services.cli.eval import repeated
+
+EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
+
+
+def frames(text: str = "Ten days [1].") -> list[dict[str, Any]]:
+    source = {"n": 1, "id": "d1:0", "document_id": "d1", "title": EVIL, "url": "/documents/d1", "snippet": EVIL}
+    return [
+        {"type": "accepted", "seq": 0},
+        {"type": "sources", "seq": 1, "sources": [{**source, "score": 1.0}]},
+        {"type": "answer_chunk", "seq": 2, "content": "lost"},
+        {"type": "answer_reset", "seq": 3},
+        {"type": "answer_chunk", "seq": 4, "content": text},
+        {
+            "type": "done",
+            "seq": 5,
+            "cited": [1],
+            "citations": [{"n": 1, "start": 9, "end": 12}],
+            "finish_reason": "stop",
+            "fingerprint": "corpus=abc retriever=r",
+            "timings": {"ttfb_ms": 3, "ttft_ms": 30, "retrieval_ms": 20, "queue_ms": 1},
+        },
+    ]
+
+
+def one_run(count: int = 12, name: str = "run") -> dict[str, Any]:
+    entries = [Entry(f"q{at}", EVIL, "en" if at % 2 else "zh", {"a.md": 1}, (), (EVIL,)) for at in range(count)]
+    answers: list[Answered] = []
+    for at, entry in enumerate(entries):
+        run = Run(frames(f"Ten days [1]. {EVIL}"), 100 + at, EVIL if at == 0 else "")
+        answers.append(answered_from(entry, run, {"d1": "a.md" if at % 3 else "b.md"}))
+    measure(answers, {entry.id: entry for entry in entries}, 10)
+    dataset = Dataset("set", "digest", entries)
+    settings = {"BATON_TOP_K": "6", "BATON_LLM_API_KEY": "key", "BATON_NATS_URL": "nats://user:word@host:4222"}
+    return record(dataset, answers, options={"top_k": 10}, settings=settings, name=name, seconds=1.5)
+
+
+def test_an_answer_is_put_together_from_its_frames() -> None:
+    one = answered_from(Entry("q", "?", "en", {"a.md": 1}), Run(frames(), 120), {"d1": "a.md"})
+    assert one.answer == "Ten days [1]."
+    assert one.sources[0]["name"] == "a.md"
+    assert one.times == {"ttfb_ms": 3, "ttft_ms": 30, "retrieval_ms": 20, "total_ms": 120}
+    unknown = answered_from(Entry("q", "?", "en", {"a.md": 1}), Run(frames(), 120), {})
+    assert unknown.sources[0]["name"] == EVIL, "a document that nobody can name keeps its title"
+
+
+def test_a_record_says_what_it_takes_to_repeat_it() -> None:
+    run = one_run()
+    assert run["schema"] == SCHEMA
+    assert run["settings"] == {"BATON_NATS_URL": "nats://host:4222", "BATON_TOP_K": "6"}
+    assert run["corpus"] == ["abc"]
+    assert run["fingerprints"] == {"corpus=abc retriever=r": 12}
+    assert run["figures"]["all"]["failed"] == 1
+    assert json.loads(as_json(run)) == run
+
+
+def test_a_repetition_says_how_much_is_the_same() -> None:
+    before, again = one_run(), one_run()
+    again["results"][0]["answer"] = "another"
+    again["results"][1]["sources"][0]["id"] = "another"
+    assert "of 12 questions 11 have the same answer, 11 the same sources in the same order, 12" in repeated(
+        before, again
+    )
+
+
+def test_secrets_and_unknown_names_are_left_out() -> None:
+    assert public({"BATON_JUDGE_API_KEY": "x", "HOME": "/root", "BATON_NO_SUCH": "y", "BATON_TOP_K": "1"}) == {
+        "BATON_TOP_K": "1"
+    }
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_in_itself_and_nothing_in_it_becomes_markup() -> None:
+    runs = [one_run(), one_run(name=EVIL)]
+    html = page(runs, compare(*paired_values(*runs), resamples=50))
+    read = Page()
+    read.feed(html)
+    assert read.tags.isdisjoint({"script", "img", "link", "iframe", "object"})
+    assert read.attributes.isdisjoint({"src", "href", "onerror", "onload"})
+    assert "prefers-color-scheme:dark" in html
+    assert "@media print" in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert read.text.count(EVIL) > 40, "questions, answers, titles and snippets are all there, as text"
+    assert "mrr@10: not told apart" in read.text
+
+
+def test_every_plot_is_well_formed() -> None:
+    plots = [
+        svg.bars({"1": {"a": 3, "<b>": 1}, "2": {"a": 0}}, label="<x>"),
+        svg.cumulative({"a": [1, 10, 1000], "b": [], "c": [0]}, label="t"),
+        svg.intervals([("m<", 0.1, -0.2, 0.3), ("n", 0, 0, 0)], label="d"),
+        svg.bars({}, label="none"),
+    ]
+    for plot in plots:
+        assert ElementTree.fromstring(plot).tag == "svg"
+    assert svg.cumulative({"a": []}, label="t") == ""
+
+
+def test_the_table_has_every_language() -> None:
+    lines = table(one_run()).splitlines()
+    assert lines[0].split() == ["run", "all", "en", "zh"]
+    assert any(line.split() == ["recall@10", "0.667", "0.667", "0.667"] for line in lines)
+    assert lines[-1] == f"  1 failed: {EVIL}"
+
+
+def test_only_runs_of_the_same_questions_are_compared(tmp_path: Path) -> None:
+    run = one_run()
+    (tmp_path / "a.json").write_text(as_json(run))
+    assert read_record(tmp_path / "a.json") == run
+    other = json.loads(as_json(run))
+    other["results"][3]["entry"]["documents"] = ["c.md"]
+    with pytest.raises(BadRecord, match="'q3' is not the same"):
+        paired_values(run, other)
+    other["results"] = [{**one, "id": f"x{one['id']}"} for one in run["results"]]
+    with pytest.raises(BadRecord, match="no question in common"):
+        paired_values(run, other)
+    for content, says in (("{}", "not the record"), ("[", "Expecting"), ('{"schema": 9, "results": []}', "schema 9")):
+        (tmp_path / "b.json").write_text(content)
+        with pytest.raises(BadRecord, match=says):
+            read_record(tmp_path / "b.json")

@@ -13,9 +13,7 @@ from services.common.errors import ServiceError
 from services.retriever.reranking.ordering import Ordering
 from services.retriever.stored import Hit
 
-HITS = [
-    Hit(f"d-{n}", 1.0 - n / 10, "d", n, "Title", f"Heading {n}", f"text {n}", start=0, end=6) for n in range(4)
-]
+HITS = [Hit(f"d-{n}", 1.0 - n / 10, "d", n, "Title", f"Heading {n}", f"text {n}", start=0, end=6) for n in range(4)]
 
 
 class Given:

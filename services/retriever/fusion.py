@@ -24,28 +24,30 @@ def candidates(top_k: int) -> int:
     return min(max(3 * top_k, MIN_CANDIDATES), MAX_CANDIDATES)
 
 
-def fuse(words: Ranking, near: Ranking, words_weight: float = WORDS_WEIGHT) -> list[tuple[str, float]]:
-    """Ids with their fused scores in 0…1, best first; of equal ones what the words found first.
+def fuse(words: Ranking, near: Ranking, wanted: int, words_weight: float = WORDS_WEIGHT) -> list[tuple[str, float]]:
+    """Ids with their fused scores in 0…1, best first; of equal ones what is nearer, then what the words found first.
 
     Args:
-        words: BM25 scores: the best counts 1, and 0 (no word) 0.
-        near: cosines or the like, which differ little: the best counts 1, the last 0, so `near` should be
-            `candidates` long. What only one route has found gets nothing from the other.
+        words: BM25 scores. The best counts 1. What was left out had at most the last's score, so the last counts 0;
+            where nothing was left out, 0 (no word found) does.
+        near: cosines or the like, which differ little: the best counts 1, the last 0.
+        wanted: how many each route was to find at most. What only one has found gets nothing from the other.
     """
-    scores: dict[str, float] = {}
-    best = max((score for _, score in words), default=0.0)
-    for id, score in words:
-        scores[id] = words_weight * (score / best if best > 0 else 0.0)
-    nearest = max((score for _, score in near), default=0.0)
-    spread = nearest - min((score for _, score in near), default=0.0)
-    for id, score in near:
-        share = 1 - (nearest - score) / spread if spread > 0 else 1.0
-        scores[id] = scores.get(id, 0.0) + (1 - words_weight) * share
+    least = min((score for _, score in words), default=0.0) if len(words) >= wanted else 0.0
+    scores = {id: (1 - words_weight) * share for id, share in _shares(near, min((s for _, s in near), default=0.0))}
+    for id, share in _shares(words, least):
+        scores[id] = scores.get(id, 0.0) + words_weight * share
     return sorted(scores.items(), key=lambda entry: -entry[1])
 
 
-def fused(words: Sequence[Hit], near: Sequence[Hit]) -> list[Hit]:
+def _shares(ranking: Ranking, least: float) -> list[tuple[str, float]]:
+    """Scores brought to 0…1, from `least` to the best; all 1 where there is no difference."""
+    best = max((score for _, score in ranking), default=0.0)
+    return [(id, 1 - (best - score) / (best - least) if best > least else 1.0) for id, score in ranking]
+
+
+def fused(words: Sequence[Hit], near: Sequence[Hit], wanted: int) -> list[Hit]:
     """The hits of both routes, best first, with fused scores; without those of score 0."""
     hits = {hit.id: hit for hit in (*near, *words)}
-    order = fuse([(hit.id, hit.score) for hit in words], [(hit.id, hit.score) for hit in near])
+    order = fuse([(hit.id, hit.score) for hit in words], [(hit.id, hit.score) for hit in near], wanted)
     return [replace(hits[id], score=score) for id, score in order if score > 0]

@@ -70,7 +70,7 @@ class MilvusStore:
         if not words:
             return (await near)[:top_k]
         by_words, by_nearness = await asyncio.gather(self._found(words, SPARSE, "BM25", condition, wanted), near)
-        return fused(by_words, by_nearness)[:top_k]
+        return fused(by_words, by_nearness, wanted)[:top_k]
 
     async def _found(self, wanted: str | list[float], field: str, metric: str, condition: str, limit: int) -> list[Hit]:
         """What one route finds, best first."""

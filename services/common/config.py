@@ -198,11 +198,43 @@ class RetrieverSettings:
     embedder: str = setting(
         "BATON_EMBEDDER",
         "none",
-        "`none` (full text only), `openai` (any `/v1/embeddings`), or `module:attribute`.",
+        "`none` (full text only), `openai` (any `/v1/embeddings`), `sentence-transformers` (here, from disk), or "
+        "`module:attribute`.",
     )
     embedding_url: str = setting("BATON_EMBEDDING_URL", "", "Base URL of the embedding server, ending in `/v1`.")
-    embedding_model: str = setting("BATON_EMBEDDING_MODEL", "", "Name of the embedding model.")
+    embedding_model: str = setting(
+        "BATON_EMBEDDING_MODEL",
+        "",
+        "Name of the embedding model; for `sentence-transformers` a folder, or an installed package with the weights.",
+    )
     embedding_api_key: str = setting("BATON_EMBEDDING_API_KEY", "", "Key of the embedding server.", secret=True)
+    embedding_query_prefix: str = setting(
+        "BATON_EMBEDDING_QUERY_PREFIX", "", "What the model wants before a question, as E5 `query: `."
+    )
+    embedding_passage_prefix: str = setting(
+        "BATON_EMBEDDING_PASSAGE_PREFIX", "", "What the model wants before a passage, as E5 `passage: `."
+    )
+    reranker: str = setting(
+        "BATON_RERANKER",
+        "none",
+        "What puts the best passages in a better order: `none`, `http` (any `/rerank` as of Jina, Cohere, vLLM or "
+        "text-embeddings-inference), `sentence-transformers` (a cross-encoder from disk), or `module:attribute`.",
+    )
+    rerank_url: str = setting("BATON_RERANK_URL", "", "URL of the reranking server, with or without `/rerank`.")
+    rerank_model: str = setting(
+        "BATON_RERANK_MODEL",
+        "",
+        "Name of the reranking model; for `sentence-transformers` a folder, or an installed package with the weights.",
+    )
+    rerank_api_key: str = setting("BATON_RERANK_API_KEY", "", "Key of the reranking server.", secret=True)
+    rerank_candidates: int = setting(
+        "BATON_RERANK_CANDIDATES", 30, "Passages that a reranker is given.", minimum=2, maximum=100
+    )
+    rerank_timeout_s: float = setting(
+        "BATON_RERANK_TIMEOUT_S", 2.0, "Seconds a reranker may take; later, the order stands as it was.", minimum=0.05
+    )
+    fold: bool = setting("BATON_FOLD", True, "Whether a passage that says what a better one says is left out.")
+    merge: bool = setting("BATON_MERGE", True, "Whether found neighbours of one section become one passage.")
     rewriter: str = setting(
         "BATON_REWRITER",
         "auto",

@@ -59,6 +59,7 @@ REDELIVERED = Counter("baton_redelivered_total", "Work items that came again aft
 CITATIONS_DROPPED = Counter(
     "baton_citations_dropped_total", "Citations of passages that the model had not been given, taken out of answers."
 )
+RERANKS = Counter("baton_reranks_total", "Questions whose passages a reranker was given, by outcome.", ["outcome"])
 APPENDS = Counter("baton_log_appends_total", "Appends to logs, by result.", ["result"])
 CACHE = Counter(
     "baton_cache_total",

@@ -1,20 +1,53 @@
-"""Rankings fused into one by reciprocal rank."""
+"""Two rankings made one: what is found by words, and what is near in meaning.
+
+By rank alone (reciprocal rank fusion) a clear winner weighs no more than a doubtful one, and a weak route spoils a
+strong one. So scores count: each route's are brought to 0…1, and added with weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-RRF_K = 60
-"""The constant of reciprocal rank fusion, as in its paper (Cormack, Clarke and Büttcher, 2009)."""
+from .stored import Hit
+
+WORDS_WEIGHT = 0.6
+"""The words' share in a fused score; the rest is nearness (docs/finding.md says how it was chosen)."""
+MIN_CANDIDATES, MAX_CANDIDATES = 30, 200
+
+Ranking = Sequence[tuple[str, float]]
+"""Ids with their scores, best first; higher is better."""
 
 
-def fuse(*rankings: Sequence[str]) -> list[tuple[str, float]]:
-    """Ids with their fused scores, best first; of equal ones the one that an earlier ranking names first.
+def candidates(top_k: int) -> int:
+    """How many passages each route has to find for `top_k` fused ones."""
+    return min(max(3 * top_k, MIN_CANDIDATES), MAX_CANDIDATES)
 
-    A ranking's id at place p (from 1) adds 1 / (RRF_K + p).
+
+def fuse(words: Ranking, near: Ranking, wanted: int, words_weight: float = WORDS_WEIGHT) -> list[tuple[str, float]]:
+    """Ids with their fused scores in 0…1, best first; of equal ones what is nearer, then what the words found first.
+
+    Args:
+        words: BM25 scores. The best counts 1. What was left out had at most the last's score, so the last counts 0;
+            where nothing was left out, 0 (no word found) does.
+        near: cosines or the like, which differ little: the best counts 1, the last 0.
+        wanted: how many each route was to find at most. What only one has found gets nothing from the other.
     """
-    scores: dict[str, float] = {}
-    for ranking in rankings:
-        for place, id in enumerate(ranking, start=1):
-            scores[id] = scores.get(id, 0.0) + 1.0 / (RRF_K + place)
+    least = min((score for _, score in words), default=0.0) if len(words) >= wanted else 0.0
+    scores = {id: (1 - words_weight) * share for id, share in _shares(near, min((s for _, s in near), default=0.0))}
+    for id, share in _shares(words, least):
+        scores[id] = scores.get(id, 0.0) + words_weight * share
     return sorted(scores.items(), key=lambda entry: -entry[1])
+
+
+def _shares(ranking: Ranking, least: float) -> list[tuple[str, float]]:
+    """Scores brought to 0…1, from `least` to the best; all 1 where there is no difference."""
+    best = max((score for _, score in ranking), default=0.0)
+    return [(id, 1 - (best - score) / (best - least) if best > least else 1.0) for id, score in ranking]
+
+
+def fused(words: Sequence[Hit], near: Sequence[Hit], wanted: int) -> list[Hit]:
+    """The hits of both routes, best first, with fused scores; without those of score 0."""
+    hits = {hit.id: hit for hit in (*near, *words)}
+    order = fuse([(hit.id, hit.score) for hit in words], [(hit.id, hit.score) for hit in near], wanted)
+    return [replace(hits[id], score=score) for id, score in order if score > 0]

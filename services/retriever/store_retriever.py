@@ -1,4 +1,8 @@
-"""The retriever on any store: full text (BM25) by default, fused with embeddings where an embedder is configured."""
+"""The retriever on any store: full text (BM25) by default, fused with embeddings where an embedder is configured.
+
+What the store finds is put in order by a reranker, where there is one; then repetitions are left out and neighbours of
+one section made one passage (folding.py).
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,25 @@ from services.common.errors import ServiceError
 
 from .chunking import FORMAT
 from .corpus import Corpus
-from .embedding import Embedder, open_embedder
+from .embedding import Embedding, open_embedder
 from .filters import checked_filters
+from .folding import arranged
 from .port import Retriever, SearchRequest
+from .reranking import Reranker, open_reranker
+from .reranking.ordering import Ordering
 from .stored import Hit, document_url
 from .stores.opening import open_store
 from .stores.port import Store, StoreQuery, Where
 
 log = logging.getLogger(__name__)
-RANKING = 1
-"""Raised when the same documents may be found in another order: other words, weights or ways to fuse."""
+RANKING = 2
+"""Raised when the same documents may be found in another order: other words, weights or ways to fuse, fold or merge."""
 DEGRADED_S = 5.0
-"""For so long after an embedding has failed the version is unknown."""
+"""For so long after an embedding or a reranking has failed the version is unknown."""
+SPARE = 4
+"""So many passages more than are wanted are looked for where some of them may be folded or merged."""
+MERGED_PASSAGES = 3
+"""The most that a passage made of neighbours may be, in largest passages."""
 _WARM_UP = "warm up 预热"
 _WARM_UP_PAUSE_S = 2.0
 
@@ -33,8 +44,12 @@ _WARM_UP_PAUSE_S = 2.0
 @asynccontextmanager
 async def open_retriever(settings: RetrieverSettings) -> AsyncIterator[Retriever]:
     """A retriever on the store that `settings` name. It need not be up yet."""
-    async with open_embedder(settings) as embedder, open_store(settings) as store:
-        retriever = StoreRetriever(store, embedder, settings)
+    async with (
+        open_embedder(settings) as embedder,
+        open_reranker(settings) as reranker,
+        open_store(settings) as store,
+    ):
+        retriever = StoreRetriever(store, embedder, settings, reranker)
         # The first search after a start loads dictionaries and indexes; no user should wait for that.
         warm_up = asyncio.create_task(_warm_up(store))
         try:
@@ -47,15 +62,25 @@ async def open_retriever(settings: RetrieverSettings) -> AsyncIterator[Retriever
 
 
 class StoreRetriever:
-    def __init__(self, store: Store, embedder: Embedder | None, settings: RetrieverSettings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedding | None,
+        settings: RetrieverSettings,
+        reranker: Reranker | None = None,
+    ) -> None:
         self._store = store
         self._embedder = embedder
+        self._ordering = None
+        if reranker is not None:
+            self._ordering = Ordering(reranker, settings.rerank_candidates, settings.rerank_timeout_s)
         self._settings = settings
         self._corpus = Corpus(store)
         self._embedded_badly = float("-inf")
 
     async def version(self, who: Collection[str]) -> str | None:
-        if time.monotonic() - self._embedded_badly < DEGRADED_S:
+        failed_at = max(self._embedded_badly, self._ordering.failed_at if self._ordering else float("-inf"))
+        if time.monotonic() - failed_at < DEGRADED_S:
             return None  # what full text alone finds must not be taken for what is usually found
         return await self._corpus.version(who)
 
@@ -73,6 +98,14 @@ class StoreRetriever:
             "embedder": settings.embedder,
             "embedding_url": settings.embedding_url,
             "embedding_model": settings.embedding_model,
+            "embedding_query_prefix": settings.embedding_query_prefix,
+            "embedding_passage_prefix": settings.embedding_passage_prefix,
+            "reranker": settings.reranker,
+            "rerank_url": settings.rerank_url,
+            "rerank_model": settings.rerank_model,
+            "rerank_candidates": str(settings.rerank_candidates),
+            "fold": str(settings.fold),
+            "merge": str(settings.merge),
         }
 
     async def close(self) -> None:
@@ -82,8 +115,17 @@ class StoreRetriever:
         where = Where(request.readers, checked_filters(request.filters))
         top_k = max(1, min(request.top_k, MAX_TOP_K))
         vector = await self._vector(request.query)
-        hits = await self._store.search(StoreQuery(request.query, top_k, where, vector))
-        return [_passage(n, hit) for n, hit in enumerate(hits, start=1)]
+        hits = await self._store.search(StoreQuery(request.query, self._wanted(top_k), where, vector))
+        if self._ordering is not None:
+            hits = await self._ordering.ordered(request.query, hits)
+        merge_chars = MERGED_PASSAGES * self._settings.chunk_chars if self._settings.merge else 0
+        shown = arranged(hits, top_k, fold=self._settings.fold, merge_chars=merge_chars)
+        return [_passage(n, hit) for n, hit in enumerate(shown, start=1)]
+
+    def _wanted(self, top_k: int) -> int:
+        """How many passages to look for, so that enough are left."""
+        spare = max(SPARE, top_k // 2) if self._settings.fold or self._settings.merge else 0
+        return max(top_k + spare, self._settings.rerank_candidates if self._ordering else 0)
 
     async def _vector(self, query: str) -> list[float] | None:
         """The question's embedding; None where there is no embedder or it fails, for full text alone still answers."""
@@ -91,7 +133,7 @@ class StoreRetriever:
             return None
         try:
             async with asyncio.timeout(self._settings.timeout_s / 2):
-                return (await self._embedder.embed([query]))[0]
+                return await self._embedder.embed_query(query)
         except (ServiceError, TimeoutError) as error:
             self._embedded_badly = time.monotonic()
             log.warning("searching by full text alone: %s", error or "the embedding server is too slow")

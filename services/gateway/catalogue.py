@@ -24,7 +24,7 @@ class Viewer:
     """Somebody who looks at files: whose are theirs, which they may read, and what they may do."""
 
     def __init__(self, who: Identity, settings: GatewaySettings) -> None:
-        self.owner = who.owner if who.known else ""
+        self.owner = who.owner
         self.principals = principals(who.owner, who.claims)
         self._known = who.known
         self._groups = {one.removeprefix("group:") for one in self.principals if one.startswith("group:")}
@@ -51,7 +51,7 @@ class Viewer:
         return self.may_share and (reader == EVERYBODY or reader.startswith("user:") or reader in self.principals)
 
     def is_own(self, record: FileRecord) -> bool:
-        # Without a token nobody is the operator: of what belongs to nobody, only what everybody may read is theirs.
+        # Without a token everybody is the same owner, and what one of them has kept to others is not for all.
         return record.owner == self.owner and (self._known or may_read(record.readers, self.principals))
 
     def sees(self, record: FileRecord) -> bool:

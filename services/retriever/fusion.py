@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from .stored import Hit
 
@@ -15,7 +16,8 @@ WORDS_WEIGHT = 0.6
 """The words' share in a fused score; the rest is nearness (docs/finding.md says how it was chosen)."""
 MIN_CANDIDATES, MAX_CANDIDATES = 30, 200
 
-Ranking = Sequence[tuple[str, float]]
+Id = TypeVar("Id", str, int)
+Ranking = Sequence[tuple[Id, float]]
 """Ids with their scores, best first; higher is better."""
 
 
@@ -24,7 +26,9 @@ def candidates(top_k: int) -> int:
     return min(max(3 * top_k, MIN_CANDIDATES), MAX_CANDIDATES)
 
 
-def fuse(words: Ranking, near: Ranking, wanted: int, words_weight: float = WORDS_WEIGHT) -> list[tuple[str, float]]:
+def fuse(
+    words: Ranking[Id], near: Ranking[Id], wanted: int, words_weight: float = WORDS_WEIGHT
+) -> list[tuple[Id, float]]:
     """Ids with their fused scores in 0…1, best first; of equal ones what is nearer, then what the words found first.
 
     Args:
@@ -40,7 +44,7 @@ def fuse(words: Ranking, near: Ranking, wanted: int, words_weight: float = WORDS
     return sorted(scores.items(), key=lambda entry: -entry[1])
 
 
-def _shares(ranking: Ranking, least: float) -> list[tuple[str, float]]:
+def _shares(ranking: Ranking[Id], least: float) -> list[tuple[Id, float]]:
     """Scores brought to 0…1, from `least` to the best; all 1 where there is no difference."""
     best = max((score for _, score in ranking), default=0.0)
     return [(id, 1 - (best - score) / (best - least) if best > least else 1.0) for id, score in ranking]

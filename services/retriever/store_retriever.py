@@ -35,6 +35,8 @@ DEGRADED_S = 5.0
 """For so long after an embedding or a reranking has failed the version is unknown."""
 SPARE = 4
 """So many passages more than are wanted are looked for where some of them may be folded or merged."""
+CHARS_PER_TOKEN = 3
+"""Of a text in English, by the estimate that passages are cut by; Chinese has fewer, so fewer are merged."""
 MERGED_PASSAGES = 3
 """The most that a passage made of neighbours may be, in largest passages."""
 _WARM_UP = "warm up 预热"
@@ -118,7 +120,7 @@ class StoreRetriever:
         hits = await self._store.search(StoreQuery(request.query, self._wanted(top_k), where, vector))
         if self._ordering is not None:
             hits = await self._ordering.ordered(request.query, hits)
-        merge_chars = MERGED_PASSAGES * self._settings.chunk_chars if self._settings.merge else 0
+        merge_chars = MERGED_PASSAGES * CHARS_PER_TOKEN * self._settings.chunk_tokens if self._settings.merge else 0
         shown = arranged(hits, top_k, fold=self._settings.fold, merge_chars=merge_chars)
         return [_passage(n, hit) for n, hit in enumerate(shown, start=1)]
 

@@ -216,7 +216,7 @@ def test_without_authentication_pages_of_other_origins_may_bring_nothing_in(nats
         (file,) = answer.json()["files"]
         assert (file["readers"], file["mine"]) == (["everybody"], True)
         # What is for somebody is for nobody here.
-        finish(nats, "", file["file"], "user:alice")
+        finish(nats, "anonymous", file["file"], "user:alice")
         assert http.get(f"/documents/{'d' * 32}").status_code == 404
 
 

@@ -39,7 +39,7 @@ def ask(settings: RetrieverSettings, query: str, top_k: int = 6) -> tuple[Sequen
 
 
 def test_what_is_found_is_folded_merged_and_reranked(milvus: Milvus, tmp_path: Path) -> None:
-    settings = settings_for(milvus, chunk_chars=150, timeout_s=20.0)
+    settings = settings_for(milvus, chunk_tokens=50, timeout_s=20.0)
     assert not asyncio.run(ingest(settings, write_documents(tmp_path, DOCUMENTS))).of("failed")
     plain = replace(settings, fold=False, merge=False)
 
@@ -54,7 +54,7 @@ def test_what_is_found_is_folded_merged_and_reranked(milvus: Milvus, tmp_path: P
     (parking,) = [passage for passage in merged if passage.heading == "Parking"][:1]
     assert parking.end is not None
     assert parking.start is not None
-    assert parking.end - parking.start >= len(parking.text) > settings.chunk_chars
+    assert parking.end - parking.start >= len(parking.text) > 3 * settings.chunk_tokens
     assert [passage.n for passage in merged] == list(range(1, len(merged) + 1))
 
     with reranking_server() as server:

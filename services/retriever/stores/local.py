@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
+from services.retriever.search_text import passage_words
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
 from .local_index import LocalIndex
@@ -49,9 +50,8 @@ class LocalStore:
         kind = self._rows.kind()
         if kind is None:
             return []
-        wanted = min(max(5 * query.top_k, 30), 200)
         asked = StoreQuery(query.text[:MAX_QUERY_CHARS], query.top_k, query.where, query.vector)
-        return self._rows.hits(self._index.search(asked, _dimension(kind), wanted))
+        return self._rows.hits(self._index.search(asked, _dimension(kind)))
 
     async def dimension(self) -> int | None:
         return await self._run(lambda: _dimension(self._rows.kind()))
@@ -124,7 +124,7 @@ async def open_store(settings: RetrieverSettings) -> AsyncIterator[LocalStore]:
 
 
 def _words(passage: StoredPassage) -> str:
-    return " ".join(cut(passage.document.title, passage.heading, passage.text))
+    return " ".join(cut(passage_words(passage.document.title, passage.heading, passage.text)))
 
 
 def _kind(dimension: int | None) -> str:

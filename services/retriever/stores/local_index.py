@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from services.retriever.fusion import fuse
+from services.retriever.fusion import candidates, fuse
+from services.retriever.search_text import search_text
 
 from .local_keys import equality_key, keys_of, reader_key
 from .local_rows import Change, Forgotten, Mark, Rows
@@ -46,14 +47,14 @@ class LocalIndex:
         self._masks: dict[Where, Mask | None] = {}
         self._slot_documents: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def search(self, query: StoreQuery, dimension: int | None, wanted: int) -> dict[int, float]:
+    def search(self, query: StoreQuery, dimension: int | None) -> dict[int, float]:
         """The `seq` of the best passages with their scores, best first.
 
         Args:
             dimension: of the file's vectors.
-            wanted: how many each route looks for where two are fused.
         """
-        words = cut(query.text)
+        wanted = candidates(query.top_k)
+        words = cut(search_text(query.text))
         vector = None if query.vector is None or dimension is None else np.asarray(query.vector, np.float32)
         with self._lock:
             self._follow(dimension)
@@ -63,8 +64,9 @@ class LocalIndex:
             near = self._near(vector, wanted, mask)
         if vector is None:
             return dict(by_words)
-        fused = fuse([str(seq) for seq in near], [str(seq) for seq, _ in by_words])
-        return {int(seq): score for seq, score in fused[: query.top_k]}
+        if not words:
+            return dict(near[: query.top_k])
+        return dict(fuse(by_words, near, wanted)[: query.top_k])
 
     def _by_words(
         self, words: Sequence[str], most: int, mask: Mask | None, one_of: Sequence[str] | None, all_of: Sequence[str]
@@ -73,7 +75,7 @@ class LocalIndex:
             return []
         return self._words.search(words, most, None if mask is None else one_of, all_of)
 
-    def _near(self, vector: NDArray[np.float32] | None, most: int, mask: Mask | None) -> list[int]:
+    def _near(self, vector: NDArray[np.float32] | None, most: int, mask: Mask | None) -> list[tuple[int, float]]:
         if vector is None or self._vectors is None:
             return []
         index = self._vectors

@@ -70,8 +70,8 @@ class VectorIndex:
         if slot is not None:
             self._alive[slot] = False
 
-    def search(self, vector: Vectors, most: int, allowed: NDArray[np.bool_]) -> list[int]:
-        """The `seq` of the nearest passages among the `allowed` slots (a mask of all), nearest first."""
+    def search(self, vector: Vectors, most: int, allowed: NDArray[np.bool_]) -> list[tuple[int, float]]:
+        """The `seq` and cosine of the nearest passages among the `allowed` slots (a mask of all), nearest first."""
         norm = float(np.linalg.norm(vector))
         if norm == 0 or not self._count:
             return []
@@ -85,15 +85,17 @@ class VectorIndex:
         if len(slots) < self._count:
             bits = np.packbits(allowed, bitorder="little")
             parameters.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
-        _, found = self._index.search(asked[None, :], most, params=parameters)
-        return [int(self._seqs[slot]) for slot in found[0] if slot >= 0]
+        near, found = self._index.search(asked[None, :], most, params=parameters)
+        return [
+            (int(self._seqs[slot]), float(cosine)) for slot, cosine in zip(found[0], near[0], strict=True) if slot >= 0
+        ]
 
-    def _exact(self, asked: Vectors, most: int, slots: NDArray[np.intp]) -> list[int]:
+    def _exact(self, asked: Vectors, most: int, slots: NDArray[np.intp]) -> list[tuple[int, float]]:
         if not len(slots):
             return []
         near = self._index.reconstruct_batch(slots) @ asked
         best = np.argsort(-near, kind="stable")[:most]
-        return [int(self._seqs[slot]) for slot in slots[best]]
+        return [(int(self._seqs[slots[place]]), float(near[place])) for place in best]
 
     def save(self, folder: Path, mark: tuple[int, int]) -> None:
         """Write it, with what it knows of the file, so that the next start need not build it."""

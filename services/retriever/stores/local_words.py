@@ -10,7 +10,6 @@ from typing import Any
 import jieba  # type: ignore[import-untyped]
 import tantivy
 
-from services.retriever.search_text import search_text
 from services.retriever.stop_words import CHINESE_STOP_WORDS
 
 HEAP_BYTES = 64 * 1024 * 1024
@@ -18,10 +17,10 @@ _STOP = frozenset(CHINESE_STOP_WORDS)
 _FIRST_USE = threading.Lock()
 
 
-def cut(*parts: str) -> list[str]:
-    """The words of a text as they are indexed and looked for: `search_text`'s, with runs of Chinese cut by jieba."""
+def cut(text: str) -> list[str]:
+    """The words of a text that `search_text` has made, with runs of Chinese cut by jieba."""
     words: list[str] = []
-    for run in search_text(*parts).split():
+    for run in text.split():
         if run.isascii():
             words.append(run)
         else:

@@ -154,3 +154,18 @@ def test_an_openai_embedder_needs_its_url_and_model() -> None:
     with pytest.raises(SettingsError) as raised:
         opened(embedder="openai")
     assert len(raised.value.problems) == 2
+
+
+def test_a_question_asked_again_is_not_embedded_again(server: Embeddings) -> None:
+    settings = RetrieverSettings(
+        embedder="openai", embedding_url=server.url, embedding_model="m", embedding_query_prefix="query: "
+    )
+
+    async def twice() -> list[list[float]]:
+        async with open_embedder(settings) as embedder:
+            assert embedder is not None
+            return [await embedder.embed_query("leave"), await embedder.embed_query("leave")]
+
+    first, second = asyncio.run(twice())
+    assert first == second == pytest.approx(vector("query: leave"))
+    assert [request["input"] for request in server.requests] == [["query: leave"]]

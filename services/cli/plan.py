@@ -139,6 +139,8 @@ def _nats(env: dict[str, str], data: Path, take_ports: TakePorts, parts: list[Pa
 
 
 def _milvus(env: dict[str, str], data: Path, take_ports: TakePorts, parts: list[Part]) -> tuple[str, int] | None:
+    if env.get("BATON_RETRIEVER") == "local":
+        env.setdefault("BATON_STORE_DIR", str(data / "store"))
     if env.get("BATON_RETRIEVER", "milvus") != "milvus":
         return None  # somebody's own retriever: what it searches is its own affair
     if uri := env.get("BATON_MILVUS_URI"):

@@ -21,7 +21,7 @@ RULE = (
 )
 DOCUMENTS: dict[str, str | bytes] = {
     "badge.md": f"# Badges\n\n## At home\n\n{RULE}\n",
-    "copy.md": f"# Copy of badges\n\n## At home\n\n{RULE}\n",
+    "copy.md": f"# Badges\n\n## At home\n\n{RULE}\n\n## Elsewhere\n\nNothing is said of that.\n",
     "handbook.md": "# Handbook\n\n## Parking\n\n"
     + "\n\n".join(f"Parking rule {name}: " + f"{name} badge holders park on level {name}. " * 3 for name in "abcd"),
 }
@@ -45,10 +45,10 @@ def test_what_is_found_is_folded_merged_and_reranked(milvus: Milvus, tmp_path: P
 
     query = "lost badge at home service desk"
     apart, _ = ask(plain, query, 20)
-    assert len({passage.text for passage in apart}) < len(apart)
     shown, _ = ask(replace(settings, merge=False), query, 20)
-    assert len({passage.text for passage in shown}) == len(shown)
-    assert {passage.text for passage in shown} == {passage.text for passage in apart}
+    assert len(shown) < len(apart), "a copy was left out"
+    assert {passage.id for passage in shown} < {passage.id for passage in apart}
+    assert sum(RULE in passage.text for passage in shown) == 1 < sum(RULE in passage.text for passage in apart)
 
     merged, _ = ask(settings, "parking rule badge holders level", 20)
     (parking,) = [passage for passage in merged if passage.heading == "Parking"][:1]

@@ -23,7 +23,7 @@ from baton_proto.readers import EVERYBODY
 from evaluation import replay
 from services.common.config import NatsSettings, RetrieverSettings
 from services.common.connection import connect
-from services.common.documents import Documents
+from services.common.documents import open_documents
 from services.retriever.ingest import Library, Whose, open_library
 from services.retriever.report import Outcome
 from tests.rig import Rig
@@ -81,8 +81,8 @@ class Place:
     @asynccontextmanager
     async def library(self) -> AsyncIterator[Library]:
         async with (
-            connect(NatsSettings(url=self.system.nats.url), "test") as bus,
-            open_library(RetrieverSettings(milvus_uri=self.system.milvus.uri), Documents(bus)) as library,
+            open_documents(NatsSettings(url=self.system.nats.url)) as originals,
+            open_library(RetrieverSettings(milvus_uri=self.system.milvus.uri), originals) as library,
         ):
             yield library
 

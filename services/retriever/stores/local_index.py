@@ -65,8 +65,9 @@ class LocalIndex:
         if vector is None:
             return dict(by_words)
         if not words:
-            return dict(near[: query.top_k])
-        return dict(fuse(by_words, near, wanted)[: query.top_k])
+            return {seq: cosine for seq, cosine in near[: query.top_k] if cosine > 0}
+        fused = fuse(by_words, near, wanted)[: query.top_k]
+        return {seq: score for seq, score in fused if score > 0}
 
     def _by_words(
         self, words: Sequence[str], most: int, mask: Mask | None, one_of: Sequence[str] | None, all_of: Sequence[str]

@@ -19,6 +19,8 @@ FILES ?= 1000
 DURATION ?= 600
 SEED ?= 1
 CLUSTER ?=
+# Only for `make bench`: numbers of passages to search among. 100,000 in Milvus Lite take some minutes to write.
+SIZES ?= 10000,100000
 # Only for `make replay`: the gateway to ask. ARGS passes further options.
 URL ?= ws://127.0.0.1:8000/ws
 
@@ -67,6 +69,8 @@ bench: venv-dev ## Measure what Baton, its log, resumes and slow readers cost, e
 	@.venv/bin/python -m bench.slow_readers
 	@printf '\n'
 	@.venv/bin/python -m bench.overhead
+	@printf '\n'
+	@.venv/bin/python -m bench.retrieval --sizes $(SIZES)
 
 chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove that no answer loses a frame.
 	@exec .venv/bin/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(if $(CLUSTER),--cluster) $(ARGS)

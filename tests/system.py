@@ -136,7 +136,10 @@ def start(one: System, service: str, number: int, **settings: str) -> Iterator[P
     argv = [sys.executable, "-m", f"services.{service}"]
     with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}) as process:
         one.processes.setdefault(service, []).append(process)
-        yield process
+        try:
+            yield process
+        finally:
+            one.processes[service] = [other for other in one.processes[service] if other is not process]
 
 
 @contextlib.contextmanager

@@ -132,10 +132,12 @@ def test_every_original_is_served_and_can_run_no_script(demo: System) -> None:
     for document_id, name in _documents(demo).items():
         page = httpx.get(f"{demo.url}/documents/{document_id}")
         assert page.status_code == 200, name
-        if name.endswith(".pdf"):
-            assert page.headers["content-type"] == "application/pdf"
-        else:
-            assert "<script" not in page.text
+        assert "<script" not in page.text
+        assert "sandbox" in page.headers["content-security-policy"]
+        original = httpx.get(f"{demo.url}/documents/{document_id}?original=1")
+        assert original.status_code == 200, name
+        shown = original.headers["content-disposition"].partition(";")[0]
+        assert shown == ("inline" if name.endswith(".pdf") else "attachment")
     assert httpx.get(f"{demo.url}/documents/none").status_code == 404
 
 

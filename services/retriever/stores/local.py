@@ -39,6 +39,7 @@ class LocalStore:
         self._rows = Rows(folder)
         self._index = LocalIndex(self._rows, folder)
         self._pool = pool
+        self._made: str | None = None
 
     def close(self) -> None:
         self._rows.close()
@@ -47,7 +48,7 @@ class LocalStore:
         return await self._run(lambda: self._searched(query))
 
     def _searched(self, query: StoreQuery) -> list[Hit]:
-        kind = self._rows.kind()
+        kind = self._made = self._made or self._rows.kind()
         if kind is None:
             return []
         asked = StoreQuery(query.text[:MAX_QUERY_CHARS], query.top_k, query.where, query.vector)

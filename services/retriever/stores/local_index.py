@@ -80,12 +80,13 @@ class LocalIndex:
         if vector is None or self._vectors is None:
             return []
         index = self._vectors
+        if mask is None:
+            return index.search(vector, most, None)
         if len(self._slot_documents) < len(index.seqs):
             new = index.seqs[len(self._slot_documents) :]
             numbers = [self._document_of.get(int(seq), 0) for seq in new]
             self._slot_documents = np.concatenate([self._slot_documents, np.asarray(numbers, np.int64)])
-        allowed = index.alive if mask is None else index.alive & mask[self._slot_documents]
-        return index.search(vector, most, allowed)
+        return index.search(vector, most, mask[self._slot_documents])
 
     # --- what may be found --------------------------------------------------------------------------------------------
 

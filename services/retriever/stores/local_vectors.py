@@ -70,32 +70,36 @@ class VectorIndex:
         if slot is not None:
             self._alive[slot] = False
 
-    def search(self, vector: Vectors, most: int, allowed: NDArray[np.bool_]) -> list[tuple[int, float]]:
-        """The `seq` and cosine of the nearest passages among the `allowed` slots (a mask of all), nearest first."""
+    def search(self, vector: Vectors, most: int, allowed: NDArray[np.bool_] | None) -> list[tuple[int, float]]:
+        """The `seq` and cosine of the nearest passages among the `allowed` slots, nearest first.
+
+        Args:
+            allowed: a mask of all slots; None: all.
+        """
         norm = float(np.linalg.norm(vector))
         if norm == 0 or not self._count:
             return []
-        asked = np.ascontiguousarray(vector / norm, np.float32)
-        slots = np.flatnonzero(allowed)
-        if len(slots) <= EXACT:
-            return self._exact(asked, most, slots)
-        parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
-            efSearch=max(SEARCH_WIDTH, 2 * most)
+        asked = np.ascontiguousarray(vector / norm, np.float32)[None, :]
+        graph: Any = faiss.SearchParametersHNSW(efSearch=max(SEARCH_WIDTH, 2 * most))  # type: ignore[attr-defined]
+        if allowed is None and len(self._slots) == self._count:
+            return self._found(*self._index.search(asked, most, params=graph))
+        mask = self.alive if allowed is None else self.alive & allowed
+        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
+        if np.count_nonzero(mask) > EXACT:
+            graph.sel = selector
+            return self._found(*self._index.search(asked, most, params=graph))
+        stored = faiss.downcast_index(self._index.storage)
+        return self._found(
+            *stored.search(
+                asked,
+                most,
+                params=faiss.SearchParameters(sel=selector),  # type: ignore[call-arg]
+            )
         )
-        if len(slots) < self._count:
-            bits = np.packbits(allowed, bitorder="little")
-            parameters.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
-        near, found = self._index.search(asked[None, :], most, params=parameters)
-        return [
-            (int(self._seqs[slot]), float(cosine)) for slot, cosine in zip(found[0], near[0], strict=True) if slot >= 0
-        ]
 
-    def _exact(self, asked: Vectors, most: int, slots: NDArray[np.intp]) -> list[tuple[int, float]]:
-        if not len(slots):
-            return []
-        near = self._index.reconstruct_batch(slots) @ asked
-        best = np.argsort(-near, kind="stable")[:most]
-        return [(int(self._seqs[slots[place]]), float(near[place])) for place in best]
+    def _found(self, near: Vectors, slots: NDArray[np.int64]) -> list[tuple[int, float]]:
+        pairs = zip(slots[0], near[0], strict=True)
+        return [(int(self._seqs[slot]), float(cosine)) for slot, cosine in pairs if slot >= 0]
 
     def save(self, folder: Path, mark: tuple[int, int]) -> None:
         """Write it, with what it knows of the file, so that the next start need not build it."""

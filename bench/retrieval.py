@@ -1,0 +1,270 @@
+"""What a search takes at 10,000 and 100,000 passages, for each embedded store, beside that store's bare client.
+
+    python -m bench.retrieval [--sizes 10000,100000] [--stores local,milvus] [--questions 60]
+
+Both sides look for the same questions in the same passages in the same run, in turns: ours is the retriever as a worker
+calls it (permissions, fusion, folding, merging); the bare side is the few lines that one would write with the engine's
+own client for the best passages and their texts, in a thread as any asyncio service must. FAISS and tantivy keep no
+texts, so beside them it reads those from SQLite. Words and vectors are made up from a seed: words by Zipf's law, half
+of the documents Chinese; vectors of 384 numbers. Absolute times are this machine's; the ratio is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import resource
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import faiss
+import numpy as np
+import tantivy
+from numpy.typing import NDArray
+from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
+
+from baton_proto.readers import EVERYBODY
+from services.common.config import RetrieverSettings
+from services.retriever.embedding import Embedding
+from services.retriever.port import SearchRequest
+from services.retriever.search_text import search_text
+from services.retriever.store_retriever import StoreRetriever
+from services.retriever.stored import DocumentInfo, StoredPassage
+from services.retriever.stores.local_words import cut
+from services.retriever.stores.opening import open_store
+from tests.servers.milvus import milvus_lite
+
+DIMENSION, TOP_K, BATCH, PER_DOCUMENT = 384, 6, 500, 10
+BOUND = 1.2
+WANTED = 30
+CHINESE = (
+    "员工年假工资报销出差合同培训考勤绩效保险办公设备安全会议客户项目部门经理"
+    "申请审批流程天数标准餐费酒店交通补贴试用转正离职交接奖金晋升"
+)
+Bare = Callable[[str, list[float] | None], object]
+Vectors = NDArray[np.float32]
+Search = Callable[[int], Awaitable[object]]
+
+
+class Words:
+    """Texts made of words by Zipf's law, the same for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        self._english = ["".join(self._random.choices(letters, k=self._random.randint(3, 9))) for _ in range(30_000)]
+        self._chinese = ["".join(self._random.choices(CHINESE, k=2)) for _ in range(2_000)]
+
+    def text(self, chinese: bool, count: int) -> str:
+        words = self._chinese if chinese else self._english
+        # The rank of a word by Zipf's law is about exp(u * log(n)) for u uniform in 0…1.
+        ranks = [int(len(words) ** self._random.random()) - 1 for _ in range(count)]
+        return ("" if chinese else " ").join(words[rank] for rank in ranks)
+
+
+class Fixed:
+    """An embedder that has the questions' vectors ready: its time is not ours to measure."""
+
+    def __init__(self, vectors: dict[str, list[float]]) -> None:
+        self._vectors = vectors
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return [self._vectors[text] for text in texts]
+
+
+def corpus(size: int, vectors: Vectors) -> list[list[StoredPassage]]:
+    words = Words(1)
+    documents = []
+    for number in range(size // PER_DOCUMENT):
+        chinese = number % 2 == 1
+        info = DocumentInfo(
+            f"{number:032x}", f"{number}.md", words.text(chinese, 4), "en", "text/plain", "", 0, 1, number
+        )
+        documents.append(
+            [
+                StoredPassage(
+                    info, n, words.text(chinese, 90), "", 0, 1, None, vectors[number * PER_DOCUMENT + n].tolist()
+                )
+                for n in range(PER_DOCUMENT)
+            ]
+        )
+    return documents
+
+
+async def measured(searches: dict[str, Search], questions: int) -> dict[str, list[float]]:
+    """Milliseconds of each search. The sides take turns, so what disturbs the machine disturbs both."""
+    times: dict[str, list[float]] = {name: [] for name in searches}
+    for search in searches.values():
+        for number in range(3):
+            await search(number)
+    for number in range(questions):
+        for name, search in searches.items():
+            started = time.perf_counter()
+            await search(number)
+            times[name].append((time.perf_counter() - started) * 1000)
+    return times
+
+
+def bare_local(documents: list[list[StoredPassage]], vectors: Vectors, folder: Path) -> Bare:
+    """tantivy and FAISS, used as their examples do, with the texts in SQLite."""
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("place", fast=True)
+    builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
+    schema = builder.build()
+    index = tantivy.Index(schema)
+    writer = index.writer(64 * 1024 * 1024, 1)
+    passages = [passage for document in documents for passage in document]
+    for place, passage in enumerate(passages):
+        entry = tantivy.Document()
+        entry.add_unsigned("place", place)
+        entry.add_text("words", " ".join(cut(search_text(passage.document.title, passage.text))))
+        writer.add_document(entry)
+    writer.commit()
+    index.reload()
+    searcher = index.searcher()
+    faiss.omp_set_num_threads(1)
+    graph = faiss.IndexHNSWFlat(DIMENSION, 16, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction, graph.hnsw.efSearch = 80, 64
+    graph.add(vectors)
+
+    database = sqlite3.connect(folder / "bare.sqlite", check_same_thread=False)
+    database.execute("CREATE TABLE passages (place INTEGER PRIMARY KEY, document TEXT, title TEXT, text TEXT)")
+    rows = [(n, one.document.document_id, one.document.title, one.text) for n, one in enumerate(passages)]
+    database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?)", rows)
+    database.commit()
+
+    def texts(places: Sequence[object]) -> object:
+        asked = [int(place) for place in places]  # type: ignore[call-overload]
+        marks = ", ".join("?" * len(asked))
+        found = {row[0]: row for row in database.execute(f"SELECT * FROM passages WHERE place IN ({marks})", asked)}
+        return [found[place] for place in asked]
+
+    def search(question: str, vector: list[float] | None) -> object:
+        terms = [
+            (tantivy.Occur.Should, tantivy.Query.term_query(schema, "words", word))
+            for word in set(cut(search_text(question)))
+        ]
+        hits = searcher.search(
+            tantivy.Query.boolean_query(terms), TOP_K if vector is None else WANTED, count=False
+        ).hits
+        places = searcher.fast_field_values("place", [address for _, address in hits])
+        if vector is None:
+            return texts(places)
+        _, near = graph.search(np.asarray([vector], np.float32), WANTED)
+        scores: dict[int, float] = {}
+        for ranking in (places, near[0]):
+            for rank, place in enumerate(ranking):
+                scores[int(place)] = scores.get(int(place), 0.0) + 1 / (61 + rank)
+        return texts(sorted(scores, key=lambda place: -scores[place])[:TOP_K])
+
+    return search
+
+
+def bare_milvus(settings: RetrieverSettings) -> Bare:
+    client = MilvusClient(settings.milvus_uri)
+    fields = ["document_id", "title", "text", "page", "start", "end"]
+
+    def search(question: str, vector: list[float] | None) -> object:
+        words = search_text(question)
+        if vector is None:
+            return client.search(
+                settings.collection,
+                data=[words],
+                anns_field="sparse",
+                limit=TOP_K,
+                output_fields=fields,
+                search_params={"metric_type": "BM25"},
+                filter='array_contains_any(readers, ["everybody"])',
+            )
+        routes = [
+            AnnSearchRequest([vector], "dense", {"metric_type": "COSINE"}, WANTED),
+            AnnSearchRequest([words], "sparse", {"metric_type": "BM25"}, WANTED),
+        ]
+        for route in routes:
+            route.expr = 'array_contains_any(readers, ["everybody"])'
+        return client.hybrid_search(settings.collection, routes, RRFRanker(60), limit=TOP_K, output_fields=fields)
+
+    return search
+
+
+async def one(name: str, size: int, questions: int) -> bool:
+    """Measure one store at one size; whether ours adds no more than the bound."""
+    generator = np.random.default_rng(2)
+    vectors = generator.standard_normal((size, DIMENSION), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    documents = corpus(size, vectors)
+    words = Words(3)
+    asked = [words.text(number % 2 == 1, 8) for number in range(questions)]
+    near = {text: (vectors[n * 7] + generator.standard_normal(DIMENSION) / 30).tolist() for n, text in enumerate(asked)}
+    well = True
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-bench-")))
+        settings = RetrieverSettings(retriever=name, store_dir=str(folder / "store"), collection="bench", timeout_s=60)
+        if name == "milvus":
+            settings = replace(settings, milvus_uri=stack.enter_context(milvus_lite(folder / "milvus")).uri)
+        async with open_store(settings) as store:
+            started = time.perf_counter()
+            await store.ensure(DIMENSION)
+            for document in documents:
+                await store.upsert(document, len(document))
+            await store.settle()
+            built_s = time.perf_counter() - started
+            bare = bare_local(documents, vectors, folder) if name == "local" else bare_milvus(settings)
+            by_words = StoreRetriever(store, None, settings)
+            by_both = StoreRetriever(store, Embedding(Fixed(near)), settings)
+            who = frozenset({EVERYBODY, "user:ann"})
+
+            def ours(retriever: StoreRetriever) -> Search:
+                return lambda n: retriever.retrieve(SearchRequest(asked[n], "en", TOP_K, None, who))
+
+            def plainly(hybrid: bool) -> Search:
+                async def search(n: int) -> object:
+                    return await asyncio.to_thread(bare, asked[n], near[asked[n]] if hybrid else None)
+
+                return search
+
+            print(f"{name}, {size:,} passages, written in {built_s:.0f} s:")
+            for kind, retriever, hybrid in (("words", by_words, False), ("words and vectors", by_both, True)):
+                times = await measured({"bare": plainly(hybrid), "ours": ours(retriever)}, questions)
+                well &= told(kind, times)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            print(f"  most memory of this process, the bare side's included: {peak:,} MiB")
+            for retriever in (by_words, by_both):
+                await retriever.close()
+    return well
+
+
+def told(kind: str, times: dict[str, list[float]]) -> bool:
+    p50 = {name: statistics.median(values) for name, values in times.items()}
+    p95 = {name: sorted(values)[int(len(values) * 0.95)] for name, values in times.items()}
+    ratio = p50["ours"] / p50["bare"]
+    verdict = "within" if ratio <= BOUND else "OVER"
+    print(
+        f"  {kind:<18} bare p50 {p50['bare']:8.2f} ms, p95 {p95['bare']:8.2f} ms; "
+        f"ours p50 {p50['ours']:8.2f} ms, p95 {p95['ours']:8.2f} ms; ratio {ratio:.2f} ({verdict} {BOUND})"
+    )
+    return ratio <= BOUND
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--sizes", default="10000,100000", help="numbers of passages, separated by commas")
+    parser.add_argument("--stores", default="local,milvus", help="stores, separated by commas")
+    parser.add_argument("--questions", type=int, default=60)
+    arguments = parser.parse_args()
+    well = True
+    for size in (int(part) for part in arguments.sizes.split(",")):
+        for name in arguments.stores.split(","):
+            well &= asyncio.run(one(name, size, arguments.questions))
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from baton_proto.messages import FileRecord
+from services.common.files import Removed
 from services.retriever.corpus import Corpus
 from services.retriever.extract import Document
 from services.retriever.ingest import read_here

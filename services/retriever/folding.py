@@ -18,6 +18,8 @@ SHINGLE_CHARS = 6
 SHORT_CHARS = 100
 """A text of fewer letters says something only under its heading ("Two weeks."): under another it is not the same."""
 
+PROBES, PROBE_CHARS = 8, 8
+
 _SOUNDLESS = re.compile(r"[\W_]+")
 _NUMBER = re.compile(r"\d+")
 
@@ -77,28 +79,46 @@ def _joined(group: Sequence[Hit]) -> Hit:
 
 
 class _Said:
-    """What a passage says, to be compared. Shingles are made only where lengths and numbers leave a doubt."""
+    """What a passage says, to be compared. What takes time is worked out only where there is a doubt."""
 
     def __init__(self, hit: Hit) -> None:
-        self._text = _SOUNDLESS.sub("", hit.text.casefold())
-        self._heading = hit.heading
-        self._numbers = _NUMBER.findall(self._text)
+        self._hit = hit
+        self._quick = "".join(hit.text.casefold().split())
+        self._text: str | None = None
+        self._numbers: list[str] = []
         self._shingles: frozenset[str] | None = None
 
     def same_as(self, other: _Said) -> bool:
-        short, long = sorted((len(self._text), len(other._text)))
+        if not self._shares_with(other):
+            return False
+        mine, theirs = self._letters(), other._letters()
+        short, long = sorted((len(mine), len(theirs)))
         if short < SIMILAR * long or self._numbers != other._numbers:
             return False  # "10 days in 2025" and "15 days in 2026" are much alike, and not the same
         if long < SHORT_CHARS:
-            return self._text == other._text and self._heading == other._heading
-        if self._text == other._text:
+            return mine == theirs and self._hit.heading == other._hit.heading
+        if mine == theirs:
             return True
-        mine, theirs = self._cut(), other._cut()
-        common = len(mine & theirs)
-        return common >= SIMILAR * (len(mine) + len(theirs) - common)
+        my_cut, their_cut = self._cut(), other._cut()
+        common = len(my_cut & their_cut)
+        return common >= SIMILAR * (len(my_cut) + len(their_cut) - common)
+
+    def _shares_with(self, other: _Said) -> bool:
+        """Whether one of a few probes of the shorter text is in the longer one: of two that say the same, some are."""
+        short, long = sorted((self._quick, other._quick), key=len)
+        if len(short) < SHORT_CHARS:
+            return True
+        step = (len(short) - PROBE_CHARS) / (PROBES - 1)
+        return any(short[int(n * step) : int(n * step) + PROBE_CHARS] in long for n in range(PROBES))
+
+    def _letters(self) -> str:
+        if self._text is None:
+            self._text = _SOUNDLESS.sub("", self._quick)
+            self._numbers = _NUMBER.findall(self._text)
+        return self._text
 
     def _cut(self) -> frozenset[str]:
         if self._shingles is None:
-            text = self._text
+            text = self._letters()
             self._shingles = frozenset(text[n : n + SHINGLE_CHARS] for n in range(len(text) - SHINGLE_CHARS + 1))
         return self._shingles

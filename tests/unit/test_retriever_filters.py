@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baton_proto.readers import is_principal
 from services.common.errors import ServiceError
 from services.retriever.filters import MAX_FILTERS, checked_filters
-from services.retriever.stores.milvus_filters import expression
+from services.retriever.stores.milvus_filters import FEW_READERS, expression
+from services.retriever.stores.milvus_schema import reader_mark
 from services.retriever.stores.port import Where
 
 
@@ -66,7 +69,24 @@ def test_readers_are_asked_for_before_anything_else() -> None:
 
 
 def test_who_is_nobody_sees_nothing() -> None:
-    assert expression(Where(frozenset())) == "array_contains_any(readers, [])"
+    for lite in (False, True):
+        assert expression(Where(frozenset()), lite) == "array_contains_any(readers, [])"
+
+
+@given(st.sets(st.text(min_size=1, max_size=20).map("user:".__add__), min_size=1, max_size=5))
+def test_for_lite_a_reader_is_a_pattern_in_which_no_name_means_anything(readers: set[str]) -> None:
+    named = [reader for reader in sorted(readers) if is_principal(reader)]
+    said = expression(Where(frozenset(readers)), lite=True)
+    if named:
+        digest = r"\|[0-9a-f]{32}"
+        assert re.fullmatch(rf'\(reader_marks like "%{digest}%"( or reader_marks like "%{digest}%")*\)', said)
+        assert all(reader_mark(reader) in said for reader in named)
+        assert said.count(" like ") == len(named)
+
+
+def test_for_lite_very_many_readers_are_looked_for_in_the_array() -> None:
+    many = frozenset(f"group:{n}" for n in range(FEW_READERS + 1))
+    assert expression(Where(many), lite=True) == expression(Where(many))
 
 
 @given(st.text(max_size=50))

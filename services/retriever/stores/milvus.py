@@ -22,8 +22,8 @@ from .milvus_schema import (
     BLANK_ID,
     DENSE,
     DOCUMENT_FIELDS,
+    MARKS,
     PASSAGE_FIELDS,
-    READERS,
     SPARSE,
     blank_row,
     collection_schema,
@@ -54,6 +54,7 @@ class MilvusStore:
         self._dimension: int | None = None
         self._known = False
         self._outdated = False
+        self._lite: bool | None = None
 
     async def search(self, query: StoreQuery) -> list[Hit]:
         words = search_text(query.text[:MAX_QUERY_CHARS])
@@ -62,7 +63,7 @@ class MilvusStore:
             vector = None
         if not words and vector is None:
             return []
-        condition = expression(query.where)
+        condition = expression(query.where, await self._is_lite())
         if vector is None:
             return await self._found(words, SPARSE, "BM25", condition, top_k)
         wanted = candidates(top_k)
@@ -106,7 +107,7 @@ class MilvusStore:
             if described is None:
                 return None
             fields = {field["name"]: field for field in described["fields"]}
-            self._outdated = READERS not in fields
+            self._outdated = MARKS not in fields
             self._dimension = int(fields[DENSE]["params"]["dim"]) if DENSE in fields else None
             self._known = True
         return self._dimension
@@ -210,10 +211,16 @@ class MilvusStore:
         await self._run(call, self._timeout_s)
 
     async def shows_after_s(self) -> float:
-        def call(client: MilvusClient, timeout: float) -> bool:
-            return _is_lite(client, timeout)
+        return 0.0 if await self._is_lite() else BOUNDED_S
 
-        return 0.0 if await self._run(call, self._timeout_s) else BOUNDED_S
+    async def _is_lite(self) -> bool:
+        if self._lite is None:
+
+            def call(client: MilvusClient, timeout: float) -> bool:
+                return _is_lite(client, timeout)
+
+            self._lite = bool(await self._run(call, self._timeout_s))
+        return self._lite
 
     async def _rows(self, expression: str, fields: list[str]) -> list[dict[str, Any]]:
         def call(client: MilvusClient, timeout: float) -> list[dict[str, Any]]:

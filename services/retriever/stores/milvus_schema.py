@@ -7,6 +7,7 @@ written.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from services.retriever.search_text import passage_words
 from services.retriever.stop_words import CHINESE_STOP_WORDS
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
-SPARSE, DENSE, READERS = "sparse", "dense", "readers"
+SPARSE, DENSE, READERS, MARKS = "sparse", "dense", "readers", "reader_marks"
 BLANK_ID = "blank"
 _TEXT_BYTES = 65_535  # a VARCHAR's most bytes
 _VARCHARS = {
@@ -31,6 +32,7 @@ _VARCHARS = {
     "media_type": 128,
     "content_hash": 64,
     "owner": 1_024,
+    MARKS: 4_096,
 }
 _INTEGERS = ("page", "start", "end", "ordinal", "passages", "bytes", "ingested_ms")
 PASSAGE_FIELDS = ["document_id", "ordinal", "title", "heading", "text", "page", "start", "end"]
@@ -117,11 +119,17 @@ def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
         "metadata": dict(document.metadata),
         "owner": document.owner,
         READERS: list(document.readers),
+        MARKS: "".join(map(reader_mark, document.readers)),
         "search_text": passage_words(document.title, passage.heading, passage.text),
     }
     if passage.vector is not None:
         row[DENSE] = passage.vector
     return {key: _fitted(value, _VARCHARS.get(key, _TEXT_BYTES)) for key, value in row.items()}
+
+
+def reader_mark(reader: str) -> str:
+    """A reader as part of the field `reader_marks`: without any character that means something in a pattern."""
+    return f"|{hashlib.sha256(reader.encode()).hexdigest()[:32]}"
 
 
 def blank_row(dimension: int | None) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import httpx
 import jwt
 import pytest
 
+from baton_proto.messages import FileRecord
+from baton_proto.subjects import file_key
 from services.common.bus import Bus
 from services.common.config import NatsSettings
 from services.common.connection import connect
@@ -220,6 +222,28 @@ def test_without_authentication_pages_of_other_origins_may_bring_nothing_in(nats
         # What is for somebody is for nobody here.
         finish(nats, "anonymous", file["file"], "user:alice")
         assert http.get(f"/documents/{'d' * 32}").status_code == 404
+
+
+def test_without_authentication_the_operators_files_are_out_of_reach(nats: Nats, tmp_path: Path) -> None:
+    async def bring_in(bus: Bus) -> None:
+        await Files(bus).add(owner="", name="plan.md", data=b"# A plan", readers=["user:alice"])
+
+    async def record(bus: Bus) -> None:
+        kept.append(await Files(bus).get("", file_key("", "plan.md")))
+
+    kept: list[FileRecord | None] = []
+    with gateway(tmp_path, nats) as (port, _):
+        with_bus(nats, bring_in)
+        with_bus(nats, record)
+        http = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+        assert "plan.md" not in http.get("/documents").text
+        answer = http.post("/documents", files=[("file", ("plan.md", b"# Another"))])
+        (file,) = answer.json()["files"]
+        assert file["file"] != file_key("", "plan.md")
+        assert http.delete(f"/documents/{file_key('', 'plan.md')}").status_code == 404
+        with_bus(nats, record)
+    assert kept[0] is not None
+    assert kept[1] == kept[0]
 
 
 def test_uploads_can_be_for_some_only_or_off(nats: Nats, tmp_path: Path) -> None:

@@ -25,11 +25,15 @@ def principals(owner: str, claims: Mapping[str, Any]) -> frozenset[str]:
     """
     if not claims:
         return frozenset({EVERYBODY})
+    named = [USER + owner, *(GROUP + name for name in sorted(groups_of(claims)))]
+    return frozenset([EVERYBODY, *filter(is_principal, named)][:MAX_PRINCIPALS])
+
+
+def groups_of(claims: Mapping[str, Any]) -> frozenset[str]:
+    """The names in the claim `groups`, which is a list of names or one name; anything else names no group."""
     claimed = claims.get("groups")
     groups = [claimed] if isinstance(claimed, str) else claimed if isinstance(claimed, list | tuple) else []
-    names = sorted({name for name in groups if isinstance(name, str)})
-    named = [USER + owner, *(GROUP + name for name in names)]
-    return frozenset([EVERYBODY, *filter(is_principal, named)][:MAX_PRINCIPALS])
+    return frozenset(name for name in groups if isinstance(name, str))
 
 
 def may_read(readers: Collection[str], who: Collection[str]) -> bool:

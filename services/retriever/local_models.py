@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,35 @@ from services.common.settings import SettingsError
 
 _MARKS = ("modules.json", "config_sentence_transformers.json", "config.json")
 _MOST_FILES = 10_000
+
+
+@asynccontextmanager
+async def open_model(kind: str, chosen: str, setting: str, name: str) -> AsyncIterator[tuple[Any, ThreadPoolExecutor]]:
+    """A model, and the thread that it is to be used in: its own arithmetic uses all cores, and two calls at once would
+    only be slower.
+
+    Args:
+        kind: the library's class of it.
+        chosen: the setting, with its value, that asks for such a model.
+        setting: the one that says which, and `name` what it says.
+
+    Raises:
+        SettingsError: the library is not installed, or there is no such model here.
+    """
+    if not name:
+        raise SettingsError([f"{setting}: needed with {chosen}"])
+    library = imported(chosen)
+    folder = model_folder(setting, name)
+    pool = ThreadPoolExecutor(1, thread_name_prefix=kind)
+    try:
+        yield (
+            await asyncio.get_running_loop().run_in_executor(
+                pool, lambda: getattr(library, kind)(str(folder), device="cpu", local_files_only=True)
+            ),
+            pool,
+        )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def imported(setting: str) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.common.config import RetrieverSettings
-from services.common.settings import SettingsError
+from services.retriever.naming import named
 
 from .openai import open_openai
 from .port import Embedding, OpenEmbedder
@@ -26,18 +25,6 @@ async def open_embedder(settings: RetrieverSettings) -> AsyncIterator[Embedding 
     if settings.embedder == "none":
         yield None
         return
-    opener = SHIPPED.get(settings.embedder) or _named(settings.embedder)
+    opener = named("BATON_EMBEDDER", settings.embedder, SHIPPED)
     async with opener(settings) as embedder:
         yield Embedding(embedder, settings.embedding_query_prefix, settings.embedding_passage_prefix)
-
-
-def _named(name: str) -> OpenEmbedder:
-    module, _, attribute = name.partition(":")
-    try:
-        opener: OpenEmbedder = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        known = ", ".join(SHIPPED)
-        raise SettingsError(
-            [f"BATON_EMBEDDER={name!r}: expected none, {known} or module:attribute ({error})"]
-        ) from None
-    return opener

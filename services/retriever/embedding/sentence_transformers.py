@@ -10,8 +10,7 @@ from typing import Any
 
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
-from services.common.settings import SettingsError
-from services.retriever.local_models import imported, model_folder
+from services.retriever.local_models import open_model
 
 BATCH = 32
 
@@ -23,20 +22,10 @@ async def open_sentence_transformers(settings: RetrieverSettings) -> AsyncIterat
     Raises:
         SettingsError: sentence-transformers is not installed, or there is no such model here.
     """
-    if not settings.embedding_model:
-        raise SettingsError(["BATON_EMBEDDING_MODEL: needed with BATON_EMBEDDER=sentence-transformers"])
-    library = imported("BATON_EMBEDDER=sentence-transformers")
-    folder = model_folder("BATON_EMBEDDING_MODEL", settings.embedding_model)
-    # One thread: the model's own arithmetic uses all cores, and two batches at once would only be slower.
-    pool = ThreadPoolExecutor(1, thread_name_prefix="embedding")
-    try:
-        loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(
-            pool, lambda: library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-        )
+    async with open_model(
+        "SentenceTransformer", "BATON_EMBEDDER=sentence-transformers", "BATON_EMBEDDING_MODEL", settings.embedding_model
+    ) as (model, pool):
         yield SentenceTransformersEmbedder(model, pool)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class SentenceTransformersEmbedder:

@@ -10,8 +10,7 @@ from typing import Any
 
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
-from services.common.settings import SettingsError
-from services.retriever.local_models import imported, model_folder
+from services.retriever.local_models import open_model
 
 
 @asynccontextmanager
@@ -21,19 +20,10 @@ async def open_cross_encoder(settings: RetrieverSettings) -> AsyncIterator[Cross
     Raises:
         SettingsError: sentence-transformers is not installed, or there is no such model here.
     """
-    if not settings.rerank_model:
-        raise SettingsError(["BATON_RERANK_MODEL: needed with BATON_RERANKER=sentence-transformers"])
-    library = imported("BATON_RERANKER=sentence-transformers")
-    folder = model_folder("BATON_RERANK_MODEL", settings.rerank_model)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="reranking")
-    try:
-        loop = asyncio.get_running_loop()
-        model = await loop.run_in_executor(
-            pool, lambda: library.CrossEncoder(str(folder), device="cpu", local_files_only=True)
-        )
+    async with open_model(
+        "CrossEncoder", "BATON_RERANKER=sentence-transformers", "BATON_RERANK_MODEL", settings.rerank_model
+    ) as (model, pool):
         yield CrossEncoderReranker(model, pool)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class CrossEncoderReranker:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.common.config import RetrieverSettings
-from services.common.settings import SettingsError
+from services.retriever.naming import named
 
 from .cross_encoder import open_cross_encoder
 from .http import open_http
@@ -26,18 +25,6 @@ async def open_reranker(settings: RetrieverSettings) -> AsyncIterator[Reranker |
     if settings.reranker == "none":
         yield None
         return
-    opener = SHIPPED.get(settings.reranker) or _named(settings.reranker)
+    opener = named("BATON_RERANKER", settings.reranker, SHIPPED)
     async with opener(settings) as reranker:
         yield reranker
-
-
-def _named(name: str) -> OpenReranker:
-    module, _, attribute = name.partition(":")
-    try:
-        opener: OpenReranker = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        known = ", ".join(SHIPPED)
-        raise SettingsError(
-            [f"BATON_RERANKER={name!r}: expected none, {known} or module:attribute ({error})"]
-        ) from None
-    return opener

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .dataset import Entry, entry_map
-from .frames import Frame
+from .frames import Frame, answer_text
 from .measures import TIMES, Answered
 from .replay import Run, ask, reach
 
@@ -63,7 +63,7 @@ def answered_from(entry: Entry, run: Run, names: Mapping[str, str]) -> Answered:
         language=entry.language or "",
         entry=entry_map(entry),
         failed=run.failed,
-        answer=_text(frames),
+        answer=answer_text(frames),
         sources=[{**source, "name": names.get(source["document_id"], source["title"])} for source in sources],
         cited=list(run.done.get("cited") or ()),
         citations=[dict(mark) for mark in run.done.get("citations") or ()],
@@ -107,14 +107,3 @@ def _pause_s(run: Run, attempt: int) -> float | None:
 def _wishes(entry: Entry, top_k: int | None, seed: int | None) -> dict[str, Any]:
     wishes = {"language": entry.language or None, "top_k": top_k, "seed": seed, "cache": False}
     return {name: value for name, value in wishes.items() if value is not None}
-
-
-def _text(frames: Sequence[Frame]) -> str:
-    """The answer as a client puts it together."""
-    text = ""
-    for frame in frames:
-        if frame["type"] == "answer_chunk":
-            text += frame["content"]
-        elif frame["type"] == "answer_reset":
-            text = ""
-    return text

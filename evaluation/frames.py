@@ -1,4 +1,4 @@
-"""Whether two answers are the same, frame by frame and byte for byte; no I/O."""
+"""The frames of an answer: its text, and whether two are the same, frame by frame and byte for byte; no I/O."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ class Difference:
 
     def __str__(self) -> str:
         return f"frame {self.frame}, {self.where}: {self.first} / {self.second}"
+
+
+def answer_text(frames: Sequence[Frame]) -> str:
+    """The answer as a client puts it together."""
+    text = ""
+    for frame in frames:
+        if frame["type"] == "answer_chunk":
+            text += frame["content"]
+        elif frame["type"] == "answer_reset":
+            text = ""
+    return text
 
 
 def comparable(frames: Sequence[Frame]) -> list[bytes]:

@@ -18,12 +18,13 @@ from typing import Any
 import httpx
 import websockets
 
+from evaluation.frames import Frame, answer_text
 from tests.servers.milvus import Milvus, milvus_lite
 from tests.servers.nats import Nats, nats_server
 from tests.servers.processes import ROOT, Process, free_port, running, wait_until
 
 DOCUMENTS = ROOT / "examples" / "hr_assistant" / "documents"
-Frame = dict[str, Any]
+answer = answer_text
 
 
 @dataclass
@@ -63,17 +64,6 @@ class System:
                     if frame["type"] in ("done", "error"):
                         break
             return frames
-
-
-def answer(frames: list[Frame]) -> str:
-    """The text of an answer as a client puts it together."""
-    text = ""
-    for frame in frames:
-        if frame["type"] == "answer_chunk":
-            text += frame["content"]
-        elif frame["type"] == "answer_reset":
-            text = ""
-    return text
 
 
 def only(frames: list[Frame], kind: str) -> list[Frame]:

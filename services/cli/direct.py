@@ -58,7 +58,7 @@ async def open_bus(command: str) -> AsyncIterator[Bus]:
         async with asyncio.timeout(CONNECT_S):
             bus = await connecting.__aenter__()
     except TimeoutError:
-        raise CannotReach(f"NATS cannot be reached at {settings.url} (BATON_NATS_URL); is it running?") from None
+        raise CannotReach(f"NATS cannot be reached at {settings.shown_url} (BATON_NATS_URL); is it running?") from None
     try:
         yield bus
     finally:

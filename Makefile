@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-models test-ingest check bench chaos replay eval format lock docs clean venv venv-dev \
+.PHONY: help run test test-models test-ingest test-deploy image check bench chaos replay eval format lock docs clean venv venv-dev \
     test-tools
 
 PYTHON ?=
@@ -24,12 +24,16 @@ SIZES ?= 10000,100000
 # Only for `make replay`: the gateway to ask. ARGS passes further options.
 URL ?= ws://127.0.0.1:8000/ws
 
+# Only for `make image`: its name, and what it is built on (one made here of Debian's packages where it is empty).
+IMAGE ?= localhost/baton:dev
+BASE ?=
+
 # Only for `make eval`: DATA="dev-v1.1.json cmrc2018_dev.json" puts the whole system beside bm25s on such files;
 # EMBEDDER=openai (with BATON_EMBEDDING_URL and so on) or module:attribute configures one. ARGS passes further options.
 DATA ?=
 EMBEDDER ?=
 
-export PYTHON
+export PYTHON IMAGE BASE
 # Packages are installed without bytecode; each module is compiled when it is first used. Where this were forbidden,
 # every start would pay for it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -55,6 +59,13 @@ test-models: venv-dev ## Test against real inference servers and a model made he
 
 test-ingest: venv-dev ## Bring in FILES mixed files (1,000), some of them broken, while a worker is killed.
 	@FILES=$(FILES) .venv/bin/python -m pytest -n 0 -s tests/ingest $(ARGS)
+
+test-deploy: venv-dev ## Check the Kubernetes manifests and the Dockerfile; with `make image` before, the image as well.
+	@scripts/deploy_tools.sh
+	@TEST_DEPLOY=.make/deploy .venv/bin/python -m pytest -n 2 tests/deploy $(ARGS)
+
+image: ## Build the image without a Docker daemon. IMAGE=name, BASE=another base image, ARGS=further options.
+	@scripts/image.sh $(ARGS)
 
 check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff check .

@@ -50,10 +50,11 @@ class Manifests:
             for container in workload["spec"]["template"]["spec"]["containers"]:
                 yield workload["metadata"]["name"], container
 
-    def environment(self, deployment: str, secrets: Mapping[str, str]) -> dict[str, str]:
-        """What the first container of a deployment finds in its environment; secrets that are not given are not there,
+    def environment(self, workload: str, secrets: Mapping[str, str]) -> dict[str, str]:
+        """What the main container of a workload finds in its environment; secrets that are not given are not there,
         which only an optional one may be."""
-        container = pod(self.one("Deployment", deployment))["containers"][0]
+        (spec,) = (one for one in self.workloads() if one["metadata"]["name"] == workload)
+        container = next(one for one in pod(spec)["containers"] if one["name"] in ("baton", workload))
         found: dict[str, str] = {}
         for source in container.get("envFrom", []):
             if "configMapRef" in source:
@@ -62,11 +63,14 @@ class Manifests:
                 assert source["secretRef"]["optional"]
         for variable in container.get("env", []):
             value = variable.get("value", "")
-            if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+            given = variable.get("valueFrom", {})
+            if reference := given.get("secretKeyRef"):
                 if reference["key"] not in secrets:
                     assert reference["optional"], reference
                     continue
                 value = secrets[reference["key"]]
+            elif "fieldRef" in given:
+                continue
             for name, known in found.items():
                 value = value.replace(f"$({name})", known)
             found[variable["name"]] = value

@@ -42,7 +42,7 @@ make_base() {
     mkdir -p "$work/base"
     mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-        --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$work/base/base.tar"
+        --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt=force-unsafe-io bookworm "$work/base/base.tar"
     printf 'FROM scratch\nADD base.tar /\n' >"$work/base/Dockerfile"
     buildah_ build --quiet --timestamp 0 --tag "$1" "$work/base" >/dev/null
     rm "$work/base/base.tar"

@@ -21,6 +21,7 @@ from services.retriever.stored import DocumentInfo, StoredPassage
 from services.retriever.stores.opening import open_store
 from services.retriever.stores.port import Store, StoreQuery, Where
 from tests.servers.milvus import Milvus
+from tests.servers.processes import eventually
 from tests.shelf import settings_for
 
 T = TypeVar("T")
@@ -135,9 +136,11 @@ def test_words_of_a_late_document_are_as_rare_as_among_all(settings: RetrieverSe
         await store.settle()
         await put(store, document(3), "The quokka lives in this habitat.", *(f"Quokka number {n}" for n in range(5)))
         await store.settle()
-        async with asyncio.timeout(20):
-            while (await found(store, "quokka habitat rules"))[0] != f"{3:032x}-0":
-                await asyncio.sleep(0.05)
+
+        async def ranked() -> bool:
+            return (await found(store, "quokka habitat rules"))[0] == f"{3:032x}-0"
+
+        await eventually(ranked, "the late document's words count as rare", within_s=20)
 
     run(settings, use)
 

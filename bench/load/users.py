@@ -157,7 +157,7 @@ class User:
 
 @dataclass
 class Crowd:
-    """All users of a test, and the questions that come to them. `address` is where they connect."""
+    """All users of a test, and the questions that come to them. `address` is where they connect; it may change."""
 
     scenario: Scenario
     address: Address
@@ -198,10 +198,10 @@ class Crowd:
             self.tally.late.append(loop.time() - due)
             self._waiting.append(due)
             self._hand_out()
-        self._over = True
 
     async def finish(self, within_s: float) -> int:
         """Wait for the answers that run; how many did not end in time. Then everybody leaves."""
+        self._over = True
         for _ in range(round(within_s / _LOOK_S)):
             if not self.running:
                 break

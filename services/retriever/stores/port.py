@@ -114,3 +114,20 @@ class Store(Protocol):
     async def drop_properties(self, names: Sequence[str]) -> None:
         """Remove these."""
         ...
+
+
+def another_kind(what: str, there: int | None, asked: int | None, setting: str) -> ServiceError:
+    """What `ensure` raises: `what` was made for vectors of the length `there`, and `asked` for are others.
+
+    Args:
+        setting: the one that names another place.
+    """
+
+    def kind(dimension: int | None) -> str:
+        return "without embeddings" if dimension is None else f"with embeddings of {dimension} numbers"
+
+    return ServiceError(
+        "retrieval_failed",
+        f"{what} was made {kind(there)}; the settings ask for one {kind(asked)}. Set BATON_EMBEDDER as it was, or name "
+        f"another {setting} and ingest again.",
+    )

@@ -35,7 +35,7 @@ class PineconeIndex:
 
     Attributes:
         late: how many requests that read do not see a write yet; 0: all do.
-        failures: statuses that are answered first, one a request.
+        failures: statuses that are answered first, one a request, with `retry_after_s` where that is set.
         delay_s: how long every answer takes.
         requests: the path and body of each request.
     """
@@ -45,6 +45,7 @@ class PineconeIndex:
     host: str = ""
     late: int = 0
     delay_s: float = 0.0
+    retry_after_s: int | None = None
     failures: list[int] = field(default_factory=list)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -237,6 +238,7 @@ def pinecone_index(dimension: int | None = None, metric: str = "dotproduct") -> 
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one packet: apart, the second waits for 40 ms
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["content-length"]))
@@ -249,13 +251,15 @@ def pinecone_index(dimension: int | None = None, metric: str = "dotproduct") -> 
 
         def _reply(self, path: str, body: dict[str, Any], size: int) -> None:
             time.sleep(index.delay_s)
-            status, headers = 200, {}
+            status, headers = 200, dict[str, str]()
             try:
                 if size > MAX_REQUEST_BYTES:
                     raise Refused(413, "a request is at most 2 MB")
                 answer, headers = index.answer(path, body, self.headers.get("api-key"))
             except Refused as error:
                 status, answer = error.status, {"code": 3, "message": str(error), "details": []}
+                if index.retry_after_s is not None:
+                    headers["retry-after"] = str(index.retry_after_s)
             data = json.dumps(answer).encode()
             with contextlib.suppress(ConnectionError):
                 self.send_response(status)

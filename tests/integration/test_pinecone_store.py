@@ -20,7 +20,8 @@ from services.retriever.ingest import open_library
 from services.retriever.port import SearchRequest
 from services.retriever.store_retriever import open_retriever
 from services.retriever.stored import DocumentInfo, StoredPassage
-from services.retriever.stores import pinecone_index as pinecone_index_module
+from services.retriever.stores import pinecone
+from services.retriever.stores import pinecone_index as index_module
 from services.retriever.stores.opening import open_store
 from services.retriever.stores.pinecone_records import MAX_BYTES, MAX_RECORDS
 from services.retriever.stores.port import StoreQuery, Unreachable, Where
@@ -83,8 +84,16 @@ async def failure(settings: RetrieverSettings) -> tuple[ServiceError, float]:
     return raised.value, time.monotonic() - started
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes are looked for all the time, not after growing pauses."""
+    monkeypatch.setattr(pinecone, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(pinecone, "LONGEST_PAUSE_S", 0.001)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_writes_that_show_late_are_waited_for_and_no_version_is_told(words: PineconeIndex, tmp_path: Path) -> None:
-    words.late = 1
+    words.late = 5
     settings = settings_for(words)
     folder = write_documents(tmp_path)
     originals = MemoryOriginals()
@@ -110,10 +119,11 @@ def test_writes_that_show_late_are_waited_for_and_no_version_is_told(words: Pine
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_was_written_or_removed_is_so_by_both_routes_once_that_returns(
     words: PineconeIndex, dense: PineconeIndex
 ) -> None:
-    words.late, dense.late = 1, 2
+    words.late, dense.late = 5, 6
     vector = [1.0] * SIZE
 
     async def scenario() -> None:
@@ -172,7 +182,7 @@ def test_one_that_is_down_or_hangs_is_given_up_in_time(
         assert (error.retryable, "in time" in error.message) == (True, True)
         assert took_s < 8
         # The client waits for as long as it is told to.
-        monkeypatch.setattr(pinecone_index_module, "WRITE_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(index_module, "WRITE_TIMEOUT_S", 0.3)
         words.delay_s, words.failures, words.retry_after_s = 0.0, [429], 60
         async with open_store(settings_for(words)) as store:
             with pytest.raises(Unreachable, match="in time"):

@@ -48,7 +48,7 @@ from .port import NoProperties, StoreQuery, Unreachable, another_kind
 MAX_QUERY_CHARS = 4_000
 SHOWN_S = 30.0
 """How long a write waits until it is listed."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 _HOST, _DENSE_HOST = "BATON_PINECONE_HOST", "BATON_PINECONE_DENSE_HOST"
 
 
@@ -215,11 +215,11 @@ async def _until(asked: Callable[[], Awaitable[object]], wanted: bool) -> None:
     Raises:
         Unreachable: it is not for too long.
     """
-    pause = _FIRST_PAUSE_S
+    pause = FIRST_PAUSE_S
     try:
         async with asyncio.timeout(SHOWN_S):
             while bool(await asked()) is not wanted:
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
     except TimeoutError:
         raise Unreachable("The document store does not show yet what was written. Try again in a moment.") from None

@@ -254,6 +254,7 @@ def test_indexes_of_the_wrong_kind_are_refused_before_anything_is_written(
 
 def test_a_request_is_never_larger_than_pinecone_takes(words: PineconeIndex, dense: PineconeIndex) -> None:
     large = [passage(1, f"quokka {n} " + "x" * 30_000, [1.0] * SIZE, n) for n in range(80)]
+    diverse = passage(3, " ".join(f"word{n}" for n in range(3_000)))
     many = [passage(2, f"wombat {n}", [1.0] * SIZE, n) for n in range(128)]
 
     async def scenario() -> None:
@@ -261,13 +262,15 @@ def test_a_request_is_never_larger_than_pinecone_takes(words: PineconeIndex, den
             await store.ensure(SIZE)
             await store.upsert(large, 80)
             await store.upsert(many, 128)
+            await store.upsert([diverse], 1)
+            await store.search(StoreQuery("".join(map(chr, range(0x4E00, 0x5DA0))), 5, ALL))
             assert len(await store.ordinals(large[0].document.document_id)) == 80
             assert len(await store.ordinals(many[0].document.document_id)) == 128
 
     asyncio.run(scenario())
     writes = [body["vectors"] for path, body in [*words.requests, *dense.requests] if path == "/vectors/upsert"]
     assert max(map(len, writes)) == MAX_RECORDS
-    assert len(writes) == 1 + 2 * 2 + 2 * 2
+    assert len(writes) == 1 + 2 * 2 + 2 * 2 + 1
     assert MAX_BYTES < 2 * 1024 * 1024  # the stand-in refuses what is larger
 
 

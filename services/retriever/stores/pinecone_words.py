@@ -25,7 +25,7 @@ USUAL_WORDS = 150
 MARK = 0
 """A dimension that every record has and no question asks for: Pinecone takes no sparse vector without a value."""
 MAX_WORDS = 1_000
-"""Different words of a passage that are kept, the weightiest."""
+"""Different words at most: of a passage the weightiest, of a question the first."""
 COUNTED = 100
 ASKED_AT_ONCE = 24
 """Words of one question at most that are counted anew; others count as `COUNTED` until a later question."""
@@ -77,7 +77,8 @@ class Rarity:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._wait_s):
                     await asyncio.gather(*calls, return_exceptions=True)
-        return {dimension_of(word): self._weight(self._counts.get(word, (COUNTED, 0.0))[0]) for word in words}
+        counts = {word: self._counts.get(word, (COUNTED, 0.0))[0] for word in words[:MAX_WORDS]}
+        return {dimension_of(word): self._weight(count) for word, count in counts.items()}
 
     def _weight(self, having: int) -> float:
         size = max(self._size[0], having)

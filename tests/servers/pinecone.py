@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.servers.local_http import JsonHandler, serving
 
 KEY = "pcsk_stand_in"
 MAX_REQUEST_BYTES, MAX_RESULT_BYTES = 2 * 1024 * 1024, 4 * 1024 * 1024
@@ -236,50 +237,28 @@ def _shown(record: Record) -> Record:
 def pinecone_index(dimension: int | None = None, metric: str = "dotproduct") -> Iterator[PineconeIndex]:
     index = PineconeIndex(dimension, metric)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # headers and body in one packet: apart, the second waits for 40 ms
 
         def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["content-length"]))
-            self._reply(self.path, json.loads(data), len(data))
+            data = self.body()
+            self._answer(self.path, json.loads(data), len(data))
 
         def do_GET(self) -> None:
             address = urlsplit(self.path)
             query = parse_qs(address.query)
-            self._reply(address.path, {"ids": query.get("ids", []), "namespace": query.get("namespace", [""])[0]}, 0)
+            self._answer(address.path, {"ids": query.get("ids", []), "namespace": query.get("namespace", [""])[0]}, 0)
 
-        def _reply(self, path: str, body: dict[str, Any], size: int) -> None:
+        def _answer(self, path: str, body: dict[str, Any], size: int) -> None:
             time.sleep(index.delay_s)
-            status, headers = 200, dict[str, str]()
             try:
                 if size > MAX_REQUEST_BYTES:
                     raise Refused(413, "a request is at most 2 MB")
-                answer, headers = index.answer(path, body, self.headers.get("api-key"))
+                self.reply(200, *index.answer(path, body, self.headers.get("api-key")))
             except Refused as error:
-                status, answer = error.status, {"code": 3, "message": str(error), "details": []}
-                if index.retry_after_s is not None:
-                    headers["retry-after"] = str(index.retry_after_s)
-            data = json.dumps(answer).encode()
-            with contextlib.suppress(ConnectionError):
-                self.send_response(status)
-                for name, value in {**headers, "content-type": "application/json"}.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                later = {} if index.retry_after_s is None else {"retry-after": str(index.retry_after_s)}
+                self.reply(error.status, {"code": 3, "message": str(error), "details": []}, later)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    index.host = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(Handler) as address:
+        index.host = address
         yield index
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

@@ -8,7 +8,6 @@ ever told a corpus version: what changes unseen must not be cached.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -184,8 +183,6 @@ async def open_store(settings: RetrieverSettings) -> AsyncIterator[PineconeStore
         needed[_DENSE_HOST] = settings.pinecone_dense_host
     if missing := [f"{name}: needed with BATON_RETRIEVER=pinecone" for name, value in needed.items() if not value]:
         raise SettingsError(missing)
-    # It tells of every request.
-    logging.getLogger("pinecone").setLevel(logging.WARNING)
     async with AsyncExitStack() as stack:
 
         def opened(setting: str, host: str) -> Index:

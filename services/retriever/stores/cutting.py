@@ -17,7 +17,7 @@ _FIRST_USE = threading.Lock()
 
 def words_of(passage: StoredPassage) -> list[str]:
     """The words that a passage is found by."""
-    return cut(passage_words(passage.document.title, passage.heading, passage.text))
+    return cut(passage_words(passage))
 
 
 def cut(text: str) -> list[str]:

@@ -178,10 +178,11 @@ async def open_store(settings: RetrieverSettings) -> AsyncIterator[PineconeStore
     Raises:
         SettingsError: a setting is missing or of no use.
     """
-    needed = {"BATON_PINECONE_API_KEY": settings.pinecone_api_key, _HOST: settings.pinecone_host}
+    chosen = "BATON_RETRIEVER=pinecone"
+    needed = [("BATON_PINECONE_API_KEY", settings.pinecone_api_key, chosen), (_HOST, settings.pinecone_host, chosen)]
     if settings.embedder != "none":
-        needed[_DENSE_HOST] = settings.pinecone_dense_host
-    if missing := [f"{name}: needed with BATON_RETRIEVER=pinecone" for name, value in needed.items() if not value]:
+        needed.append((_DENSE_HOST, settings.pinecone_dense_host, f"{chosen} and an embedder"))
+    if missing := [f"{name}: needed with {because}" for name, value, because in needed if not value]:
         raise SettingsError(missing)
     async with AsyncExitStack() as stack:
 

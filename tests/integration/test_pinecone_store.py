@@ -278,10 +278,12 @@ def test_a_document_of_which_too_much_is_to_be_kept_fails_alone(words: PineconeI
     notes = "\n".join(f"note_{n}: {'n' * 500}" for n in range(100))
     noted = f"---\n{notes}\n---\n# Quokkas\n\nThey smile.\n"
     folder = write_documents(tmp_path, {"a-noted.md": noted, "plain.md": "# Wombats\n\nThey dig.\n"})
-    report = asyncio.run(ingest(settings_for(words), folder))
+    originals = MemoryOriginals()
+    report = asyncio.run(ingest(settings_for(words), folder, originals=originals))
     (failed,), (added,) = report.of("failed"), report.of("added")
     assert "Pinecone keeps" in failed.reason
     assert added.path.endswith("plain.md")
+    assert set(originals.stored) == {added.document_id}, "nothing stays of what cannot be found"
 
 
 def test_a_rare_word_counts_more_than_common_ones_and_is_counted_once(words: PineconeIndex) -> None:

@@ -68,5 +68,5 @@ def set_up_logging(service: str, form: str, level: str) -> None:
     handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter())
     handler.addFilter(_Context())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpx2", "httpcore", "mcp", "pymilvus", "grpc", "asyncio", "jieba"):
+    for noisy in ("httpx", "httpx2", "httpcore", "mcp", "pymilvus", "pinecone", "grpc", "asyncio", "jieba"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))

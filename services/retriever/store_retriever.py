@@ -97,6 +97,7 @@ class StoreRetriever:
             "format": str(FORMAT),
             "chunk_tokens": str(settings.chunk_tokens),
             "collection": settings.collection,
+            "pinecone": f"{settings.pinecone_host} {settings.pinecone_namespace}",
             "embedder": settings.embedder,
             "embedding_url": settings.embedding_url,
             "embedding_model": settings.embedding_model,

@@ -94,6 +94,7 @@ format: venv-dev ## Format the code and put right what the linter can.
 
 docs: venv-dev ## Regenerate the parts of the docs that come from code.
 	@.venv/bin/python -m services.common.settings_doc docs/settings.md
+	@.venv/bin/python -m services.common.metrics_doc docs/metrics.md
 
 lock: ## Resolve the dependencies anew; ARGS=--upgrade moves them to the newest versions.
 	@scripts/lock.sh $(ARGS)

@@ -65,7 +65,7 @@ class Worker:
         self._giving_back = asyncio.Event()
         self.draining = False
         for counter in (metrics.REDELIVERED, metrics.FAILOVERS):
-            counter.labels(self._stage)  # a series that begins with its first event hides it from `rate`
+            metrics.begin(counter, self._stage)
         consumer = subjects.work_consumer(stage)
         self._puller = Puller(bus, subjects.WORK_STREAM, consumer, self._free, self._take, self._make_consumer)
 

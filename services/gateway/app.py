@@ -22,10 +22,11 @@ from services.common.presence import Presence
 from services.common.process import package_version
 
 from .auth import Authenticator, origin_allowed
-from .connection import BAD_ORIGIN, GOING_AWAY, LEAVING, TOO_MANY, Connection
+from .connection import BAD_ORIGIN, CLOSE_CODES, GOING_AWAY, LEAVING, TOO_MANY, Connection
 from .conversations import Conversations
 from .documents import DocumentRoutes
 from .gauges import Gauges
+from .observer import begin_series
 from .requests import Requests
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Gateway:
         self.requests = Requests(bus, presence, settings)
         self._conversations = Conversations(bus, self.requests, self._authenticator, settings)
         self.draining = False
+        begin_series()
+        metrics.begin(metrics.CLOSED, *map(str, CLOSE_CODES))
 
     def application(self) -> Starlette:
         routes = [

@@ -56,7 +56,7 @@ CLOSE_S = 1.0
 CLOSE_SLOW_S = 10.0
 """How long a close waits behind what a slow client has yet to read; after that it sees a broken connection instead."""
 
-GOING_AWAY, UNAUTHORIZED, BAD_ORIGIN, IDLE, TOO_SLOW, TOO_MANY = 1012, 4001, 4003, 4008, 4009, 4029
+GOING_AWAY, UNAUTHORIZED, BAD_ORIGIN, IDLE, TOO_SLOW, TOO_MANY = CLOSE_CODES = 1012, 4001, 4003, 4008, 4009, 4029
 
 
 class Close(Exception):

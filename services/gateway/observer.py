@@ -4,9 +4,29 @@ accepted it."""
 from __future__ import annotations
 
 import time
+from typing import get_args
 
-from baton_proto.messages import Accepted, AnswerChunk, Done, Error, LogFrame, Status, ToolResult
+from baton_proto.messages import (
+    Accepted,
+    AnswerChunk,
+    Done,
+    Error,
+    ErrorCode,
+    FinishReason,
+    LogFrame,
+    Status,
+    ToolResult,
+)
 from services.common import metrics, tracing
+
+
+def begin_series() -> None:
+    """Let every outcome begin at 0."""
+    metrics.begin(metrics.REQUESTS, *get_args(FinishReason), *get_args(ErrorCode))
+    metrics.begin(metrics.REFUSED, *get_args(ErrorCode))
+    metrics.begin(metrics.TOOL_CALLS, "true", "false")
+    metrics.begin(metrics.TOKENS, "prompt", "completion")
+    metrics.begin(metrics.RESUMES, "followed", "kept", "gone")
 
 
 class Observer:

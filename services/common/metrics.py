@@ -104,6 +104,7 @@ TOOL_SECONDS = Histogram(
     ["tool", "ok"],
     buckets=_LONG,
 )
+GENERATOR = Gauge("baton_generator_info", "Generator and model of this process; always 1.", ["generator", "model"])
 CITATIONS_DROPPED = Counter(
     "baton_citations_dropped_total", "Citations of passages that the model had not been given, taken out of answers."
 )
@@ -143,7 +144,7 @@ SERVED_BY = {
     ),
     "Workers": (
         WORK, WORK_RUNNING, WORK_SECONDS, CANCEL_SECONDS, REDELIVERED, FAILOVERS, RETRIEVAL_STEPS, RERANKS, TOKEN_GAP,
-        CITATIONS_DROPPED, TOOL_SECONDS, APPENDS, CACHE,
+        GENERATOR, CITATIONS_DROPPED, TOOL_SECONDS, APPENDS, CACHE,
     ),
     "Ingest workers": (INGEST_FILES, INGEST_SECONDS, INGEST_WAITING),
     "Every service": (NATS_CONNECTED, NATS_RECONNECTS, NATS_SLOW, LOOP_LAG, DRAINING, BUILD),

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,8 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
 Kind = Literal["internal", "server", "client", "consumer"]
 Value = str | bool | int | float | Sequence[str]
+
+SEND_S = 2.0
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]([0-9a-f])")
 _tracer: trace.Tracer | None = None
@@ -98,7 +101,7 @@ def set_up_tracing(
     about = {"service.name": environ.get("OTEL_SERVICE_NAME") or f"baton-{service}"}
     if version:
         about["service.version"] = version
-    provider = TracerProvider(resource=Resource.create(about))
+    provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)  # see `shut_down_tracing`
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     use_provider(provider, contents=contents)
 
@@ -114,11 +117,13 @@ def use_provider(provider: trace.TracerProvider | None, *, contents: bool = Fals
 _providers: list[trace.TracerProvider] = []
 
 
-def shut_down_tracing() -> None:
-    """Send what waits; called once, at the end."""
+def shut_down_tracing(within_s: float = SEND_S) -> None:
+    """Send what waits; called once, at the end. A receiver that is away holds up nobody's end for longer than this."""
     for provider in _providers:
         if (shut_down := getattr(provider, "shutdown", None)) is not None:
-            shut_down()
+            sending = threading.Thread(target=shut_down, name="traces", daemon=True)
+            sending.start()
+            sending.join(within_s)
 
 
 def begin(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,6 +116,22 @@ def test_a_trace_that_is_not_sampled_stays_so_over_all_hops(spans: Spans) -> Non
         assert here.traceparent
         assert tracing.exemplar(here.traceparent) is None
     assert not spans.get_finished_spans()
+
+
+def test_a_receiver_that_does_not_answer_holds_up_no_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        script = (
+            "from services.common import tracing\n"
+            "tracing.set_up_tracing('tools')\n"
+            "with tracing.span('x'): pass\n"
+            "tracing.shut_down_tracing(0.1)\n"
+        )
+        env = {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "90",  # so long the exporter waits by itself
+        }
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, check=True, timeout=60)
 
 
 def test_without_a_receiver_nothing_of_opentelemetry_is_loaded_and_the_parent_is_passed_on() -> None:

@@ -30,7 +30,7 @@ from .stores.opening import open_store
 from .stores.port import Store, StoreQuery, Where
 
 log = logging.getLogger(__name__)
-RANKING = 2
+RANKING = 3
 """Raised when the same documents may be found in another order: other words, weights or ways to fuse, fold or merge."""
 DEGRADED_S = 5.0
 """For so long after an embedding or a reranking has failed the version is unknown."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
+import string
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
@@ -19,6 +21,7 @@ from services.retriever.stored import DocumentInfo, StoredPassage
 from services.retriever.stores.opening import open_store
 from services.retriever.stores.port import Store, StoreQuery, Where
 from tests.servers.milvus import Milvus
+from tests.servers.processes import eventually
 from tests.shelf import settings_for
 
 T = TypeVar("T")
@@ -104,6 +107,40 @@ def test_words_of_both_languages_find_their_passage_first(settings: RetrieverSet
         assert (await found(store, "how do I install the vpn"))[0] == f"{3:032x}-0"
         assert await found(store, "football cup") == []
         assert await found(store, "？！") == []
+
+    run(settings, use)
+
+
+def test_how_a_document_begins_finds_its_later_passages_and_is_not_shown(settings: RetrieverSettings) -> None:
+    async def use(store: Store) -> None:
+        await store.ensure(None)
+        first, second = passages(document(1), "黄昆岩是台湾的医学家。", "他在美国获得微生物学博士学位。")
+        other = passages(document(2), "博士学位由研究生院授予。", "微生物学是生物学的分支。")
+        await store.upsert([first, replace(second, lead=first.text)], 2)
+        await store.upsert(other, 2)
+        (hit, *_) = await store.search(StoreQuery("黄昆岩的博士学位", 10, ALL))
+        assert (hit.id, hit.text) == (second.id, second.text)
+
+    run(settings, use)
+
+
+def test_words_of_a_late_document_are_as_rare_as_among_all(settings: RetrieverSettings) -> None:
+    """Milvus Lite counts by segment, and merges them behind a flush: the late document must not stay in one alone."""
+    random.seed(1)
+    large = ["".join(random.choices(string.punctuation, k=60_000)) for _ in range(40)]
+
+    async def use(store: Store) -> None:
+        await store.ensure(None)
+        await put(store, document(1), *large)
+        await put(store, document(2), "The habitat has rules.", *(f"Rules number {n}" for n in range(10)))
+        await store.settle()
+        await put(store, document(3), "The quokka lives in this habitat.", *(f"Quokka number {n}" for n in range(5)))
+        await store.settle()
+
+        async def ranked() -> bool:
+            return (await found(store, "quokka habitat rules"))[0] == f"{3:032x}-0"
+
+        await eventually(ranked, "the late document's words count as rare", within_s=20)
 
     run(settings, use)
 

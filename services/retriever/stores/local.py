@@ -125,7 +125,7 @@ async def open_store(settings: RetrieverSettings) -> AsyncIterator[LocalStore]:
 
 
 def _words(passage: StoredPassage) -> str:
-    return " ".join(cut(passage_words(passage.document.title, passage.heading, passage.text)))
+    return " ".join(cut(passage_words(passage)))
 
 
 def _kind(dimension: int | None) -> str:

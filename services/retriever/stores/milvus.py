@@ -176,7 +176,8 @@ class MilvusStore:
 
         Lite knows how rare a word is for each segment alone, so a document in a small segment of its own is ranked far
         too low. It merges segments of like size once there are four: four flushes, each with a blank row to write,
-        lead there. (Rows written later than the first flush may stay outside; hence blank ones.)
+        lead there. (Rows written later than the first flush may stay outside; hence blank ones.) As `baton run` starts
+        Lite, any size is like any other; a Lite that was started otherwise may keep a large segment apart.
         """
         dimension = await self.dimension()
 

@@ -16,6 +16,8 @@ from services.common.waiting import undelivered
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
+SHARES = 6
+"""In each look only one log stream in so many is asked for its state: there may be hundreds, and as many gateways."""
 MAX_STAGES = 50
 _BOUNDED = {"work": subjects.WORK_STREAM, "waiting": subjects.WAITING_STREAM, "ingest": subjects.INGEST_STREAM}
 
@@ -30,6 +32,8 @@ class Gauges:
         self._bus = bus
         self._presence = presence
         self._stages = {subjects.RETRIEVE, subjects.GENERATE}
+        self._logs: dict[int, float] = {}
+        self._looks = 0
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -57,9 +61,10 @@ class Gauges:
             metrics.QUEUED.labels(stage).set(count)
         for name, stream in _BOUNDED.items():
             metrics.FILL.labels(name).set(await self._fill(stream))
-        # One after the other: there may be hundreds, and nobody waits for this.
-        shards = [await self._fill(subjects.log_stream(shard)) for shard in range(self._bus.settings.shards)]
-        metrics.FILL.labels("log").set(max(shards))
+        for shard in range(self._looks % SHARES, self._bus.settings.shards, SHARES):
+            self._logs[shard] = await self._fill(subjects.log_stream(shard))
+        self._looks += 1
+        metrics.FILL.labels("log").set(max(self._logs.values(), default=0.0))
         metrics.SET_ASIDE.set((await self._bus.stream_state(subjects.DEAD_STREAM)).get("messages", 0))
 
     async def _fill(self, stream: str) -> float:

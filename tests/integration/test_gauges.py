@@ -7,7 +7,7 @@ import msgspec
 from services.common import metrics
 from services.common.job import Job
 from services.common.presence import watch
-from services.gateway.gauges import Gauges
+from services.gateway.gauges import SHARES, Gauges
 from tests.measured import measured
 from tests.rig import Rig, run_rig
 from tests.servers.nats import Nats
@@ -38,6 +38,8 @@ def test_backlog_fill_and_workers_are_told_by_stage_and_a_lost_stage_as_none(nat
             assert measured("baton_work_queued", stage="generate") == 3
             assert measured("baton_work_queued", stage="retrieve") == 0
             assert measured("baton_stream_fill_ratio", stream="work") == 0.3
+            for _ in range(SHARES - 1):
+                await gauges.look()
             assert 0 < measured("baton_stream_fill_ratio", stream="log") < 0.01
 
     run_rig(nats, scenario, work_max_items=10)

@@ -101,6 +101,7 @@ format: venv-dev ## Format the code and put right what the linter can.
 docs: venv-dev ## Regenerate the parts of the docs that come from code.
 	@.venv/bin/python -m services.common.settings_doc docs/settings.md
 	@.venv/bin/python -m services.common.metrics_doc docs/metrics.md
+	@.venv/bin/python deploy/prometheus/rule.py
 
 dashboards: venv-dev ## Make Grafana's dashboards anew from the code in deploy/grafana.
 	@scripts/dashboards.sh

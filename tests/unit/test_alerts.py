@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from typing import Any
 
 import pytest
@@ -67,3 +68,11 @@ def test_every_metric_that_a_runbook_names_exists() -> None:
 def test_every_runbook_is_listed() -> None:
     listed = (RUNBOOKS / "README.md").read_text(encoding="utf-8")
     assert not [page.name for page in RUNBOOKS.glob("*.md") if page.name != "README.md" and page.name not in listed]
+
+
+def test_the_operators_rule_is_what_the_code_makes_of_the_alerts() -> None:
+    rule = (FOLDER / "rule.yaml").read_text(encoding="utf-8")
+    made = runpy.run_path(str(FOLDER / "rule.py"))["rule"]()
+    assert rule == made, "run `make docs`"
+    groups = yaml.safe_load((FOLDER / "alerts.yaml").read_text(encoding="utf-8"))
+    assert yaml.safe_load(rule)["spec"] == groups

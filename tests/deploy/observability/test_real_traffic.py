@@ -27,6 +27,7 @@ from tests.servers.promtool import promtool
 from tests.servers.reranking import reranking_server
 from tests.system import DOCUMENTS, System, bring_in, ingest_worker, start, system, workers_alive
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the whole system, on whatever machine
 GRAFANA = ROOT / "deploy" / "grafana"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 TRAFFIC_S = 20.0

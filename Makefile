@@ -2,8 +2,8 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-models test-ingest check bench load chaos replay eval format lock docs clean venv venv-dev \
-    test-tools
+.PHONY: help run test test-models test-ingest check bench load chaos replay eval format lock docs dashboards clean venv \
+    venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -100,6 +100,11 @@ format: venv-dev ## Format the code and put right what the linter can.
 
 docs: venv-dev ## Regenerate the parts of the docs that come from code.
 	@.venv/bin/python -m services.common.settings_doc docs/settings.md
+	@.venv/bin/python -m services.common.metrics_doc docs/metrics.md
+	@.venv/bin/python deploy/prometheus/rule.py
+
+dashboards: venv-dev ## Make Grafana's dashboards anew from the code in deploy/grafana.
+	@scripts/dashboards.sh
 
 lock: ## Resolve the dependencies anew; ARGS=--upgrade moves them to the newest versions.
 	@scripts/lock.sh $(ARGS)

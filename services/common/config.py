@@ -84,6 +84,12 @@ class ProcessSettings:
         "BATON_METRICS_PORT", 0, "Port of a worker's /metrics and /healthz; 0 = none.", minimum=0, maximum=65_535
     )
     metrics_host: str = setting("BATON_METRICS_HOST", "127.0.0.1", "Address on which a worker serves its metrics.")
+    variant: str = setting(
+        "BATON_VARIANT", "", "What this process is called where two variants are compared, as in `b`; in its metrics."
+    )
+    trace_contents: bool = setting(
+        "BATON_TRACE_CONTENTS", False, "Whether traces hold what users, documents, tools and models say."
+    )
 
 
 @dataclass(frozen=True, slots=True)

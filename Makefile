@@ -2,8 +2,8 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-models test-ingest test-deploy image check bench load chaos replay eval format lock docs clean \
-    venv venv-dev test-tools
+.PHONY: help run test test-models test-ingest test-deploy image check bench load chaos replay eval format lock docs \
+    dashboards clean venv venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -62,9 +62,10 @@ test-models: venv-dev ## Test against real inference servers and a model made he
 test-ingest: venv-dev ## Bring in FILES mixed files (1,000), some of them broken, while a worker is killed.
 	@FILES=$(FILES) .venv/bin/python -m pytest -n 0 -s tests/ingest $(ARGS)
 
-test-deploy: venv-dev ## Check the Kubernetes manifests and the Dockerfile; with `make image` before, the image as well.
+test-deploy: venv-dev test-tools ## Check manifests, dashboards and alerts on real servers; after `make image` the image too.
 	@scripts/deploy_tools.sh
-	@TEST_DEPLOY=.make/deploy .venv/bin/python -m pytest -n 2 tests/deploy $(ARGS)
+	@scripts/dashboards.sh tools
+	@TEST_DEPLOY=.make/deploy .venv/bin/python -m pytest -n 2 --dist loadfile tests/deploy $(ARGS)
 
 image: ## Build the image without a Docker daemon. IMAGE=name, BASE=another base image, ARGS=further options.
 	@scripts/image.sh $(ARGS)
@@ -111,6 +112,11 @@ format: venv-dev ## Format the code and put right what the linter can.
 
 docs: venv-dev ## Regenerate the parts of the docs that come from code.
 	@.venv/bin/python -m services.common.settings_doc docs/settings.md
+	@.venv/bin/python -m services.common.metrics_doc docs/metrics.md
+	@.venv/bin/python deploy/prometheus/rule.py
+
+dashboards: venv-dev ## Make Grafana's dashboards anew from the code in deploy/grafana.
+	@scripts/dashboards.sh
 
 lock: ## Resolve the dependencies anew; ARGS=--upgrade moves them to the newest versions.
 	@scripts/lock.sh $(ARGS)

@@ -264,7 +264,11 @@ class Library:
         await self._keep(there or info, data, document, passages)
         if there is None:
             await persistently(change.begin)
-            await PassageWriter(self.store, self.embedder).write(passages, tells.progress)
+            try:
+                await PassageWriter(self.store, self.embedder).write(passages, tells.progress)
+            except BadDocument:
+                await self._forget(document_id, change)
+                raise
         stored = there or replace(info, passages=len(passages))
         await tells.found(stored)
         if there is not None:

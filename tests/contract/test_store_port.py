@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import secrets
 import string
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.retriever.stored import DocumentInfo, StoredPassage
 from services.retriever.stores.opening import open_store
-from services.retriever.stores.port import Store, StoreQuery, Where
+from services.retriever.stores.port import NoProperties, Store, StoreQuery, Where
 from tests.servers.milvus import Milvus
+from tests.servers.pinecone import KEY, pinecone_index
 from tests.servers.processes import eventually
 from tests.shelf import settings_for
 
@@ -29,9 +31,23 @@ ALL = Where(frozenset({EVERYBODY}))
 SIZE = 8
 
 
-@pytest.fixture(params=["milvus", "local"])
-def settings(request: pytest.FixtureRequest, milvus: Milvus, tmp_path: Path) -> RetrieverSettings:
-    return settings_for(milvus, retriever=request.param, store_dir=str(tmp_path / "store"), timeout_s=15.0)
+KEEPS_NO_PROPERTIES = ("pinecone",)
+"""Stores that may show what was there before, for how long nobody knows. No corpus version is told of them."""
+
+
+@pytest.fixture(scope="module")
+def pinecone() -> Iterator[dict[str, str]]:
+    """Settings for a stand-in of its HTTP; the others run as they are."""
+    with pinecone_index() as words, pinecone_index(SIZE) as dense:
+        yield {"pinecone_api_key": KEY, "pinecone_host": words.host, "pinecone_dense_host": dense.host}
+
+
+@pytest.fixture(params=["milvus", "local", "pinecone"])
+def settings(
+    request: pytest.FixtureRequest, milvus: Milvus, pinecone: dict[str, str], tmp_path: Path
+) -> RetrieverSettings:
+    there = {"store_dir": str(tmp_path / "store"), "pinecone_namespace": f"n_{secrets.token_hex(6)}", **pinecone}
+    return settings_for(milvus, retriever=request.param, timeout_s=15.0, **there)
 
 
 def run(settings: RetrieverSettings, *uses: Callable[..., Awaitable[T]], count: int = 1) -> T:
@@ -127,7 +143,7 @@ def test_how_a_document_begins_finds_its_later_passages_and_is_not_shown(setting
 def test_words_of_a_late_document_are_as_rare_as_among_all(settings: RetrieverSettings) -> None:
     """Milvus Lite counts by segment, and merges them behind a flush: the late document must not stay in one alone."""
     random.seed(1)
-    large = ["".join(random.choices(string.punctuation, k=60_000)) for _ in range(40)]
+    large = ["".join(random.choices(string.punctuation, k=35_000)) for _ in range(40)]
 
     async def use(store: Store) -> None:
         await store.ensure(None)
@@ -271,6 +287,12 @@ def test_documents_are_told_with_all_that_is_known_of_them(settings: RetrieverSe
 def test_properties_are_set_one_by_one_and_dropped(settings: RetrieverSettings) -> None:
     async def use(store: Store) -> None:
         await store.ensure(None)
+        if settings.retriever in KEEPS_NO_PROPERTIES:
+            with pytest.raises(NoProperties):
+                await store.set_properties({"baton.a": "1"})
+            assert await store.properties() == {}
+            assert math.isinf(await store.shows_after_s())
+            return
         await store.set_properties({"baton.a": "1", "baton.b": "2"})
         await store.set_properties({"baton.b": "3"})
         kept = await store.properties() or {}

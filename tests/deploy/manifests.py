@@ -17,7 +17,7 @@ from tests.servers.processes import ROOT
 K8S = ROOT / "deploy" / "k8s"
 TOOLS = (ROOT / os.environ.get("TEST_DEPLOY", ".make/deploy")).resolve()
 SERVICES = ("gateway", "retriever", "ingest", "generator", "tools")
-CUSTOM = ("ScaledObject", "PodMonitor", "Gateway", "HTTPRoute")
+CUSTOM = ("ScaledObject", "PodMonitor", "PrometheusRule", "Gateway", "HTTPRoute")
 
 Resource = dict[str, Any]
 

@@ -43,7 +43,7 @@ def test_a_field_that_kubernetes_does_not_know_would_be_noticed(prod: Manifests,
 
 def test_custom_resources_are_as_their_definitions_say(prod: Manifests) -> None:
     custom = [one for one in prod.resources if one["kind"] in CUSTOM]
-    assert {one["kind"] for one in custom} == {"ScaledObject", "PodMonitor"}
+    assert {one["kind"] for one in custom} == {"ScaledObject", "PodMonitor", "PrometheusRule"}
     custom += rendered(K8S / "components" / "gateway-api").resources
     assert _problems(custom) == []
 

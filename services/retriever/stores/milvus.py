@@ -32,7 +32,7 @@ from .milvus_schema import (
     to_hit,
     to_row,
 )
-from .port import StoreQuery
+from .port import StoreQuery, another_kind
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +139,7 @@ class MilvusStore:
                 "or name another BATON_MILVUS_COLLECTION, and ingest again.",
             )
         if there != dimension:
-            raise ServiceError(
-                "retrieval_failed",
-                f"The collection {self._name!r} was made {_kind(there)}; the settings ask for one {_kind(dimension)}. "
-                "Set BATON_EMBEDDER as it was, or name another BATON_MILVUS_COLLECTION and ingest again.",
-            )
+            raise another_kind(f"The collection {self._name!r}", there, dimension, "BATON_MILVUS_COLLECTION")
 
     async def upsert(self, passages: Sequence[StoredPassage], total: int) -> None:
         rows = [to_row(passage, passages=total) for passage in passages]
@@ -277,7 +273,3 @@ async def open_store(settings: RetrieverSettings) -> AsyncIterator[MilvusStore]:
 
 def _is_lite(client: MilvusClient, timeout: float) -> bool:
     return "lite" in str(client.get_server_version(timeout=timeout))
-
-
-def _kind(dimension: int | None) -> str:
-    return "without embeddings" if dimension is None else f"with embeddings of {dimension} numbers"

@@ -102,9 +102,9 @@ def test_baton_runs_from_the_image_and_answers_a_question(tmp_path: Path) -> Non
     ports = {service: gateway_port if service == "gateway" else free_port() for service in SERVICES}
     with contextlib.ExitStack() as stack:
         nats = stack.enter_context(nats_server(tmp_path / "nats"))
-        command = pod(dev.one("Deployment", "milvus"))["containers"][0]["command"]
+        words = pod(dev.one("Deployment", "milvus"))["containers"][0]["args"]
         here = {"/data": "/tmp/milvus", "0.0.0.0": "127.0.0.1", "19530": str(milvus_port)}
-        argv = [here.get(word, word) for word in command]
+        argv = ["python", "-m", *(here.get(word, word) for word in words)]
         box = stack.enter_context(container())
         milvus = stack.enter_context(running(box, argv, tmp_path / "milvus.log", {}))
         wait_until(lambda: accepts(milvus_port) or not milvus.alive, "Milvus Lite accepts connections", within_s=60)

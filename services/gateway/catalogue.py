@@ -149,10 +149,6 @@ class Catalogue:
         self._listeners.add(listener)
         return listener
 
-    @property
-    def listeners(self) -> int:
-        return len(self._listeners)
-
     def _changed(self, change: FileRecord | Removed) -> None:
         if self._touched is not None:
             self._touched.add(change.file)

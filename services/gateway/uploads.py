@@ -15,6 +15,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from .http_answers import STALL_S
+
 MAX_NAME_CHARS = 1_024
 MAX_FILES = 1_000
 MAX_FIELDS = 8
@@ -22,8 +24,6 @@ MAX_FIELD_BYTES = 64 * 1024
 MAX_METADATA = 64
 FORM_ROOM = 64 * 1024
 """Bytes that a form may add to its files: the lines between its parts."""
-STALL_S = 60.0
-"""How long an upload may stand still."""
 _KEY = re.compile(r"[A-Za-z0-9_]{1,64}")
 _DRIVE = re.compile(r"[A-Za-z]:")
 

@@ -15,7 +15,7 @@ from services.common.config import RetrieverSettings
 from services.retriever.ingestion import telling
 from services.retriever.stored import StoredPassage
 from services.retriever.stores.local import LocalStore
-from tests.browser.page import AskPage
+from tests.browser.page import DROP, AskPage
 from tests.browser.scripted import ScriptedGateway
 from tests.browser.test_page_use import CONTRAST, PHONE
 from tests.ingesting import worker_thread
@@ -104,12 +104,6 @@ async def test_of_many_files_two_are_sent_at_once_and_only_some_are_drawn(docume
     await expect(documents.row("there.md")).to_be_visible()
 
 
-DROP = """files => {
-  const transfer = new DataTransfer();
-  for (const [name, text] of files) transfer.items.add(new File([text], name));
-  for (const kind of ["dragenter", "dragover", "drop"])
-    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
 COUNT_WHAT_IS_DRAWN = """() => {
   window.drawn = { ul: 0, li: 0 };
   const create = document.createElement.bind(document);

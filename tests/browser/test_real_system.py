@@ -14,7 +14,7 @@ import jwt
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.page import AskPage
+from tests.browser.page import DROP, AskPage
 from tests.servers.processes import Process, free_port, wait_until
 from tests.system import System, start, start_gateway, system, workers_alive
 
@@ -138,12 +138,6 @@ HANDBOOK = f"# Airship handbook{FILLER}\n\n## Mooring\n\n{FACT}{FILLER}\n"
 SECRET_FACT = "The hovercraft of the Bremen branch is hidden behind the third lighthouse."
 SECRET_QUESTION = "Where is the hovercraft of the Bremen branch hidden?"
 QUESTION = "When may zeppelins be moored on the roof of the Hamburg office?"
-DROP = """files => {
-  const transfer = new DataTransfer();
-  for (const [name, text] of files) transfer.items.add(new File([text], name));
-  for (const kind of ["dragenter", "dragover", "drop"])
-    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
 READ_MS = 60_000
 
 

@@ -170,6 +170,12 @@ def test_what_cannot_be_taken_is_refused_with_a_reason(guarded: int) -> None:
     assert alice.upload("a.md", readers="everybody").status_code == 400
     assert alice.upload("a.md", metadata={"a b": 1}).status_code == 400
     assert alice.upload("a.md", metadata=[1]).status_code == 400
+    for number in ("1e999", "-1e999", "NaN", "1" + "0" * 30, '"\\ud800"', "null", "[1]"):
+        answer = alice.http.post(
+            "/documents", files=[("file", ("a.md", b"x"))], data={"metadata": f'{{"a": {number}}}'}
+        )
+        assert answer.status_code == 400, number
+        assert "`metadata`" in answer.json()["error"]["message"], number
     assert alice.http.post("/documents", content=b"x").status_code == 400
     assert alice.http.post("/documents", data={"readers": "[]"}).status_code == 400
     assert (

@@ -19,7 +19,7 @@ from services.common.settings import SettingsError, load
 from .asking import ask_all
 from .dataset import Dataset, read_datasets
 from .measures import Answered, measure
-from .record import public, record
+from .record import public, record, without_secrets
 from .replay import CannotAsk
 from .running import Running, ingest, names_at, names_of, parse_settings, started
 
@@ -45,7 +45,7 @@ class Options:
     def as_map(self) -> dict[str, Any]:
         """Without the token, and without what may be a secret."""
         told = {field: getattr(self, field) for field in self.__slots__}
-        return {**told, "settings": public(self.settings or {})}
+        return {**told, "url": without_secrets(self.url), "settings": public(self.settings or {})}
 
 
 def evaluate(options: Options, *, token: str = "", say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -85,8 +85,13 @@ def with_target(options: Options, target: str) -> Options:
         CannotAsk: it is neither.
     """
     if target.startswith(("ws://", "wss://", "http://", "https://")):
-        return replace(options, url=socket_url(target), name=target)
-    return replace(options, url="", settings=parse_settings(target), name=target)
+        return replace(options, url=socket_url(target), name=without_secrets(target))
+    settings = parse_settings(target)
+    # The name stands on the report, and the target may hold keys.
+    shown = ",".join(f"{name}={value}" for name, value in public(settings).items())
+    return replace(
+        options, url="", settings=settings, name=(shown if target.startswith("BATON_") else target) or "settings"
+    )
 
 
 def options_of(told: Mapping[str, Any]) -> Options:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from .measures import Answered, first_rank, means, percentiles
 
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[1]
+_LOGIN = re.compile(r"(^|://|,)[^\s/,?#]*@")
+_QUERY = re.compile(r"(://[^\s,?#]*)[?#][^\s,]*")
 
 
 class BadRecord(ValueError):
@@ -87,7 +90,7 @@ def public(settings: Mapping[str, str]) -> dict[str, str]:
     """The BATON_* settings without secrets. What is not known as a setting may be one, so it goes too."""
     known = {info.env: info for group in ALL_SETTINGS for info in describe(group)}
     return {
-        name: _without_login(value)
+        name: without_secrets(value)
         for name, value in sorted(settings.items())
         if name in known and not known[name].secret
     }
@@ -124,11 +127,9 @@ def _figures(answers: Sequence[Answered]) -> dict[str, Any]:
     }
 
 
-def _without_login(value: str) -> str:
-    """An address without user and password."""
-    scheme, separator, rest = value.partition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}" if separator else value
+def without_secrets(value: str) -> str:
+    """A setting's value, its addresses without user, password, query and fragment: all of these carry keys."""
+    return _QUERY.sub(r"\1", _LOGIN.sub(r"\1", value))
 
 
 def _version() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from evaluation import svg
 from evaluation.asking import answered_from
 from evaluation.comparing import compare
 from evaluation.dataset import Dataset, Entry
+from evaluation.evaluate import Options, with_target
 from evaluation.measures import Answered, measure
 from evaluation.page import page
 from evaluation.record import SCHEMA, BadRecord, as_json, paired_values, public, read_record, record
@@ -88,6 +90,34 @@ def test_secrets_and_unknown_names_are_left_out() -> None:
     assert public({"BATON_JUDGE_API_KEY": "x", "HOME": "/root", "BATON_NO_SUCH": "y", "BATON_TOP_K": "1"}) == {
         "BATON_TOP_K": "1"
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("nats://a:one@h1:4222,nats://b:two@h2:4222/x", "nats://h1:4222,nats://h2:4222/x"),
+        ("https://host/v1?api_key=one&v=2", "https://host/v1"),
+        ("https://one@host:1/v1#two", "https://host:1/v1"),
+        ("a:one@h1:4222,h2", "h1:4222,h2"),
+        ("user one@example", "user one@example"),
+        ("plain, text?", "plain, text?"),
+    ],
+)
+def test_addresses_are_kept_without_what_may_be_a_key(value: str, kept: str) -> None:
+    assert public({"BATON_NATS_URL": value}) == {"BATON_NATS_URL": kept}
+
+
+def test_neither_the_name_of_a_side_nor_its_address_shows_a_key() -> None:
+    options = Options(["set.jsonl"], corpus="x")
+    side = with_target(options, "BATON_LLM_API_KEY=sk-1,BATON_LLM_URL=http://u:pw@h/v1?key=sk-2,BATON_TOP_K=8")
+    assert side.settings is not None
+    assert side.settings["BATON_LLM_API_KEY"] == "sk-1", "the system gets it"
+    assert side.name == "BATON_LLM_URL=http://h/v1,BATON_TOP_K=8"
+    assert with_target(options, "BATON_LLM_API_KEY=sk-1").name == "settings"
+    away = with_target(options, "wss://u:pw@h/ws?token=sk-3")
+    assert away.url == "wss://u:pw@h/ws?token=sk-3"
+    for told in (side, away):
+        assert not re.search("sk-|pw", str(told.as_map()))
 
 
 class Page(HTMLParser):

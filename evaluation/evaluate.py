@@ -8,9 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.cli.options import problem_with_urls, socket_url
 from services.common.config import ALL_SETTINGS, JudgeSettings, RetrieverSettings
@@ -22,6 +23,9 @@ from .measures import Answered, measure
 from .record import public, record, without_secrets
 from .replay import CannotAsk
 from .running import Running, ingest, names_at, names_of, parse_settings, started
+
+if TYPE_CHECKING:
+    from services.retriever.embedding import Embedding
 
 DEFAULT_TOP_K = 10
 
@@ -48,14 +52,25 @@ class Options:
         return {**told, "url": without_secrets(self.url), "settings": public(self.settings or {})}
 
 
-def evaluate(options: Options, *, token: str = "", say: Callable[[str], None] = print) -> dict[str, Any]:
+def evaluate(
+    options: Options,
+    *,
+    token: str = "",
+    say: Callable[[str], None] = print,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Run it, and give its record.
+
+    Args:
+        keep: gets the record as soon as there are answers, also where judging them is interrupted or fails.
 
     Raises:
         BadDataset, CannotAsk, SettingsError
     """
     dataset = read_datasets([Path(path) for path in options.datasets]).some(options.limit, options.seed)
     judging = _judge_settings() if options.judge else None
+    if judging:
+        asyncio.run(_open_once(options))
     with _system(options, token, say) as (running, names):
         _check_names(dataset, names)
         say(f"Asking {len(dataset.entries)} questions of {dataset.name} …")
@@ -66,16 +81,25 @@ def evaluate(options: Options, *, token: str = "", say: Callable[[str], None] = 
     for one in answers:
         one.language = one.language or ("zh" if any("\u3400" <= char <= "\u9fff" for char in one.question) else "en")
     measure(answers, entries, options.top_k)
-    told = asyncio.run(_judged(answers, judging, options, say)) if judging else None
-    return record(
-        dataset,
-        answers,
-        options=options.as_map(),
-        settings=running.environ,
-        name=options.name,
-        judge=told,
-        seconds=seconds,
-    )
+    told: dict[str, Any] = {}
+    try:
+        if judging:
+            asyncio.run(_judge(answers, judging, options, say, told))
+    except BaseException as error:
+        told["stopped"] = str(error) or type(error).__name__
+        raise
+    finally:
+        run = record(
+            dataset,
+            answers,
+            options=options.as_map(),
+            settings=running.environ,
+            name=options.name,
+            judge=told,
+            seconds=seconds,
+        )
+        keep(run)
+    return run
 
 
 def with_target(options: Options, target: str) -> Options:
@@ -180,16 +204,32 @@ def _judge_settings() -> JudgeSettings:
     return settings
 
 
-async def _judged(
-    answers: Sequence[Answered], settings: JudgeSettings, options: Options, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _embedder(options: Options) -> AbstractAsyncContextManager[Embedding | None]:
     from services.retriever.embedding import open_embedder
 
+    (retriever,) = load([RetrieverSettings], ALL_SETTINGS, {**os.environ, **(options.settings or {})})
+    return open_embedder(retriever)
+
+
+async def _open_once(options: Options) -> None:
+    """Raises SettingsError where the embedder cannot be had: now, and not when everything has been asked."""
+    async with _embedder(options):
+        pass
+
+
+async def _judge(
+    answers: Sequence[Answered],
+    settings: JudgeSettings,
+    options: Options,
+    say: Callable[[str], None],
+    told: dict[str, Any],
+) -> None:
+    """Judge the answers; `told` gets what the record says of it, also of a part."""
     from .judge import open_judge
 
     say("Judging the answers …")
-    environ = {**os.environ, **(options.settings or {})}
-    (retriever,) = load([RetrieverSettings], ALL_SETTINGS, environ)
-    async with open_embedder(retriever) as embedder, open_judge(settings, embedder, options.concurrency) as judge:
-        await judge.judge(answers)
-        return judge.told()
+    async with _embedder(options) as embedder, open_judge(settings, embedder, options.concurrency) as judge:
+        try:
+            await judge.judge(answers)
+        finally:
+            told.update(judge.told())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -39,6 +40,7 @@ QUESTIONS = 3
 MAX_STATEMENTS = 50
 TRIES = 2
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _LIST = re.compile(r"\[.*\]", re.S)
 _OBJECT = re.compile(r"\{.*\}", re.S)
 
@@ -90,7 +92,9 @@ class Judge:
         self.asked[measure] = self.asked.get(measure, 0) + 1
         try:
             answered.values[measure] = await judging
-        except (BadReply, ServiceError) as error:
+        except Exception as error:  # whatever it is: the other judgements, an hour's work, are not lost to it
+            if not isinstance(error, (BadReply, ServiceError)):
+                log.exception("judging %s failed", answered.id)
             self.failures[measure] = self.failures.get(measure, 0) + 1
             answered.judge[f"{measure}_failed"] = str(error) or type(error).__name__
 
@@ -196,5 +200,5 @@ def _parsed(pattern: re.Pattern[str], reply: str) -> Any:
     found = pattern.search(reply)
     try:
         return json.loads(found[0]) if found else None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadReply(f"not JSON: {reply[:200]!r}") from None

@@ -63,10 +63,17 @@ def main(arguments: argparse.Namespace) -> int:
     if problem := _problem(arguments):
         print(f"baton eval: {problem}", file=sys.stderr)
         return USAGE
+    runs: list[dict[str, Any]] = []
+    differences: list[Difference] = []
     try:
-        with interruptible():
-            runs, differences = _work(arguments)
-        _write(arguments, runs, differences)
+        for place in filter(None, (arguments.json, arguments.out)):
+            _check_writable(place)
+        try:
+            with interruptible():
+                differences = _work(arguments, runs)
+        finally:  # what is done is written, also where the rest cannot be had
+            if runs:
+                _write(arguments, runs, differences)
     except (BadDataset, BadRecord, CannotAsk, SettingsError, OSError) as error:
         print(f"baton eval: {error}", file=sys.stderr)
         return CANNOT
@@ -84,18 +91,19 @@ def _problem(arguments: argparse.Namespace) -> str:
     return ""
 
 
-def _work(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Difference]]:
+def _work(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> list[Difference]:
+    """Adds each record to `runs` as soon as there is one; gives the differences of two."""
     from evaluation.comparing import compare
     from evaluation.evaluate import Options, evaluate, options_of, with_target
     from evaluation.record import paired_values, read_record
 
     if arguments.compare:
-        runs = [read_record(path) for path in arguments.compare]
+        runs += [read_record(path) for path in arguments.compare]
     elif arguments.repeat:
         before = read_record(arguments.repeat)
-        again = evaluate(options_of(before), token=arguments.token)
+        again = evaluate(options_of(before), token=arguments.token, keep=runs.append)
         print(repeated(before, again))
-        return [again], []
+        return []
     else:
         options = Options(
             datasets=[str(Path(path).absolute()) for path in arguments.datasets],
@@ -108,13 +116,15 @@ def _work(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Dif
             judge=arguments.judge,
         )
         if not arguments.a:
-            return [evaluate(options, token=arguments.token)], []
+            evaluate(options, token=arguments.token, keep=runs.append)
+            return []
         sides = [options if side == "default" else with_target(options, side) for side in (arguments.a, arguments.b)]
-        runs = [evaluate(side, token=arguments.token) for side in sides]
+        for side in sides:
+            evaluate(side, token=arguments.token, keep=runs.append)
         for run, letter in zip(runs, "AB", strict=True):
             run["name"] = run["name"] if run["name"] != run["dataset"]["name"] else f"{run['name']} {letter}"
     a, b = paired_values(*runs)
-    return runs, compare(a, b, seed=arguments.seed)
+    return compare(a, b, seed=arguments.seed)
 
 
 def _write(arguments: argparse.Namespace, runs: list[dict[str, Any]], differences: list[Difference]) -> None:
@@ -123,21 +133,32 @@ def _write(arguments: argparse.Namespace, runs: list[dict[str, Any]], difference
     from evaluation.record import SCHEMA, as_json
     from evaluation.text import table
 
-    for run in runs:
-        print(f"\n{table(run)}")
-    if differences:
-        print("\nB beside A:", *map(sentence, differences), sep="\n  ")
     if arguments.json:
         told = runs[0] if len(runs) == 1 else {"schema": SCHEMA, "runs": runs, "differences": differences}
         _save(arguments.json, as_json(told))
     if arguments.out:
         _save(arguments.out, page(runs, differences))
+    for run in runs:
+        print(f"\n{table(run)}")
+    if differences:
+        print("\nB beside A:", *map(sentence, differences), sep="\n  ")
+    for place in filter(None, (arguments.json, arguments.out)):
+        print(f"written: {place}")
+
+
+def _check_writable(path: Path) -> None:
+    """Raises OSError where no file can be written: before hours of work, and not after them."""
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a"):
+        pass
+    if new:
+        path.unlink()
 
 
 def _save(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    print(f"written: {path}")
+    # Half of a character, as a model may write one, is its escape in JSON too.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def repeated(before: dict[str, Any], again: dict[str, Any]) -> str:

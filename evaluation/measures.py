@@ -82,8 +82,7 @@ def retrieval(
         f"mrr@{k}": ir_measures.RR @ k,
         f"ndcg@{k}": ir_measures.nDCG @ k,
         f"hit@{k}": ir_measures.Success @ k,
-        "hit@1": ir_measures.Success @ 1,
-        "hit@5": ir_measures.Success @ 5,
+        **{f"hit@{at}": ir_measures.Success @ at for at in (1, 5) if at < k},
     }
     names = {str(measure): name for name, measure in wanted.items()}
     judged = [ir_measures.Qrel(q, name, grade) for q, grades in relevant.items() for name, grade in grades.items()]

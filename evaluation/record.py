@@ -23,6 +23,8 @@ from .measures import Answered, first_rank, means, percentiles
 
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[1]
+_FIELDS = dict.fromkeys(("baton", "dataset", "figures", "fingerprints", "judge", "options", "settings"), dict)
+_RESULT = ("id", "entry", "values", "answer", "sources", "fingerprint", "failed", "rank", "times", "language")
 _LOGIN = re.compile(r"(^|://|,)[^\s/,?#]*@")
 _QUERY = re.compile(r"(://[^\s,?#]*)[?#][^\s,]*")
 
@@ -75,14 +77,18 @@ def read_record(path: Path) -> dict[str, Any]:
         told = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadRecord(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise BadRecord(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"{path}: not JSON: {error}") from None
     runs = told.get("runs") if isinstance(told, dict) else None
     told = runs[0] if isinstance(runs, list) and len(runs) == 1 else told
     if not isinstance(told, dict) or not isinstance(told.get("results"), list):
         raise BadRecord(f"{path}: not the record of one evaluation, as `baton eval --json FILE` writes it")
     if told.get("schema") != SCHEMA:
         raise BadRecord(f"{path}: of schema {told.get('schema')}; this version reads {SCHEMA}")
+    missing = [name for name, kind in _FIELDS.items() if not isinstance(told.get(name), kind)]
+    missing += [name for one in told["results"] for name in _RESULT if not isinstance(one, dict) or name not in one]
+    if missing:
+        raise BadRecord(f"{path}: not the record of an evaluation, or one that was changed: it lacks `{missing[0]}`")
     return told
 
 

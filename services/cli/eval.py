@@ -65,15 +65,16 @@ def main(arguments: argparse.Namespace) -> int:
         return USAGE
     runs: list[dict[str, Any]] = []
     differences: list[Difference] = []
+    notes: list[str] = []
     try:
         for place in filter(None, (arguments.json, arguments.out)):
             _check_writable(place)
         try:
             with interruptible():
-                differences = _work(arguments, runs)
+                differences = _work(arguments, runs, notes)
         finally:  # what is done is written, also where the rest cannot be had
             if runs:
-                _write(arguments, runs, differences)
+                _write(arguments, runs, differences, notes)
     except (BadDataset, BadRecord, CannotAsk, SettingsError, OSError) as error:
         print(f"baton eval: {error}", file=sys.stderr)
         return CANNOT
@@ -86,23 +87,34 @@ def _problem(arguments: argparse.Namespace) -> str:
         return "give one of DATASET.jsonl, --compare A.json B.json, --repeat RECORD.json"
     if bool(arguments.a) != bool(arguments.b):
         return "--a and --b go together"
+    if (arguments.compare or arguments.repeat) and (given := _given(arguments)):
+        return f"{given} changes nothing about a record: leave it out, or give a DATASET.jsonl"
     if arguments.a and (arguments.url or not arguments.datasets):
         return "--a and --b take a DATASET.jsonl, and no --url: an address can be one of them"
     return ""
 
 
-def _work(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> list[Difference]:
-    """Adds each record to `runs` as soon as there is one; gives the differences of two."""
+def _given(arguments: argparse.Namespace) -> str:
+    """An option that says what to ask of what, where it was given."""
+    usual = {"url": None, "corpus": None, "concurrency": 4, "top_k": 10, "limit": None, "judge": False}
+    names = [name for name, value in usual.items() if getattr(arguments, name) != value]
+    return f"--{names[0].replace('_', '-')}" if names else ""
+
+
+def _work(arguments: argparse.Namespace, runs: list[dict[str, Any]], notes: list[str]) -> list[Difference]:
+    """Adds each record to `runs` as soon as there is one, and to `notes` what is to be known of them; gives the
+    differences of two."""
     from evaluation.comparing import compare
     from evaluation.evaluate import Options, evaluate, options_of, with_target
     from evaluation.record import paired_values, read_record
+    from evaluation.repeating import repeated, unlike
 
     if arguments.compare:
         runs += [read_record(path) for path in arguments.compare]
     elif arguments.repeat:
         before = read_record(arguments.repeat)
         again = evaluate(options_of(before), token=arguments.token, keep=runs.append)
-        print(repeated(before, again))
+        notes += repeated(before, again)
         return []
     else:
         options = Options(
@@ -124,10 +136,13 @@ def _work(arguments: argparse.Namespace, runs: list[dict[str, Any]]) -> list[Dif
         for run, letter in zip(runs, "AB", strict=True):
             run["name"] = run["name"] if run["name"] != run["dataset"]["name"] else f"{run['name']} {letter}"
     a, b = paired_values(*runs)
+    notes += unlike(*runs)
     return compare(a, b, seed=arguments.seed)
 
 
-def _write(arguments: argparse.Namespace, runs: list[dict[str, Any]], differences: list[Difference]) -> None:
+def _write(
+    arguments: argparse.Namespace, runs: list[dict[str, Any]], differences: list[Difference], notes: list[str]
+) -> None:
     from evaluation.comparing import sentence
     from evaluation.page import page
     from evaluation.record import SCHEMA, as_json
@@ -135,11 +150,13 @@ def _write(arguments: argparse.Namespace, runs: list[dict[str, Any]], difference
 
     if arguments.json:
         told = runs[0] if len(runs) == 1 else {"schema": SCHEMA, "runs": runs, "differences": differences}
-        _save(arguments.json, as_json(told))
+        _save(arguments.json, as_json({**told, "notes": notes}))
     if arguments.out:
-        _save(arguments.out, page(runs, differences))
+        _save(arguments.out, page(runs, differences, notes))
     for run in runs:
         print(f"\n{table(run)}")
+    if notes:
+        print("", *notes, sep="\n")
     if differences:
         print("\nB beside A:", *map(sentence, differences), sep="\n  ")
     for place in filter(None, (arguments.json, arguments.out)):
@@ -159,16 +176,3 @@ def _check_writable(path: Path) -> None:
 def _save(path: Path, text: str) -> None:
     # Half of a character, as a model may write one, is its escape in JSON too.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def repeated(before: dict[str, Any], again: dict[str, Any]) -> str:
-    """How far a repetition gave the same."""
-    first = {one["id"]: one for one in before["results"]}
-    both = [(first[one["id"]], one) for one in again["results"] if one["id"] in first]
-    answers = sum(a["answer"] == b["answer"] for a, b in both)
-    sources = sum([s["id"] for s in a["sources"]] == [s["id"] for s in b["sources"]] for a, b in both)
-    prints = sum(a["fingerprint"] == b["fingerprint"] for a, b in both)
-    return (
-        f"Repeated: of {len(both)} questions {answers} have the same answer, {sources} the same sources in the same "
-        f"order, {prints} the same fingerprint."
-    )

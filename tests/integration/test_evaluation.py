@@ -106,6 +106,8 @@ def test_a_set_is_asked_over_the_socket_and_measured(
         (["SET", "--corpus", "x", "--judge"], "BATON_JUDGE_URL"),
         (["SET", "--a", "no-such-file", "--b", "default"], "no-such-file: no address"),
         (["SET", "--corpus", "x", "--a", "BATON_TOP_K=999", "--b", "default"], "BATON_TOP_K"),
+        (["--repeat", "SET", "--url", "ws://127.0.0.1:9/ws"], "--url changes nothing about a record"),
+        (["--compare", "SET", "SET", "--top-k", "5"], "--top-k changes nothing about a record"),
         (["nothing.jsonl"], "nothing.jsonl: No such file"),
     ],
 )

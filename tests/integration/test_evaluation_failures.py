@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from evaluation import running
 from services.cli.__main__ import main
 from tests.evaluation_gateway import frames, gateway
 from tests.servers.llm import DONE, delta, head
+from tests.servers.processes import wait_until
 
 NAMES = {"d" * 32: "a.md"}
 
@@ -139,6 +142,33 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_asked(
             assert main(["eval", dataset(tmp_path), "--url", url, "--json", str(place)]) == 2
             assert str(tmp_path) in capsys.readouterr().err
     assert asked == []
+
+
+def test_no_proxy_is_asked_for_what_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with gateway(lambda _: frames(), NAMES) as url:
+        assert main(["eval", dataset(tmp_path), "--url", url]) == 0
+
+
+def test_what_a_dead_system_has_left_behind_is_stopped_too() -> None:
+    process = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!"], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    left = int(process.stdout.readline())
+    process.wait(10)
+    running._stop(process)
+    process.stdout.close()
+    wait_until(lambda: not alive(left), "the child is gone")
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; a killed one whose parent is gone may stay as a zombie for a moment."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("sent", ["no JSON", "[1]", '"text"', '{"seq": 1}', '{"type": "error"}'])

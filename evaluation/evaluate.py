@@ -20,6 +20,7 @@ from services.common.settings import SettingsError, load
 from .asking import ask_all
 from .dataset import Dataset, read_datasets
 from .measures import Answered, measure
+from .passages import read_passages
 from .record import public, record, without_secrets
 from .replay import CannotAsk
 from .running import Running, ingest, names_at, names_of, parse_settings, started
@@ -77,6 +78,8 @@ def evaluate(
         began = time.monotonic()
         answers = asyncio.run(_answers(running.url, dataset, names, options, token, say))
         seconds = time.monotonic() - began
+        needed = [source for one in answers for source in one.sources if judging or one.entry.get("passages")]
+        seen = asyncio.run(read_passages(running.url, needed, token, options.concurrency))
     entries = {entry.id: entry for entry in dataset.entries}
     for one in answers:
         one.language = one.language or ("zh" if any("\u3400" <= char <= "\u9fff" for char in one.question) else "en")
@@ -96,6 +99,7 @@ def evaluate(
             settings=running.environ,
             name=options.name,
             judge=told,
+            passages=seen,
             seconds=seconds,
         )
         keep(run)

@@ -31,7 +31,7 @@ from services.common.llm.server import ChatServer
 from services.common.llm.stream import ChatTurn
 from services.retriever.embedding import Embedder
 
-from .measures import Answered
+from .measures import Answered, known_text
 from .texts import without_marks
 
 PROMPTS = Path(__file__).with_name("prompts")
@@ -104,7 +104,7 @@ class Judge:
         statements = statements[:MAX_STATEMENTS]
         if not statements:
             return None
-        sources = "\n\n".join(f"[{source['n']}] {source['title']}\n{source['snippet']}" for source in answered.sources)
+        sources = "\n\n".join(f"[{source['n']}] {source['title']}\n{known_text(source)}" for source in answered.sources)
         numbered = "\n".join(f"{number}. {text}" for number, text in enumerate(statements, 1))
         prompt = _prompt("support", sources=sources or "(none)", statements=numbered)
         supported = await self._list(prompt, bool, len(statements))

@@ -224,6 +224,8 @@ def _configuration(run: Mapping[str, Any]) -> str:
         **{f"option {name}": value for name, value in run["options"].items() if value not in (None, "", [])},
         **{f"setting {name}": value for name, value in run["settings"].items()},
     }
+    if any(of := run.get("passages", {}).values()):
+        told["passages seen whole"] = f"{run['passages']['whole']} of {sum(of)}, of the others 500 characters"
     if run["judge"]:
         told |= {f"judge {name}": value for name, value in run["judge"].items()}
     most = Counter(run["fingerprints"]).most_common(5)

@@ -41,6 +41,7 @@ def record(
     settings: Mapping[str, str],
     name: str = "",
     judge: Mapping[str, Any] | None = None,
+    passages: Mapping[str, int] | None = None,
     seconds: float = 0.0,
 ) -> dict[str, Any]:
     """All of one run.
@@ -48,6 +49,7 @@ def record(
     Args:
         options: of the command line, all that is needed to run it again.
         settings: BATON_* of the system that was asked, as far as they are known here; secrets are left out.
+        passages: how many that a judge or `passage_hit` looked at were seen whole, and how many as a snippet.
     """
     parts = [dict(part.split("=", 1) for part in one.fingerprint.split() if "=" in part) for one in answers]
     languages = sorted({one.language for one in answers} - {""})
@@ -65,6 +67,7 @@ def record(
         "fingerprints": dict(Counter(one.fingerprint for one in answers if one.fingerprint)),
         "seconds": round(seconds, 3),
         "judge": dict(judge or {}),
+        "passages": dict(passages or {}),
         "figures": {"all": _figures(answers)}
         | {language: _figures([one for one in answers if one.language == language]) for language in languages},
         "results": [{**one.as_map(), "rank": first_rank(one, one.entry.get("documents", ()))} for one in answers],

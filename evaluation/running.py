@@ -135,8 +135,7 @@ def names_at(url: str, token: str) -> dict[str, str]:
     Raises:
         CannotAsk
     """
-    scheme, netloc, path, _, _ = urlsplit(url)
-    address = urlunsplit((scheme.replace("ws", "http"), netloc, path.removesuffix("/ws") + "/documents", "", ""))
+    address = documents_address(url)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         response = httpx.get(address, headers=headers, timeout=HTTP_S, trust_env=not is_local(url))
@@ -150,6 +149,12 @@ def names_at(url: str, token: str) -> dict[str, str]:
             f"{address} does not name the documents ({error}); name the folder they came from with --corpus, or "
             "evaluate a system that is started for it"
         ) from None
+
+
+def documents_address(url: str) -> str:
+    """That of the documents, by that of the WebSocket."""
+    scheme, netloc, path, _, _ = urlsplit(url)
+    return urlunsplit((scheme.replace("ws", "http"), netloc, path.removesuffix("/ws") + "/documents", "", ""))
 
 
 def parse_settings(text: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from baton_proto import codec
@@ -25,7 +25,7 @@ from services.common.files import Files
 from .auth import Authenticator, Identity, Unauthorized, bearer, request_allowed
 from .catalogue import Catalogue, Viewer, shown
 from .document_page import Wanted, document_response
-from .originals import file_response, original_response
+from .originals import SAFE_HEADERS, file_response, original_response
 from .uploads import BadUpload, Upload, is_archive, uploaded
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ UPLOADS_AT_ONCE_OF_ONE = 4
 STORED_AT_ONCE = 2
 """Files that are held in memory, on their way into the object store."""
 PAGES_AT_ONCE = 2
+MOST_TEXT_CHARS = 100_000
 HEARTBEAT_S = 15.0
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -210,6 +211,8 @@ class DocumentRoutes:
         query = request.query_params
         if query.get("original") == "1":
             return file_response(await self._documents.get(document_id))
+        if query.get("text") == "1":
+            return await self._text(document_id, _number(query.get("start")), _number(query.get("end")))
         wanted = Wanted(
             _number(query.get("passage")),
             _number(query.get("part")),
@@ -224,6 +227,14 @@ class DocumentRoutes:
             return original_response(await self._documents.get(document_id))
         async with self._rendering:
             return await asyncio.to_thread(document_response, document_id, meta, view, wanted)
+
+    async def _text(self, document_id: str, start: int | None, end: int | None) -> Response:
+        """A piece of the text that passages were cut from, by the offsets of a source, for programs."""
+        view = await self._documents.view(document_id)
+        if view is None:
+            return _not_found()
+        headers = {**SAFE_HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox"}
+        return PlainTextResponse(view.text[start or 0 : end][:MOST_TEXT_CHARS], headers=headers)
 
     async def _remove(self, request: Request, _: Identity, viewer: Viewer) -> Response:
         name = request.path_params["document_id"]

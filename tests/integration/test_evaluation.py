@@ -167,6 +167,12 @@ def test_faithfulness_is_the_share_of_statements_that_the_sources_support() -> N
     assert set(judge.told()["prompts"]) == {"claims.v1", "support.v1", "question.v1"}
 
 
+def test_the_judge_reads_whole_passages_where_they_are_known() -> None:
+    source = {"n": 1, "id": "a:0", "name": "a", "title": "A", "snippet": "It …", "text": "It is here, and red."}
+    _, _, requests = judged(reply(["It is red."]), reply([True]), sources=[source])
+    assert "[1] A\nIt is here, and red.\n" in requests[1]["messages"][0]["content"]
+
+
 def test_relevance_is_how_near_the_questions_of_the_answer_are() -> None:
     asked = reply({"questions": ["Where is it?", "zzz"], "noncommittal": False})
     one, _, _ = judged(reply([]), asked, embedder=Letters())

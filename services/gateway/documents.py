@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -26,7 +26,7 @@ from .auth import Authenticator, Identity
 from .catalogue import Catalogue, Viewer, shown
 from .document_page import Wanted, document_response
 from .http_answers import HEADERS, Held, Places, error_answer, guarded, json_answer
-from .originals import file_response, original_response
+from .originals import SAFE_HEADERS, file_response, original_response
 from .uploads import BadUpload, Upload, is_archive, uploaded
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ READ_AT_ONCE = 16
 READ_AT_ONCE_OF_ONE = 8
 """Documents on their way to somebody; a file is in memory until its reader has it."""
 PAGES_AT_ONCE = 2
+MOST_TEXT_CHARS = 100_000
 HEARTBEAT_S = 15.0
 _ID = re.compile(r"[0-9a-f]{32}")
 _CODES = {400: "bad_message", 408: "deadline", 413: "too_large"}
@@ -201,6 +202,8 @@ class DocumentRoutes:
             taken.enter_context(self._reading.one(who))
             if query.get("original") == "1":
                 answer = file_response(await self._documents.get(document_id))
+            elif query.get("text") == "1":
+                answer = await self._text(document_id, _number(query.get("start")), _number(query.get("end")))
             else:
                 answer = await self._page(document_id, meta, wanted)
             return Held(answer, taken.pop_all())
@@ -212,6 +215,15 @@ class DocumentRoutes:
                 return await asyncio.to_thread(document_response, document_id, meta, view, wanted)
             original = await self._documents.get(document_id)
             return await asyncio.to_thread(original_response, original)
+
+    async def _text(self, document_id: str, start: int | None, end: int | None) -> Response:
+        """A piece of the text that passages were cut from, by the offsets of a source, for programs."""
+        async with self._rendering:  # a view may be large
+            view = await self._documents.view(document_id)
+        if view is None:
+            return _not_found()
+        headers = {**SAFE_HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox"}
+        return PlainTextResponse(view.text[start or 0 : end][:MOST_TEXT_CHARS], headers=headers)
 
     async def _remove(self, request: Request, _: Identity, viewer: Viewer) -> Response:
         name = request.path_params["document_id"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from services.common import streams
 from services.common.bus import within
 from services.common.config import NatsSettings
 from services.common.connection import connect
@@ -52,3 +54,19 @@ def test_a_server_that_only_the_cluster_has_named_is_logged_in_to_as_well(tmp_pa
 
     with nats_cluster(tmp_path, options=["--user", "baton", "--pass", "a/b"]) as cluster:
         asyncio.run(scenario(cluster))
+
+
+def test_a_large_object_is_read_in_the_time_that_its_bytes_need(nats: Nats) -> None:
+    async def scenario() -> tuple[float, float]:
+        async with connect(NatsSettings(url=nats.url), "reader") as bus, streams.kept(bus):
+            took = []
+            for size in (12_000_000, 48_000_000):
+                data = os.urandom(1_000) * (size // 1_000)
+                await bus.put_object("large", data, "described")
+                began = time.process_time()
+                assert await bus.get_described_object("large") == (data, "described")
+                took.append(time.process_time() - began)
+            return took[0], took[1]
+
+    small, large = asyncio.run(scenario())
+    assert large < 9 * small  # twice as much as four times the bytes; copying all before each chunk takes 16 times

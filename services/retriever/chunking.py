@@ -11,7 +11,7 @@ from services.common.llm.tokens import count_tokens, fitting_tokens
 from .blocks import MAX_HEADING_CHARS, Block, markdown_blocks, plain_blocks
 from .graphemes import is_inside
 
-FORMAT = 2
+FORMAT = 3
 """Raised when extraction or chunking changes, so that every document is ingested anew."""
 MIN_LIMIT = 20
 """Tokens: the longest of usual emoji, which are several characters, are not cut."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from services.common.errors import ServiceError
 
 from .bad_document import BadDocument
 from .extract import Document
+from .reading.content import MAX_PAGES, MAX_TEXT_CHARS
 from .sandbox_child import BAD, LENGTH_BYTES, MEMORY, READ, READY
 
 Reader = Callable[[str, bytes], Awaitable[Document]]
@@ -170,13 +172,31 @@ class _Sandbox:
             child.kill()  # it has closed its end, and may not have ended yet
             raise _ChildDied(_reason(await child.process.wait())) from None
         if status == READ:
-            return msgspec.msgpack.decode(answer, type=Document)
+            return _checked(answer)
         if status == BAD:
             raise BadDocument(answer.decode("utf-8", "replace"))
         if status == MEMORY:
             most = self.settings.parse_memory_mb
             raise _ChildDied(f"reading it took more than {most:,} MB of memory (BATON_PARSE_MEMORY_MB)")
         raise _ChildDied("the reader crashed")
+
+
+def _checked(answer: bytes) -> Document:
+    """What a child has answered. One that a file has taken over may answer anything."""
+    try:
+        document = msgspec.msgpack.decode(answer, type=Document)
+        document.text.encode()
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise _ChildDied("the reader crashed") from None
+    starts = document.pages
+    if (
+        len(document.text) > MAX_TEXT_CHARS
+        or len(starts) > MAX_PAGES
+        or (starts and starts[0] != 0)
+        or any(before > after for before, after in itertools.pairwise([*starts, len(document.text)]))
+    ):
+        raise _ChildDied("the reader crashed")
+    return document
 
 
 class _ChildDied(Exception):

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import msgspec
 
 from .bad_document import BadDocument
+from .confining import confine
 
 READY, READ, BAD, MEMORY = b"r", b"d", b"b", b"m"
 LENGTH_BYTES = 8
@@ -36,6 +37,8 @@ def main(parent: int, memory_bytes: int, reader: str) -> None:
     module, _, name = reader.partition(":")
     read = getattr(importlib.import_module(module), name)
     limit(memory_bytes)
+    confine()
+    die_with(parent)  # again, for a change of rights may end it
     answers.write(READY)
     answers.flush()
     serve(sys.stdin.buffer, answers, read)

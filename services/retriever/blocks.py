@@ -74,10 +74,15 @@ def markdown_blocks(text: str, start: int, end: int) -> Iterator[Block]:
 
 
 def _lines(text: str, start: int, end: int) -> Iterator[_Line]:
+    """The lines; of several blank ones in a row the first, for there may be millions."""
+    blank = False
     while start < end:
         stop = text.find("\n", start, end)
         stop = end if stop < 0 else stop
-        yield _Line(start, stop, text[start:stop])
+        line = _Line(start, stop, text[start:stop])
+        if not (blank and line.blank):
+            yield line
+        blank = line.blank
         start = stop + 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class VectorIndex:
         Args:
             allowed: a mask of all slots; None: all.
         """
-        norm = float(np.linalg.norm(vector))
+        norm = math.sqrt(vector @ vector)
         if norm == 0 or not self._count:
             return []
         asked = np.ascontiguousarray(vector / norm, np.float32)[None, :]
@@ -98,8 +99,10 @@ class VectorIndex:
         )
 
     def _found(self, near: Vectors, slots: NDArray[np.int64]) -> list[tuple[int, float]]:
-        pairs = zip(slots[0], near[0], strict=True)
-        return [(int(self._seqs[slot]), float(cosine)) for slot, cosine in pairs if slot >= 0]
+        found = slots[0]
+        if found[-1] < 0:  # fewer are there than were wanted
+            found = found[found >= 0]
+        return list(zip(self._seqs[found].tolist(), near[0].tolist(), strict=False))
 
     def save(self, folder: Path, mark: tuple[int, int]) -> None:
         """Write it, with what it knows of the file, so that the next start need not build it."""

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
 REMOVALS_KEPT = 100_000
+MAPPED_BYTES = 1 << 40
+"""So much of the file is read without a copy: as much of it as there is."""
 BUSY_S = 10.0
 """Longest wait for another process that is writing."""
 _SCHEMA = """
@@ -228,6 +230,7 @@ class Rows:
             db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
             db.executescript(_SCHEMA)
             self._local.db = db
             with self._lock:

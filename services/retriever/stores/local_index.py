@@ -61,7 +61,9 @@ class LocalIndex:
             self._follow(dimension)
             asked = Where(query.where.readers, _Frozen(query.where.equals))
             mask = self._mask(asked)
-            one_of, all_of = ((), ()) if mask is None else _conditions(query.where)
+            one_of, all_of = (None, []) if mask is None else _conditions(query.where)
+            if one_of is not None:
+                one_of = [key for key in one_of if key in self._keys]
             by_words = self._by_words(words, query.top_k if vector is None else wanted, mask, one_of, all_of)
             near = self._near(vector, wanted, asked)
         if vector is None:
@@ -76,7 +78,7 @@ class LocalIndex:
     ) -> list[tuple[int, float]]:
         if not words or (mask is not None and not mask.any()):
             return []
-        return self._words.search(words, most, None if mask is None else one_of, all_of)
+        return self._words.search(words, most, one_of, all_of)
 
     def _near(self, vector: NDArray[np.float32] | None, most: int, where: Where) -> list[tuple[int, float]]:
         if vector is None or self._vectors is None:

@@ -45,9 +45,9 @@ from pymilvus import AnnSearchRequest, MilvusClient, RRFRanker
 
 from baton_proto.readers import EVERYBODY
 from services.common.config import RetrieverSettings
+from services.retriever import search_text as words_of
 from services.retriever.embedding import Embedding
 from services.retriever.port import SearchRequest
-from services.retriever import search_text as words_of
 from services.retriever.search_text import search_text
 from services.retriever.store_retriever import StoreRetriever
 from services.retriever.stored import DocumentInfo, StoredPassage

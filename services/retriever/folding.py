@@ -126,11 +126,7 @@ class _Said:
         short, long = (self, other) if len(self._quick) <= len(other._quick) else (other, self)
         if len(short._quick) < SHORT_CHARS:
             return True
-        text = long._quick
-        for probe in short._probed():  # not `any`: most passages are compared with all before them, and differ
-            if probe in text:
-                return True
-        return False
+        return any(map(long._quick.__contains__, short._probed()))
 
     def _probed(self) -> list[str]:
         if self._probes is None:

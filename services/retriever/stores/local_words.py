@@ -14,8 +14,8 @@ from services.retriever.stop_words import CHINESE_STOP_WORDS
 
 HEAP_BYTES = 64 * 1024 * 1024
 FEW_KEYS = 32
-"""So many keys are looked up passage by passage as passages are found; a set of them is first worked out as a whole, which
-at 100,000 passages takes longer than the search."""
+"""So many keys are looked up as passages are found; for a set of keys all passages are gone through first, which takes
+longer than the search."""
 _STOP = frozenset(CHINESE_STOP_WORDS)
 _FIRST_USE = threading.Lock()
 

@@ -90,13 +90,14 @@ class Kit:
         return [ToolCall(call_id=f"call_{secrets.token_hex(4)}", name=name, arguments=args) for name, args in named]
 
     def tools(self) -> list[ToolSpec]:
-        """The tools that the worker announces.
+        """The tools that the worker has announced last.
 
         Raises:
             NotSeen: none.
         """
-        if found := [spec for said in self.witness.present() for spec in said.tools]:
-            return found
+        for said, _ in reversed(self.witness.announced):
+            if said.tools:
+                return said.tools
         raise NotSeen("the worker announces no tool; name calls for it with --call NAME=JSON")
 
     async def request(

@@ -15,13 +15,17 @@ STOP_S = 30.0
 """Longest drain that is waited for."""
 
 
+End = tuple[int, list[str]]
+"""A process's exit status and last lines."""
+
+
 class WorkerProcess:
     """One process at a time, in a session of its own, so that signals reach what it starts itself too."""
 
     def __init__(self, supervisor: Supervisor, argv: Sequence[str], environ: Mapping[str, str]) -> None:
         self._supervisor = supervisor
         self._command = Command(NAME, argv, environ, stop_s=STOP_S)
-        self._running: asyncio.Task[tuple[int, list[str]]] | None = None
+        self._running: asyncio.Task[End] | None = None
 
     @property
     def alive(self) -> bool:
@@ -30,8 +34,8 @@ class WorkerProcess:
     def start(self) -> None:
         self._running = asyncio.create_task(self._supervisor.run(self._command), name="worker under test")
 
-    async def ended(self, within_s: float) -> tuple[int, list[str]] | None:
-        """Its exit status and last lines; None where it goes on running."""
+    async def ended(self, within_s: float | None = None) -> End | None:
+        """How it ended; None where it goes on running for so long."""
         assert self._running is not None
         done, _ = await asyncio.wait([self._running], timeout=within_s)
         return self._running.result() if done else None

@@ -28,7 +28,9 @@ def line(outcome: Outcome) -> str:
 def explained(outcome: Outcome) -> str:
     """What was promised where, and what was seen instead."""
     word = {"broken": "seen instead", "advice": "what its users miss"}.get(outcome.verdict, "why not")
-    paragraphs = [f"promised ({_SPEC} {outcome.section}): {outcome.promise.text}", f"{word}: {outcome.seen}"]
+    where = "" if outcome.section == outcome.promise.section else f" (section {outcome.section})"
+    promised = f"promised ({_SPEC} {outcome.promise.section}): {outcome.promise.text}"
+    paragraphs = [promised, f"{word}{where}: {outcome.seen}"]
     wrapped = [
         textwrap.fill(one, WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT + "  ") for one in paragraphs
     ]

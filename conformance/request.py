@@ -124,7 +124,8 @@ class Request:
         conversation = self.item.get("conversation_id") or "c"
         if self.kind == "retriever":
             return [Accepted(conversation_id=conversation)]
-        first = {**self.item, "stage": subjects.RETRIEVE, "passages": [], "calls": []}
+        small = {name: value for name, value in self.item.items() if not name.startswith("conformance_")}
+        first = {**small, "stage": subjects.RETRIEVE, "passages": [], "calls": []}
         sources = Sources(sources=[source_of(passage) for passage in self._passages()])
         begun = Accepted(conversation_id=conversation, handoff=Handoff(stage=subjects.RETRIEVE, item=first))
         if self.kind == "generator":

@@ -19,11 +19,11 @@ from services.cli.ports import free_ports
 from services.cli.readiness import NotReady, speaks_nats, until_ready
 from services.cli.supervisor import Supervisor
 from services.common import streams
-from services.common.bus import Bus, Unconfirmed
+from services.common.bus import Bus, Unconfirmed, end_tasks
 from services.common.inspection import log_shards
 
 from . import checks as checks  # registers all promises
-from .checks.process import start
+from .checks.process import ended_so, start
 from .kit import Kit, Options
 from .process import WorkerProcess
 from .promise import PROMISES, Advice, Broken, Kind, NotSeen, Outcome, Promise, Verdict
@@ -127,7 +127,7 @@ async def _with_worker(
 def _process(supervisor: Supervisor, subject: Subject, url: str) -> WorkerProcess | None:
     if not subject.command:
         return None
-    argv = shlex.split(subject.command)
+    argv = [word.replace("{nats}", url) for word in shlex.split(subject.command)]
     return WorkerProcess(supervisor, argv, {**os.environ, "BATON_NATS_URL": url, "NATS_URL": url})
 
 
@@ -179,6 +179,25 @@ async def _try_all(kit: Kit, promises: list[Promise], on_outcome: Callable[[Outc
     return sorted(outcomes, key=lambda outcome: order[outcome.promise.name])
 
 
+async def _unless_it_dies(kit: Kit, promise: Promise) -> None:
+    """Check a promise; a worker that ends by itself meanwhile has broken it.
+
+    Raises:
+        Broken, Advice, NotSeen, Unconfirmed
+    """
+    if kit.process is None or promise.needs_process:
+        return await promise.check(kit)
+    checking = asyncio.ensure_future(promise.check(kit))
+    ending = asyncio.ensure_future(kit.process.ended())
+    try:
+        await asyncio.wait([checking, ending], return_when=asyncio.FIRST_COMPLETED)
+        if checking.done():
+            return checking.result()
+        raise Broken(f"it {ended_so(ending.result())}", "3")
+    finally:
+        await end_tasks(checking, ending)
+
+
 async def _tried(kit: Kit, promise: Promise) -> Outcome:
     begun = time.monotonic()
     verdict: Verdict = "kept"
@@ -186,7 +205,7 @@ async def _tried(kit: Kit, promise: Promise) -> Outcome:
     try:
         if promise.needs_process and kit.process is None:
             raise NotSeen("it takes a worker that the kit may kill: start it with --command")
-        await promise.check(kit)
+        await _unless_it_dies(kit, promise)
     except Broken as problem:
         verdict, seen, section = "broken", str(problem), problem.section
     except Advice as advice:

@@ -91,7 +91,7 @@ async def _with_a_tool(kit: Kit) -> None:
         raise Broken(f"the item has the calls {[call.name for call in item.calls]}; {SET} serves only `calculator`")
     results = [ToolOutcome(call_id=call.call_id, name=call.name, ok=True, content=str(a * b)) for call in item.calls]
     turn = msgspec.to_builtins(ToolTurn(calls=item.calls, results=results, text=item.text))
-    back: dict[str, Any] = {**raw, "stage": subjects.GENERATE, "calls": [], "text": "", "turns": [*raw["turns"], turn]}
+    back: dict[str, Any] = {**raw, "stage": subjects.GENERATE, "calls": [], "text": "", "turns": [turn]}
     one.last = one.live[-1][1]
     one.next_seq = last.seq + 1
     for call in item.calls:

@@ -9,12 +9,13 @@ import signal
 import msgspec
 
 from baton_proto import subjects
-from baton_proto.messages import Error, Status
+from baton_proto.messages import Error, LogFrame, Status
 from conformance.frames import ending, ends, told
 from conformance.kit import Kit
-from conformance.process import STOP_S
-from conformance.promise import Broken, NotSeen, promise
+from conformance.process import STOP_S, End
+from conformance.promise import Advice, Broken, NotSeen, promise
 from conformance.request import Request
+from services.common.clock import from_rfc3339, now_ms
 from services.common.inspection import dead_items
 from services.common.queue import Delivery
 from services.common.taking import returned
@@ -39,7 +40,13 @@ async def start(kit: Kit) -> None:
     if not await kit.witness.until(lambda: kit.witness.present() or not kit.process.alive, START_S):  # type: ignore[union-attr]
         raise Broken(f"it was not heard within {START_S:g} s of its start", "3")
     if not kit.process.alive and (end := await kit.process.ended(0)) is not None:
-        raise Broken(f"it ended with status {end[0]}; its last lines: {' | '.join(end[1][-3:])}", "3")
+        raise Broken(f"it {ended_so(end)}", "3")
+
+
+def ended_so(end: End | None) -> str:
+    """How a worker's process ended, for people."""
+    status, lines = end or (0, [])
+    return f"ended with status {status}; its last lines: {' | '.join(lines[-3:]) or 'none'}"
 
 
 async def _held(kit: Kit) -> list[Request]:
@@ -86,17 +93,22 @@ async def a_worker_that_stood_still_lets_go(kit: Kit) -> None:
         await asyncio.sleep(kit.ack_wait_s * 1.2)
         for one in held[1:]:  # as the one who has them now
             await one.replace(Status(stage=STAGES[kit.kind], content="Another holder goes on"), _failed())  # type: ignore[arg-type]
-        before = [(one, len(one.attempts), len(one.settlings())) for one in held]
+        woken_ms = now_ms()
     finally:
         kit.process.signal(signal.SIGCONT)
-    await kit.witness.until(lambda: any(len(one.attempts) > count for one, count, _ in before[1:]), WOKEN_S)
-    for one, count, _ in before[1:]:
-        if len(one.attempts) > count:
-            raise Broken(f"it woke, and tried to append {told(one.attempts[count].entry.frames)}")
+    await kit.witness.until(lambda: any(_made_since(one, woken_ms) for one in held[1:]), WOKEN_S)
+    for made in filter(None, (_made_since(one, woken_ms) for one in held[1:])):
+        raise Broken(f"it woke, and tried to append {told(made)}")
     await held[0].ended(kit.ack_wait_s * 2 + kit.patience_s)
     for one in held:
         await one.acknowledged(kit.ack_wait_s * 2 + kit.patience_s)
         await one.checked()
+
+
+def _made_since(one: Request, since_ms: int) -> list[LogFrame]:
+    """The frames that it tried to append and made since then. What it had sent before may come late."""
+    made = [frame for attempt in one.attempts for frame in attempt.entry.frames]
+    return [frame for frame in made if from_rfc3339(frame.timestamp) >= since_ms]
 
 
 def _failed() -> Error:
@@ -127,12 +139,11 @@ async def a_worker_that_is_told_to_go_leaves_nothing_undone(kit: Kit) -> None:
         await one.acknowledged(kit.ack_wait_s * 2 + kit.patience_s)
 
 
-async def _left_behind(kit: Kit, requests: list[Request], end: tuple[int, list[str]], since: int) -> Broken | None:
-    status, lines = end
-    if status != 0:
-        return Broken(f"it exited with status {status}; its last lines: {' | '.join(lines[-3:])}")
+async def _left_behind(kit: Kit, requests: list[Request], end: End, since: int) -> Broken | Advice | None:
+    if end[0] != 0:
+        return Broken(f"it {ended_so(end)}")
     if not any(said.draining for said, _ in kit.witness.announced[since:]):
-        return Broken("no announcement said that it was draining", "3")
+        return Advice("no announcement said that it was draining: it is counted on for four seconds more")
     for one in requests:
         settled = [each.what for each in one.settlings() if not each.what.startswith("+WPI")]
         if not settled:

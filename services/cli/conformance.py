@@ -36,7 +36,8 @@ def register(subparsers: Any) -> None:
         "--command",
         default="",
         metavar="COMMAND",
-        help="start the worker so, with BATON_NATS_URL and NATS_URL set, and also kill, freeze and stop it",
+        help="start the worker so, with BATON_NATS_URL and NATS_URL set and {nats} replaced, and also kill, freeze and "
+        "stop it",
     )
     parser.add_argument("--set", default="default", metavar="NAME", help="tool set of a tools worker [default]")
     parser.add_argument(

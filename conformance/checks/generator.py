@@ -27,6 +27,8 @@ from services.common.calls import result_frame
 from .succession import check_citations
 
 SET = "tools.conformance"
+HEARD_S = 0.5
+"""After which a worker has heard of the tool."""
 CALCULATOR = ToolSpec(
     name="calculator",
     description="Works out an arithmetic expression exactly.",
@@ -60,6 +62,7 @@ async def a_generator_uses_what_tools_gave(kit: Kit) -> None:
     if kit.process is None:
         raise NotSeen("other generators would see the kit's tool: start the worker with --command for this")
     announcing = asyncio.create_task(_announce(kit))
+    await asyncio.sleep(HEARD_S)
     try:
         await _with_a_tool(kit)
     finally:
@@ -75,13 +78,12 @@ async def _announce(kit: Kit) -> None:
 
 async def _with_a_tool(kit: Kit) -> None:
     a, b = 1_000 + secrets.randbelow(9_000), 1_000 + secrets.randbelow(9_000)
-    for _ in range(5):
+    for _ in range(2):
         one = await kit.request({"query": f"What is {a} * {b}?"})
         await one.tell()
         last = (await one.finished())[-1]
         if last.handoff is not None:
             break
-        await asyncio.sleep(0.3)  # it may not have heard of the tool yet
     else:
         raise NotSeen("it answered an arithmetic question without the calculator that was there")
     item, raw = await one.next_item(last)

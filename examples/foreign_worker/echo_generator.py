@@ -312,12 +312,14 @@ async def consumer(nc):
     js = nc.jetstream()
     config = ConsumerConfig(durable_name=STAGE, filter_subject=f"baton.v1.work.{STAGE}", max_ack_pending=10_000)
     config.ack_policy, config.ack_wait, config.max_deliver = AckPolicy.EXPLICIT, ACK_WAIT, -1
-    try:
-        info = await js.consumer_info("BATON_WORK", STAGE)
-    except NotFoundError:
-        with contextlib.suppress(APIError):  # somebody else has made it meanwhile
-            await js.add_consumer("BATON_WORK", config)
-        info = await js.consumer_info("BATON_WORK", STAGE)
+    info = None
+    while info is None:
+        try:
+            info = await js.consumer_info("BATON_WORK", STAGE)
+        except NotFoundError:
+            with contextlib.suppress(APIError):  # somebody else has made it meanwhile, or there is no stream yet
+                await js.add_consumer("BATON_WORK", config)
+            await asyncio.sleep(0.2)
     return await js.pull_subscribe_bind(STAGE, stream="BATON_WORK"), info.config.ack_wait
 
 

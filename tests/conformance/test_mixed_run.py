@@ -147,11 +147,3 @@ def test_workers_in_two_languages_take_over_from_each_other(nats: Nats, tmp_path
 
         frames = one.ask(node_takes_over)
         assert one.writers(frames)[-2:] == ["generate", "node"]
-        assert_contiguous(frames)
-
-        def another_comes() -> None:
-            one.start("python")
-            one.there(2)
-            one.kill("node")
-
-        assert one.writers(one.ask(another_comes))[-2:] == ["node", "generate"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,8 @@ class Kit:
     options: Options
     ack_wait_s: float
     process: WorkerProcess | None = None
+    alone: bool = False
+    """Whether the NATS is the kit's own, so that it may do to its streams what it likes."""
     owner: str = field(default_factory=lambda: f"conformance-{secrets.token_hex(6)}")
     requests: list[Request] = field(default_factory=list)
 
@@ -127,6 +130,23 @@ class Kit:
         one = await self.request()
         await one.tell()
         return await one.finished()
+
+    @asynccontextmanager
+    async def blocked(self, one: Request) -> AsyncIterator[None]:
+        """Let the stream of a request's log take nothing, and say so to whoever appends.
+
+        Raises:
+            NotSeen: it is somebody else's NATS.
+        """
+        if not self.alone:
+            raise NotSeen("it takes a NATS of the kit's own: leave out --nats")
+        stream = subjects.log_stream(one.at.shard)
+        config = (await self.bus.api(f"STREAM.INFO.{stream}"))["config"]
+        await self.bus.api(f"STREAM.UPDATE.{stream}", **{**config, "max_msg_size": 1})
+        try:
+            yield
+        finally:
+            await self.bus.api(f"STREAM.UPDATE.{stream}", **config)
 
     async def clean_up(self) -> None:
         """Leave nothing of these requests in NATS."""

@@ -37,6 +37,7 @@ from . import frames
 from .promise import Broken, Kind
 from .witness import Settling, Told, Witness
 
+APPEND_TRIES, APPEND_AGAIN_S = 40, 0.1
 UNKNOWN = {"conformance_unknown": {"from": "a later version", "list": [1, "two", None]}}
 """What nobody knows, beside known fields."""
 
@@ -151,15 +152,23 @@ class Request:
         ]
         head = {"v": 1, "request_id": self.item["request_id"], "append_id": secrets.token_hex(8)}
         entry = {**head, "writer": self.bus.name, "frames": made, **self._unknown}
-        self.last = await self.bus.append(self.at, msgspec.msgpack.encode(entry), self.last)
+        self.last = await self._stored(msgspec.msgpack.encode(entry))
         self.next_seq += len(made)
+
+    async def _stored(self, data: bytes) -> int:
+        """Append, again while the log's stream takes nothing: `Kit.blocked` is for another request that lies there."""
+        for _ in range(APPEND_TRIES):
+            with contextlib.suppress(Unconfirmed):
+                return await self.bus.append(self.at, data, self.last)
+            await asyncio.sleep(APPEND_AGAIN_S)
+        return await self.bus.append(self.at, data, self.last)
 
     async def replace(self, *written: LogFrame) -> bool:
         """Append behind whatever the worker has stored, as somebody who holds the item now; False where the worker had
         ended its part first."""
         while True:
             entry, self.last = self.live[-1]
-            if frames.ends(entry.frames[-1]):
+            if entry.frames[-1].seq > self.handed_at and frames.ends(entry.frames[-1]):
                 return False
             self.next_seq = entry.frames[-1].seq + 1
             try:

@@ -112,7 +112,7 @@ async def _with_worker(
     witness = Witness(bus, subject.stage)
     await witness.watch()
     process = _process(supervisor, subject, url)
-    kit = Kit(bus, subject.kind, subject.stage, witness, subject.options, 0.0, process)
+    kit = Kit(bus, subject.kind, subject.stage, witness, subject.options, 0.0, process, alone=not subject.nats)
     try:
         await _until_there(kit, subject, url, tell)
         kit.ack_wait_s = await _ack_wait_s(bus, subject.stage)

@@ -117,7 +117,7 @@ async def a_request_waits_for_the_one_before(kit: Kit) -> None:
 async def a_search_that_a_model_wants_is_made(kit: Kit) -> None:
     """An item with calls of `search_documents` is dealt with as by a tools worker; what is new gets the next free
     numbers."""
-    if SEARCH not in {spec.name for spec in kit.tools()}:
+    if SEARCH not in {spec.name for said, _ in kit.witness.announced for spec in said.tools}:
         raise NotSeen(f"the worker does not announce `{SEARCH}`")
     call = ToolCall(call_id=f"call_{secrets.token_hex(4)}", name=SEARCH, arguments={"query": kit.options.question})
     one = await kit.request({"calls": [{"call_id": call.call_id, "name": call.name, "arguments": call.arguments}]})

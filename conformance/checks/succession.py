@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -11,20 +12,22 @@ from baton_proto.messages import (
     Error,
     LogFrame,
     Sources,
+    Stage,
     Status,
     ToolCalled,
     ToolResult,
 )
 from conformance.frames import ending, ends, text_of, told
 from conformance.kit import Kit
-from conformance.promise import Broken, NotSeen, promise
+from conformance.promise import Broken, Kind, NotSeen, promise
 from conformance.request import Request
 
 from .endings import MORE_TO_DO
 
-STAGES = {"retriever": "retrieving", "generator": "generating", "tools": "tool"}
 NOTICED_S = 0.5
 """A holder whose append was refused still has to read the tail."""
+BLOCKED_S = 2.5
+"""Long enough for two renewals, and short enough for the pauses between two tries to stay short."""
 LEAST_REPEATED = 8
 """So many characters of the text again, at its beginning, are no accident."""
 
@@ -40,6 +43,8 @@ def check_continues(earlier: Sequence[LogFrame], later: Sequence[LogFrame]) -> N
             if _same(before, frame):
                 raise Broken(f"frame {frame.seq} says again what an earlier holder had written: {_said(frame)}", "2.2")
     if any(isinstance(frame, AnswerReset) for frame in later):
+        return
+    if not later:
         return
     text, more = text_of(earlier), text_of(later)
     if len(text) >= LEAST_REPEATED and more.startswith(text[: max(LEAST_REPEATED, len(text) // 2)]):
@@ -74,6 +79,12 @@ def _same(a: LogFrame, b: LogFrame) -> bool:
 def _said(frame: LogFrame) -> str:
     text = getattr(frame, "content", "") or getattr(frame, "call_id", "")
     return f"`{frame.__struct_config__.tag}` {text!r:.80}"
+
+
+def another_holder(kit: Kit) -> Status:
+    """A frame as another holder of the item might write."""
+    stages: dict[Kind, Stage] = {"retriever": "retrieving", "generator": "generating", "tools": "tool"}
+    return Status(stage=stages[kit.kind], content="Another holder goes on")
 
 
 @promise("2.2")
@@ -117,11 +128,18 @@ async def two_holders_at_once_write_one_log(kit: Kit) -> None:
 async def who_was_replaced_stops(kit: Kit) -> None:
     """A holder that finds somebody else's frame at the tail has been replaced: it appends nothing more, and never
     acknowledges, refuses or renews that item again. Who has it next goes on from there."""
-    for _ in range(kit.options.attempts):
+    for attempt in range(kit.options.attempts):
         one = await kit.request()
-        await one.tell()
-        other = Status(stage=STAGES[kit.kind], content="Another holder goes on")  # type: ignore[arg-type]
-        if not (await one.begun() and await one.replace(other)):
+        if attempt % 2 and kit.alone:
+            async with kit.blocked(one):  # too quick to be met: let it wait before its first frame
+                await one.tell()
+                await kit.witness.until(lambda one=one: bool(one.attempts), kit.patience_s)  # type: ignore[misc]
+            met = True
+        else:
+            await one.tell()
+            met = await one.begun()
+        other = another_holder(kit)
+        if not (met and await one.replace(other)):
             await one.finished()
             continue
         await _watch_replaced(kit, one)
@@ -134,6 +152,27 @@ async def who_was_replaced_stops(kit: Kit) -> None:
         check_continues(written[: at + 1], written[at + 1 :])
         return
     raise NotSeen(f"every answer was over before anybody could get in between; {MORE_TO_DO}")
+
+
+@promise("2.4")
+async def an_append_that_is_not_stored_is_repeated(kit: Kit) -> None:
+    """When an append has no good answer and the tail is the message that was expected, the same append is made again,
+    with the same `append_id`; the item is renewed every second meanwhile."""
+    one = await kit.request()
+    async with kit.blocked(one):
+        await one.tell()
+        await kit.witness.until(lambda: len(one.attempts) > 1, kit.patience_s)
+        await asyncio.sleep(BLOCKED_S)
+    made = list(one.attempts)
+    renewed = [each for each in one.settlings() if each.what.startswith("+WPI")]
+    await one.ended(kit.ack_wait_s * 2 + kit.patience_s)
+    if len(made) < 2:
+        raise Broken(f"while the log took nothing, it tried {len(made)} times in {BLOCKED_S:g} s")
+    if len({each.entry.append_id for each in made}) > 1:
+        raise Broken("it did not repeat the append that failed, but made another one")
+    if not renewed:
+        raise Broken(f"it held the item for {BLOCKED_S:g} s and did not renew it", "2.3")
+    await one.finished()
 
 
 async def _watch_replaced(kit: Kit, one: Request) -> None:

@@ -6,6 +6,7 @@ python -m tests.conformance.wrong_workers NAME nats://127.0.0.1:4222
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ PAUSE_S = 0.03
 """Before each frame, so that it can be met in the middle of its work."""
 
 _append, _answer, _hold, _serve = echo.Log.append, echo.answer, echo.hold, echo.serve
+_ask, _pack = echo.ask, echo.msgpack.packb
 
 
 async def slowly(log: Any, frame: dict[str, Any]) -> None:
@@ -36,35 +38,27 @@ async def writing_on_when_replaced(log: Any, frame: dict[str, Any]) -> None:
         await _append(log, frame)
 
 
-async def without_the_fence(log: Any, frame: dict[str, Any]) -> None:
-    asking = echo.ask
-
-    async def unconditionally(nc: Any, subject: str, data: bytes, headers: Any = None, seconds: float = 2.0) -> Any:
-        return await asking(nc, subject, data, None if subject == log.subject else headers, seconds)
-
-    echo.ask = unconditionally
-    try:
-        await slowly(log, frame)
-    finally:
-        echo.ask = asking
+async def without_the_fence(nc: Any, subject: str, data: bytes, headers: Any = None, seconds: float = 2.0) -> Any:
+    return await _ask(nc, subject, data, None if subject.startswith("baton.v1.log.") else headers, seconds)
 
 
 async def with_a_frame_too_large(log: Any, frame: dict[str, Any]) -> None:
     await slowly(log, {**frame, "content": "x" * 800_000} if frame["type"] == "answer_chunk" else frame)
 
 
-async def stamping_local_time(log: Any, frame: dict[str, Any]) -> None:
-    pack = echo.msgpack.packb
-    echo.msgpack.packb = lambda entry: pack(_with_local_time(entry))
-    try:
-        await slowly(log, frame)
-    finally:
-        echo.msgpack.packb = pack
+def stamping_local_time(message: dict[str, Any]) -> bytes:
+    if "frames" in message:
+        frames = [{**one, "timestamp": one["timestamp"].replace("Z", "+00:00")} for one in message["frames"]]
+        message = {**message, "frames": frames}
+    return _pack(message)
 
 
-def _with_local_time(entry: dict[str, Any]) -> dict[str, Any]:
-    frames = [{**frame, "timestamp": frame["timestamp"].replace("Z", "+00:00")} for frame in entry["frames"]]
-    return {**entry, "frames": frames}
+def with_another_append_each_time(message: dict[str, Any]) -> bytes:
+    return _pack({**message, "append_id": secrets.token_hex(8)} if "frames" in message else message)
+
+
+async def never_renewing(lease: Any) -> None:
+    await asyncio.Event().wait()
 
 
 def citing_what_was_not_given(item: dict[str, Any], written: list[Any]) -> Iterator[dict[str, Any]]:
@@ -95,9 +89,11 @@ async def dying_of_garbage(nc: Any, message: Any, ack_wait: float) -> None:
 WRONG: dict[str, tuple[Any, str, Any]] = {
     "leaving_out_a_number": (echo.Log, "append", leaving_out_a_number),
     "writing_on_when_replaced": (echo.Log, "append", writing_on_when_replaced),
-    "without_the_fence": (echo.Log, "append", without_the_fence),
+    "without_the_fence": (echo, "ask", without_the_fence),
     "with_a_frame_too_large": (echo.Log, "append", with_a_frame_too_large),
-    "stamping_local_time": (echo.Log, "append", stamping_local_time),
+    "never_renewing": (echo.Lease, "renew", never_renewing),
+    "with_another_append_each_time": (echo.msgpack, "packb", with_another_append_each_time),
+    "stamping_local_time": (echo.msgpack, "packb", stamping_local_time),
     "citing_what_was_not_given": (echo, "answer", citing_what_was_not_given),
     "beginning_again": (echo, "answer", beginning_again),
     "deaf_to_cancels": (echo, "hold", deaf_to_cancels),

@@ -93,17 +93,18 @@ def check_written(kind: Kind, frames: Sequence[LogFrame]) -> None:
     Raises:
         Broken
     """
+    who = "tools worker" if kind == "tools" else kind
     for frame in frames:
         if not isinstance(frame, WRITES[kind]):
-            raise Broken(f"a {kind} wrote `{tag(frame)}` (frame {frame.seq}), which is not its to write", "5")
+            raise Broken(f"a {who} wrote `{tag(frame)}` (frame {frame.seq}), which is not its to write", "5")
         if not _TIMESTAMP.fullmatch(frame.timestamp):
             raise Broken(
                 f"the timestamp {frame.timestamp!r} in frame {frame.seq} is not RFC 3339 in UTC with milliseconds", "4"
             )
         if isinstance(frame, Status) and frame.stage not in STATUS_STAGES[kind]:
-            raise Broken(f"a {kind} wrote a `status` with the stage {frame.stage!r} (frame {frame.seq})", "5")
+            raise Broken(f"a {who} wrote a `status` with the stage {frame.stage!r} (frame {frame.seq})", "5")
         if isinstance(frame, Done) and kind != "generator" and frame.finish_reason != "cancelled":
-            raise Broken(f"a {kind} ended the answer with `{frame.finish_reason}`; it may only when cancelled", "5")
+            raise Broken(f"a {who} ended the answer with `{frame.finish_reason}`; it may only when cancelled", "5")
 
 
 def told(frames: Sequence[LogFrame]) -> str:

@@ -59,8 +59,8 @@ async def _held(kit: Kit) -> list[Request]:
 
 
 async def _met(kit: Kit, stack: contextlib.AsyncExitStack) -> list[Request]:
-    """Requests of which the worker holds one at least. If it is too quick for that, their logs take nothing until `stack`
-    ends, and it waits with its first frame."""
+    """Requests of which the worker holds one at least. If it is too quick for that, their logs take nothing until
+    `stack` ends, and it waits with its first frame."""
     requests = await _held(kit)
     if not all([await _over(one) for one in requests]) or not kit.alone:
         return requests

@@ -166,12 +166,12 @@ async def an_append_that_is_not_stored_is_repeated(kit: Kit) -> None:
     made = list(one.attempts)
     renewed = [each for each in one.settlings() if each.what.startswith("+WPI")]
     await one.ended(kit.ack_wait_s * 2 + kit.patience_s)
+    if not renewed:
+        raise Broken(f"it held the item for {BLOCKED_S:g} s and did not renew it", "2.3")
     if len(made) < 2:
         raise Broken(f"while the log took nothing, it tried {len(made)} times in {BLOCKED_S:g} s")
     if len({each.entry.append_id for each in made}) > 1:
         raise Broken("it did not repeat the append that failed, but made another one")
-    if not renewed:
-        raise Broken(f"it held the item for {BLOCKED_S:g} s and did not renew it", "2.3")
     await one.finished()
 
 

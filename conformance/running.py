@@ -31,6 +31,8 @@ from .witness import Witness
 
 STAGES: dict[Kind, str] = {"retriever": subjects.RETRIEVE, "generator": subjects.GENERATE}
 NATS_START_S = 20.0
+TRIES = 3
+"""Of a promise, where NATS does not answer: it may be busy."""
 AT_ONCE = 8
 """Promises that are tried at the same time."""
 PLACES = 1_000
@@ -48,7 +50,7 @@ class Subject:
     Attributes:
         nats: where the worker is, or will be; empty: a nats-server is started for it.
         command: how to start the worker; empty: somebody else does, within `wait_s`.
-        ack_wait_s: makes the stage's consumer with this, before a worker does.
+        ack_wait_s: makes the stage's consumer with this before a worker does, in a NATS of the kit's own.
         only: names of promises; all where none is named.
     """
 
@@ -102,7 +104,7 @@ async def _make_streams(bus: Bus, subject: Subject) -> None:
     if shards := await log_shards(bus):
         bus.settings = dataclasses.replace(bus.settings, shards=shards)
     await streams.ensure_missing(bus, PLACES)
-    if subject.ack_wait_s is not None:
+    if subject.ack_wait_s is not None and not subject.nats:
         await streams.ensure_consumer(bus, subject.stage, subject.ack_wait_s, 0)
 
 
@@ -205,7 +207,13 @@ async def _tried(kit: Kit, promise: Promise) -> Outcome:
     try:
         if promise.needs_process and kit.process is None:
             raise NotSeen("it takes a worker that the kit may kill: start it with --command")
-        await _unless_it_dies(kit, promise)
+        for left in reversed(range(TRIES)):
+            try:
+                await _unless_it_dies(kit, promise)
+                break
+            except Unconfirmed:
+                if not left:
+                    raise
     except Broken as problem:
         verdict, seen, section = "broken", str(problem), problem.section
     except Advice as advice:

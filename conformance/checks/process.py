@@ -59,18 +59,16 @@ async def _held(kit: Kit) -> list[Request]:
 
 
 async def _met(kit: Kit, stack: contextlib.AsyncExitStack) -> list[Request]:
-    """Requests of which the worker holds one at least. If it is too quick for that, their logs take nothing until
-    `stack` ends, and it waits with its first frame."""
+    """Requests that the worker holds. It may be too quick for that, so the logs of two more take nothing until `stack`
+    ends, and it waits with their first frame."""
     requests = await _held(kit)
-    if not all([await _over(one) for one in requests]) or not kit.alone:
-        return requests
-    requests = [await kit.request() for _ in range(2)]
-    for one in {one.at.shard: one for one in requests}.values():
+    stopped = [await kit.request() for _ in range(2 if kit.alone else 0)]
+    for one in {one.at.shard: one for one in stopped}.values():
         await stack.enter_async_context(kit.blocked(one))
-    for one in requests:
+    for one in stopped:
         await one.tell()
         await kit.witness.until(lambda one=one: bool(one.attempts), kit.patience_s)  # type: ignore[misc]
-    return requests
+    return [*requests, *stopped]
 
 
 async def _over(one: Request) -> bool:

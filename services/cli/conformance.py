@@ -60,7 +60,8 @@ def register(subparsers: Any) -> None:
         "--ack-wait",
         type=bounded(1.0, 60.0),
         metavar="S",
-        help="make the stage's consumer with this ack wait before the worker does: shorter is quicker",
+        help="in a nats-server of its own: make the stage's consumer before the worker does, with this ack wait; a "
+        "short one is quicker",
     )
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this promise; several times")
     parser.add_argument("--list", action="store_true", help="say what would be tried, and try nothing")

@@ -331,8 +331,11 @@ async def _ensure_consumer(bus: Bus, stream: str, name: str, subject: str, ack_w
                 existing = await js.consumer_info(stream, name)
             except NotFoundError:
                 existing = None
-            if existing is None or existing.config.ack_wait != ack_wait_s:
+            if existing is None:
                 await js.add_consumer(stream, config)
+            elif existing.config.ack_wait != ack_wait_s:
+                # A worker that is none of ours may have made it otherwise, and not everything can be changed.
+                await js.add_consumer(stream, existing.config.evolve(ack_wait=ack_wait_s))
             return
         except (TimeoutError, APIError, NatsError) as error:
             log.warning("the work queue is not ready (%s); trying again", error or type(error).__name__)

@@ -28,10 +28,9 @@ from baton_proto.messages import (
 from baton_proto.sequencer import utc_now
 from services.common.bus import Bus, Refused, Stored, Unconfirmed, quietly
 from services.common.clock import now_ms
-from services.common.inspection import dead_items, queued_refs, still_there
+from services.common.inspection import queued_refs, still_there
 from services.common.passages import source_of
 from services.common.queue import Delivery
-from services.common.setaside import discard
 
 from . import frames
 from .promise import Broken, Kind
@@ -90,6 +89,7 @@ class Request:
         self.problems: list[Broken] = []
         self._unknown = UNKNOWN if unknown else {}
         self._as_object = as_object
+        self._objects: set[str] = set()
         self.droppable = False
         self._asked: set[asyncio.Task[None]] = set()
         self._stop: list[Callable[[], Any]] = []
@@ -115,6 +115,7 @@ class Request:
         handoff = Handoff(stage=item["stage"], item=item)
         if self._as_object:
             name = subjects.handoff_object(self.key, self.next_seq)
+            self._objects.add(name)
             await self.bus.put_object(name, msgspec.msgpack.encode(item))
             handoff = Handoff(stage=item["stage"], object=name)
         await self.append(msgspec.structs.replace(frame, handoff=handoff))
@@ -277,7 +278,9 @@ class Request:
         raw = frame.handoff.item
         try:
             if raw is None:
-                data = await self.bus.get_object(frame.handoff.object or "")
+                name = frame.handoff.object or ""
+                self._objects.add(name)
+                data = await self.bus.get_object(name)
                 return codec.unpack_item(data), msgspec.msgpack.decode(data)
             return codec.item_from_map(raw), raw
         except KeyError:
@@ -318,11 +321,8 @@ class Request:
         for subject in (subjects.cancel_subject(self.key), subjects.returned_subject(self.key)):
             await self.bus.purge(subjects.CANCEL_STREAM, subject)
         await self.bus.purge(f"KV_{subjects.ANSWERS_BUCKET}", subjects.kept_answer(self.key))
-        async for kept in self.bus.objects(f"handoff/{self.key}."):
-            await self.bus.delete_object(kept.name)
-        for dead in await dead_items(self.bus):
-            if dead.work.ref.key == self.key:
-                await discard(self.bus, dead)
+        for name in self._objects:
+            await self.bus.delete_object(name)
 
     # --- noticing -----------------------------------------------------------------------------------------------------
 

@@ -59,8 +59,8 @@ async def an_answer_cites_only_what_was_given(kit: Kit) -> None:
 async def a_generator_uses_what_tools_gave(kit: Kit) -> None:
     """To have tools called a generator sets the item's `calls`, of one tool set only, and hands over; with the results
     in `turns` it goes on."""
-    if kit.process is None:
-        raise NotSeen("other generators would see the kit's tool: start the worker with --command for this")
+    if not kit.alone:
+        raise NotSeen("other generators would see the kit's tool: leave out --nats")
     announcing = asyncio.create_task(_announce(kit))
     await asyncio.sleep(HEARD_S)
     try:

@@ -19,6 +19,7 @@ from conformance.request import Request
 from services.common.clock import from_rfc3339, now_ms
 from services.common.inspection import dead_items
 from services.common.queue import Delivery
+from services.common.setaside import discard
 from services.common.taking import returned
 
 from .succession import another_holder, check_continues
@@ -188,8 +189,10 @@ async def an_item_that_nobody_survives_is_set_aside(kit: Kit) -> None:
     last = (await one.finished())[-1]
     if not isinstance(last, Error) or last.code != "poisoned":
         raise Broken(f"after {MAX_DELIVERIES} deliveries that came to nothing it ended the log with {ending(last)}")
-    if not any(dead.work.ref.key == one.key for dead in await dead_items(kit.bus)):
+    noted = [dead for dead in await dead_items(kit.bus) if dead.work.ref.key == one.key]
+    if not noted:
         raise Broken(f"there is no `DeadWork` on {subjects.dead_subject(kit.stage)}")
+    await discard(kit.bus, noted[0])
 
 
 async def _take_and_leave(kit: Kit, one: Request) -> None:

@@ -71,6 +71,7 @@ def register(subparsers: Any) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     from conformance.running import CannotRun
+    from evaluation.running import interruptible
     from services.common.bus import Unconfirmed
     from services.common.settings import SettingsError
 
@@ -78,14 +79,15 @@ def main(arguments: argparse.Namespace) -> int:
     promises = subject.promises()
     if unknown := set(arguments.only) - {one.name for one in promises}:
         print(
-            f"baton conformance: no promise of a {subject.kind} is called {', '.join(sorted(unknown))}", file=sys.stderr
+            f"baton conformance: no promise of kind {subject.kind} is called {', '.join(sorted(unknown))}",
+            file=sys.stderr,
         )
         return CANNOT
     if arguments.list:
         print(*(f"{one.name}  ({one.section})\n    {one.text}" for one in promises), sep="\n")
         return KEPT
     try:
-        with quiet_bus():
+        with interruptible(), quiet_bus():
             outcomes = asyncio.run(_examined(subject))
         if arguments.junit is not None:
             _write(arguments.junit, subject.stage, outcomes)

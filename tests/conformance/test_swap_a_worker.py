@@ -66,6 +66,7 @@ def test_the_documented_workers_keep_their_promises_by_the_documented_commands(f
 def test_the_node_worker_is_started_as_it_is_documented() -> None:
     worker = "examples/worker-node"
     assert f"cd {worker} && npm ci && node worker.js nats://127.0.0.1:4222" in commands()
+    assert "resolved" not in (ROOT / worker / "package-lock.json").read_text(encoding="utf-8")
     files = sorted(path.name for path in (ROOT / worker).glob("*.js"))
     assert sorted(re.findall(r"^\| `(\w+\.js)` \|", TEXT, re.MULTILINE)) == files
 

@@ -26,6 +26,7 @@ from conformance.frames import check_follows, check_written, read_entry, text_of
 from conformance.promise import PROMISES, Broken, Outcome
 from conformance.report import explained, summary, write_junit
 from conformance.running import Subject
+from services.cli.__main__ import main
 
 STAMP = "2026-11-26T07:00:00.000Z"
 TEXT = "Employees have twenty days of leave."
@@ -142,6 +143,21 @@ def test_every_promise_says_what_is_promised_and_where() -> None:
         promises = Subject(kind).promises()  # type: ignore[arg-type]
         assert len(promises) > 25
         assert [one.needs_process for one in promises] == sorted(one.needs_process for one in promises)
+
+
+def test_the_command_says_what_it_would_try_and_what_it_cannot(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conformance", "tools", "--list"]) == 0
+    told = capsys.readouterr().out
+    assert "who_was_replaced_stops  (2.4)" in told
+    assert "every_call_is_shown_and_gets_a_result" in told
+    assert "an_answer_cites_only_what_was_given" not in told
+    assert main(["conformance", "tools", "--only", "an_answer_cites_only_what_was_given"]) == 2
+    assert "no promise of kind tools is called an_answer_cites_only_what_was_given" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["conformance", "tools", "--call", "slow={"])
+    assert "the arguments are not JSON" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["conformance", "tools", "--call", "slow=[1]"])
 
 
 def test_the_reports_have_what_was_promised_and_what_was_seen(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from baton_proto import codec
@@ -20,6 +20,7 @@ from baton_proto.messages import (
     ToolCalled,
     ToolResult,
 )
+from services.common.shown import text_and_sources
 
 from .promise import Broken, Kind
 
@@ -46,15 +47,9 @@ def ends(frame: LogFrame) -> bool:
     return isinstance(frame, TERMINAL) or frame.handoff is not None
 
 
-def text_of(frames: Sequence[LogFrame]) -> str:
+def text_of(frames: Iterable[LogFrame]) -> str:
     """The answer's text that these frames amount to."""
-    text = ""
-    for frame in frames:
-        if isinstance(frame, AnswerReset):
-            text = ""
-        elif isinstance(frame, AnswerChunk):
-            text += frame.content
-    return text
+    return text_and_sources(frames)[0]
 
 
 def read_entry(data: bytes) -> LogEntry:

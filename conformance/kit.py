@@ -119,7 +119,9 @@ class Kit:
             item: fields of the item that are not the usual ones.
             unknown, as_object, droppable: as in `Request`.
         """
-        one = Request(self.bus, self.kind, self.witness, self.item(**(item or {})), self.patience_s, unknown, as_object)
+        fields = self.item(**(item or {}))
+        how = {"unknown": unknown, "as_object": as_object}
+        one = Request(self.bus, self.kind, self.witness, fields, self.patience_s, **how)
         one.droppable = droppable
         self.requests.append(one)
         await one.open(written)

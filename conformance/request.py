@@ -1,4 +1,4 @@
-"""One request of the kit: its log as the worker's neighbours write it, and all that the worker does to it."""
+"""One request of the kit: what the gateway, the other stages and other holders do to its log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,48 +16,34 @@ from baton_proto.messages import (
     Accepted,
     CancelOrder,
     Handoff,
-    LogEntry,
     LogFrame,
     Passage,
     Sources,
     Status,
-    WorkItem,
     WorkRef,
 )
 from baton_proto.sequencer import utc_now
-from services.common.bus import Bus, Refused, Stored, Unconfirmed, quietly
+from services.common.bus import Bus, Refused, Unconfirmed, quietly
 from services.common.clock import now_ms
-from services.common.inspection import queued_refs, still_there
+from services.common.inspection import queued_refs
 from services.common.passages import source_of
-from services.common.queue import Delivery
 
 from . import frames
-from .promise import Broken, Kind
-from .witness import Settling, Told, Witness
+from .observed import Observed
+from .promise import Kind
+from .witness import Witness
 
 APPEND_TRIES, APPEND_AGAIN_S = 40, 0.1
 UNKNOWN = {"conformance_unknown": {"from": "a later version", "list": [1, "two", None]}}
 """What nobody knows, beside known fields."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An append that the worker asked for, stored or not. `expected` is what its header says; absent is None."""
-
-    entry: LogEntry
-    expected: int | None
-    at: float
-
-
-class Request:
-    """A log that waits for the worker at frame `handed_at`.
+class Request(Observed):
+    """A request whose log comes to this worker's stage.
 
     Args:
         unknown: every message has a field beside that no version of the contract has.
         as_object: the item lies in the object store.
-
-    Attributes:
-        droppable: it is good to acknowledge this item although nothing has come of it.
     """
 
     def __init__(
@@ -68,40 +53,25 @@ class Request:
         witness: Witness,
         item: dict[str, Any],
         patience_s: float,
-        unknown: bool,
-        as_object: bool,
+        *,
+        unknown: bool = False,
+        as_object: bool = False,
     ) -> None:
-        self.bus = bus
-        self.kind = kind
-        self.witness = witness
-        self.item = item
-        self.key: str = item["key"]
-        self.at = bus.address(self.key)
-        self.patience_s = patience_s
-        self.handed_at = 0
+        super().__init__(bus, kind, witness, item, patience_s)
         self.next_seq = 0
         self.last = 0
         """Stream sequence of the log's last message that we know of."""
-        self.work_seqs: list[int] = []
         self.told_at = 0.0
-        self.live: list[tuple[LogEntry, int]] = []
-        self.attempts: list[Attempt] = []
-        self.problems: list[Broken] = []
         self._unknown = UNKNOWN if unknown else {}
         self._as_object = as_object
-        self._objects: set[str] = set()
-        self.droppable = False
-        self._asked: set[asyncio.Task[None]] = set()
         self._stop: list[Callable[[], Any]] = []
-
-    # --- what the neighbours do ---------------------------------------------------------------------------------------
 
     async def open(self, written: Sequence[LogFrame]) -> None:
         """Write the log as the stages before leave it, and what an earlier holder of this item has written."""
-        self._stop.append(await self.bus.follow(self.at, self._on_live))
-        appends = await self.bus.subscribe(subjects.log_subject(self.at), self._on_append)
+        self._stop.append(await self.bus.follow(self.at, self.on_live))
+        appends = await self.bus.subscribe(subjects.log_subject(self.at), self.on_append)
         self._stop.append(appends.unsubscribe)
-        self.witness.on_told[self.key] = self._on_told
+        self.witness.on_told[self.key] = self.on_told
         *before, last = self._before()
         for frame in before:
             await self.append(frame)
@@ -115,7 +85,7 @@ class Request:
         handoff = Handoff(stage=item["stage"], item=item)
         if self._as_object:
             name = subjects.handoff_object(self.key, self.next_seq)
-            self._objects.add(name)
+            self.objects.add(name)
             await self.bus.put_object(name, msgspec.msgpack.encode(item))
             handoff = Handoff(stage=item["stage"], object=name)
         await self.append(msgspec.structs.replace(frame, handoff=handoff))
@@ -194,109 +164,9 @@ class Request:
         subject = subjects.work_subject(self.item["stage"])
         seq = await self.bus.store(subject, packed, {"Nats-Msg-Id": message_id + again})
         self.work_seqs.append(seq)
-        self.witness.on_settling[seq] = self._on_settling
+        self.witness.on_settling[seq] = self.on_settling
         for settling in self.witness.settlings.get(seq, ()):  # it may have been quicker than the answer to us
-            self._on_settling(settling)
-
-    # --- what the worker does -----------------------------------------------------------------------------------------
-
-    async def finished(self) -> list[LogFrame]:
-        """What the worker wrote, when it has ended or handed over and settled its item; every promise about that is
-        checked.
-
-        Raises:
-            Broken
-        """
-        written = await self.ended()
-        await self.acknowledged()
-        await self.checked()
-        return written
-
-    async def ended(self, within_s: float | None = None) -> list[LogFrame]:
-        """What was written behind the hand-off, once the log has ended or was handed on.
-
-        Raises:
-            Broken: it does not end in time, or cannot be read.
-        """
-        within_s = within_s or self.patience_s
-        await self.witness.until(self._over, within_s)
-        written = await self.written()
-        if not written or not frames.ends(written[-1]):
-            self._raise_first()
-            came = frames.told(written)
-            raise Broken(f"after {within_s:g} s the log had neither ended nor been handed on; there was: {came}", "2.5")
-        return written
-
-    async def written(self) -> list[LogFrame]:
-        """What the log has behind the hand-off; the whole log is checked.
-
-        Raises:
-            Broken
-        """
-        entries = [frames.read_entry(stored.data) for stored in await self.bus.replay(self.at)]
-        frames.check_follows(entries)
-        for entry in entries:
-            if entry.request_id != self.item["request_id"]:
-                raise Broken(f"an entry that names the request {entry.request_id!r} in the log of another", "2.4")
-        theirs = [frame for entry in entries if entry.writer != self.bus.name for frame in entry.frames]
-        frames.check_written(self.kind, theirs)
-        return [frame for entry in entries for frame in entry.frames if frame.seq > self.handed_at]
-
-    async def acknowledged(self, within_s: float | None = None) -> None:
-        """Wait until every reference of ours is settled for good.
-
-        Raises:
-            Broken
-        """
-        within_s = within_s or self.patience_s
-        for seq in self.work_seqs:
-            if not await self.witness.until(lambda seq=seq: self._acknowledged(seq), within_s) and await still_there(  # type: ignore[misc]
-                self.bus, subjects.WORK_STREAM, seq
-            ):
-                raise Broken(f"the item was not acknowledged within {within_s:g} s", "2.7")
-
-    async def checked(self) -> None:
-        """Everything that was noticed on the way, in the order of its happening.
-
-        Raises:
-            Broken
-        """
-        while self._asked:
-            await asyncio.gather(*self._asked)
-        self._raise_first()
-        written = await self.written()
-        if written and written[-1].handoff is not None:
-            await self._check_told(written[-1])
-
-    async def next_item(self, frame: LogFrame) -> tuple[WorkItem, dict[str, Any]]:
-        """The item of a hand-off, as a worker of ours reads it and as it came.
-
-        Raises:
-            Broken: a reader must refuse it.
-        """
-        assert frame.handoff is not None
-        raw = frame.handoff.item
-        try:
-            if raw is None:
-                name = frame.handoff.object or ""
-                self._objects.add(name)
-                data = await self.bus.get_object(name)
-                return codec.unpack_item(data), msgspec.msgpack.decode(data)
-            return codec.item_from_map(raw), raw
-        except KeyError:
-            raise Broken(f"the object {frame.handoff.object!r} of the hand-off is not there", "2.6") from None
-        except codec.WireError as error:
-            raise Broken(f"an item that a reader must refuse: {error}", "4") from None
-
-    def settlings(self, since: float = 0.0) -> list[Settling]:
-        """What was sent to the reply subjects of our items since then."""
-        found = [one for seq in self.work_seqs for one in self.witness.settlings.get(seq, ())]
-        return [one for one in found if one.at >= since]
-
-    async def begun(self) -> bool:
-        """Wait until the worker has written something; whether it has not ended its part with that."""
-        await self.witness.until(lambda: any(entry.writer != self.bus.name for entry, _ in self.live), self.patience_s)
-        return bool(self.live) and self.live[-1][0].writer != self.bus.name and not self._over()
+            self.on_settling(settling)
 
     async def cancel(self) -> None:
         """What a gateway does when the user does not want the answer any more."""
@@ -321,96 +191,5 @@ class Request:
         for subject in (subjects.cancel_subject(self.key), subjects.returned_subject(self.key)):
             await self.bus.purge(subjects.CANCEL_STREAM, subject)
         await self.bus.purge(f"KV_{subjects.ANSWERS_BUCKET}", subjects.kept_answer(self.key))
-        for name in self._objects:
+        for name in self.objects:
             await self.bus.delete_object(name)
-
-    # --- noticing -----------------------------------------------------------------------------------------------------
-
-    def _over(self) -> bool:
-        return bool(self.problems) or any(
-            frames.ends(frame) for entry, _ in self.live for frame in entry.frames if frame.seq > self.handed_at
-        )
-
-    def _acknowledged(self, seq: int) -> bool:
-        return any(one.what.startswith("+ACK") for one in self.witness.settlings.get(seq, ()))
-
-    def _on_live(self, stored: Stored) -> None:
-        try:
-            self.live.append((frames.read_entry(stored.data), stored.stream_seq))
-        except Broken as problem:
-            self.problems.append(problem)
-        self._ask(self.witness.wake())
-
-    async def _on_append(self, message: Delivery) -> None:
-        with contextlib.suppress(Broken):
-            entry = frames.read_entry(message.data)
-            if entry.writer == self.bus.name:
-                return
-            header = (message.headers or {}).get("Nats-Expected-Last-Subject-Sequence")
-            self.attempts.append(Attempt(entry, int(header) if header else None, time.monotonic()))
-            if header is None:
-                self.problems.append(Broken("an append without the header Nats-Expected-Last-Subject-Sequence", "2.4"))
-
-    def _on_settling(self, settling: Settling) -> None:
-        if settling.what.startswith("+ACK"):
-            self._ask(self._check_acknowledged())
-
-    async def _check_acknowledged(self) -> None:
-        """At this moment the log must have ended, or been handed on and its next stage told."""
-        tail = await self.bus.tail(self.at)
-        if tail is None:
-            return
-        last = codec.decode(tail.data, LogEntry).frames[-1]
-        if self.droppable:
-            return
-        if last.seq <= self.handed_at or not frames.ends(last):
-            self.problems.append(
-                Broken(
-                    f"it acknowledged its item when the log ended with frame {last.seq}, {frames.ending(last)}", "2.5"
-                )
-            )
-        elif last.handoff is not None and not any(told.ref.seq == last.seq for told in self._told()):
-            self.problems.append(
-                Broken(f"it acknowledged its item before it had told {last.handoff.stage} of the hand-off", "2.6")
-            )
-
-    def _on_told(self, told: Told) -> None:
-        if told.ref.seq > self.handed_at:
-            self._ask(self._check_stored(told))
-
-    async def _check_stored(self, told: Told) -> None:
-        tail = await self.bus.tail(self.at)
-        if tail is not None and codec.decode(tail.data, LogEntry).frames[-1].seq < told.ref.seq:
-            self.problems.append(Broken("it told the next stage of a hand-off that was not stored yet", "2.6"))
-
-    async def _check_told(self, last: LogFrame) -> None:
-        assert last.handoff is not None
-        stage, seq = last.handoff.stage, last.seq
-        await self.witness.until(lambda: any(told.ref.seq == seq for told in self._told()), self.patience_s)
-        wanted = WorkRef(stage=stage, key=self.key, shard=self.at.shard, seq=seq)
-        message_id = subjects.work_message_id(self.key, seq)
-        for told in self._told():
-            if told.ref.seq == seq and (told.ref != wanted or told.message_id != message_id):
-                raise Broken(
-                    f"the reference to frame {seq} was published as {told.ref} with the Nats-Msg-Id "
-                    f"{told.message_id!r}, not {message_id!r}",
-                    "2.6",
-                )
-        if not any(told.ref == wanted for told in self._told()):
-            raise Broken(f"nobody told {stage} of the hand-off in frame {seq}", "2.6")
-
-    def _told(self) -> list[Told]:
-        return self.witness.told.get(self.key, [])
-
-    def _raise_first(self) -> None:
-        if self.problems:
-            raise self.problems[0]
-
-    def _ask(self, asking: Any) -> None:
-        task = asyncio.create_task(self._quiet(asking))
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
-
-    async def _quiet(self, asking: Any) -> None:
-        with contextlib.suppress(Unconfirmed, codec.WireError):
-            await asking

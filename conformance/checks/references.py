@@ -15,16 +15,16 @@ from conformance.request import Request
 CANCELLED = Done(finish_reason="cancelled", cited=[], citations=[], usage=Usage(), timings=Timings())
 
 
-async def _unchanged(one: Request, before: int) -> None:
-    """The reference is settled, and the log is as it was.
+async def _left_alone(one: Request) -> None:
+    """The reference is settled, and nothing was written.
 
     Raises:
         Broken
     """
     await one.acknowledged()
     await one.checked()
-    if len(written := await one.written()) != before:
-        raise Broken(f"it wrote {told(written[before:])}")
+    for attempt in one.attempts:
+        raise Broken(f"it wrote {told(attempt.entry.frames)}")
 
 
 @promise("2.1")
@@ -34,7 +34,7 @@ async def unreadable_references_are_dropped(kit: Kit) -> None:
         one = await kit.request(droppable=True)
         later = WorkRef(stage=kit.stage, key=one.key, shard=one.at.shard, seq=one.handed_at, v=99)
         await one.tell(msgspec.msgpack.encode(later) if data is None else data)
-        await _unchanged(one, 0)
+        await _left_alone(one)
 
 
 @promise("2.2")
@@ -44,11 +44,11 @@ async def references_to_logs_that_have_ended_are_dropped(kit: Kit) -> None:
     for last in (CANCELLED, failed):
         one = await kit.request(written=[last])
         await one.tell()
-        await _unchanged(one, 1)
+        await _left_alone(one)
     gone = await kit.request(droppable=True)
     await kit.bus.purge(f"BATON_LOG_{gone.at.shard}", f"baton.v1.log.{gone.at.shard}.{gone.key}")
     await gone.tell()
-    await _unchanged(gone, 0)
+    await _left_alone(gone)
 
 
 def _next_hand_off(kit: Kit, item: dict[str, object]) -> LogFrame:
@@ -68,7 +68,7 @@ async def hand_offs_that_nobody_told_are_told_again(kit: Kit) -> None:
     one = await kit.request()
     await one.append(_next_hand_off(kit, one.item))
     await one.tell()
-    await _unchanged(one, 1)
+    await _left_alone(one)
 
 
 @promise("2.2")
@@ -78,10 +78,13 @@ async def hand_offs_that_were_taken_are_left_alone(kit: Kit) -> None:
     one = await kit.request()
     await one.append(_next_hand_off(kit, one.item))
     await one.append(Status(stage="tool" if kit.kind == "generator" else "generating", content="…"))
+    one.droppable = True
     await one.tell()
     await one.acknowledged()
-    if len(written := await one.written()) != 2:
-        raise Broken(f"it wrote {told(written[2:])}")
+    for attempt in one.attempts:
+        raise Broken(f"it wrote {told(attempt.entry.frames)}")
+    if kit.witness.told.get(one.key):
+        raise Broken("it told the next stage of a hand-off that somebody has taken")
 
 
 @promise("4")

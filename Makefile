@@ -2,8 +2,8 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-models test-ingest check bench chaos replay eval format lock docs clean venv venv-dev \
-    test-tools
+.PHONY: help run test test-models test-ingest check bench load chaos replay eval format lock docs dashboards clean venv \
+    venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -21,8 +21,10 @@ SEED ?= 1
 CLUSTER ?=
 # Only for `make bench`: numbers of passages to search among. 100,000 in Milvus Lite take some minutes to write.
 SIZES ?= 10000,100000
-# Only for `make replay`: the gateway to ask. ARGS passes further options.
-URL ?= ws://127.0.0.1:8000/ws
+# For `make replay`, the gateway to ask; for `make load`, one that runs instead of one that is started for it.
+URL ?=
+# Only for `make load`: a file that says what the users do (docs/load.md).
+SCENARIO ?=
 
 # Only for `make eval`: DATA="dev-v1.1.json cmrc2018_dev.json" puts the whole system beside bm25s on such files;
 # EMBEDDER=openai (with BATON_EMBEDDING_URL and so on) or module:attribute configures one. ARGS passes further options.
@@ -75,8 +77,12 @@ bench: venv-dev ## Measure what Baton, its log, resumes and slow readers cost, e
 chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove that no answer loses a frame.
 	@exec .venv/bin/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(if $(CLUSTER),--cluster) $(ARGS)
 
+load: venv-dev ## Many connections and questions on a Baton started for it (or URL), every frame checked; names the first limit.
+	@exec .venv/bin/python -m bench.load $(if $(URL),--url $(URL)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
+	    --out .baton/load/report.html --json .baton/load/report.json $(ARGS)
+
 replay: venv ## Ask a running Baton 100 questions twice, and report whether the same frames came back.
-	@.venv/bin/python -m evaluation.replay --url $(URL) $(ARGS)
+	@.venv/bin/python -m evaluation.replay $(if $(URL),--url $(URL)) $(ARGS)
 
 eval: venv-dev ## Ask the shipped questions of a Baton started for it, and write .baton/eval/report.html.
 ifneq ($(DATA),)
@@ -94,6 +100,11 @@ format: venv-dev ## Format the code and put right what the linter can.
 
 docs: venv-dev ## Regenerate the parts of the docs that come from code.
 	@.venv/bin/python -m services.common.settings_doc docs/settings.md
+	@.venv/bin/python -m services.common.metrics_doc docs/metrics.md
+	@.venv/bin/python deploy/prometheus/rule.py
+
+dashboards: venv-dev ## Make Grafana's dashboards anew from the code in deploy/grafana.
+	@scripts/dashboards.sh
 
 lock: ## Resolve the dependencies anew; ARGS=--upgrade moves them to the newest versions.
 	@scripts/lock.sh $(ARGS)

@@ -38,7 +38,7 @@ from services.retriever.port import SearchRequest
 from services.retriever.search_text import search_text
 from services.retriever.store_retriever import StoreRetriever
 from services.retriever.stored import DocumentInfo, StoredPassage
-from services.retriever.stores.local_words import cut
+from services.retriever.stores.cutting import cut
 from services.retriever.stores.opening import open_store
 from tests.servers.milvus import milvus_lite
 

@@ -6,9 +6,12 @@ import asyncio
 import base64
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,6 +26,8 @@ class Frame(msgspec.Struct):
     content: str = ""
     code: str = ""
     stage: str = ""
+    conversation_id: str = ""
+    finish_reason: str = ""
 
     @property
     def first(self) -> int:
@@ -32,11 +37,32 @@ class Frame(msgspec.Struct):
 _decoder = msgspec.json.Decoder(Frame)
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a gateway is, and the token it wants."""
+
+    port: int
+    host: str = "127.0.0.1"
+    path: str = "/ws"
+    tls: bool = False
+    token: str = ""
+
+    @staticmethod
+    def of(url: str, token: str = "") -> Address:
+        """Raises ValueError: it is none of a WebSocket."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise ValueError(f"{url}: expected ws://HOST[:PORT]/ws or wss://…")
+        tls = parts.scheme == "wss"
+        return Address(parts.port or (443 if tls else 80), parts.hostname, parts.path or "/ws", tls, token)
+
+
 class Socket(asyncio.Protocol):
     """One connection. Each message is decoded and given to `receive`, with the time of its arrival."""
 
-    def __init__(self, receive: Callable[[Socket, Frame, float], None]) -> None:
+    def __init__(self, receive: Callable[[Socket, Frame, float], None], address: Address) -> None:
         self._receive = receive
+        self._address = address
         self._buffer = bytearray()
         self._open = False
         self._transport: asyncio.Transport | None = None
@@ -74,9 +100,11 @@ class Socket(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         key = base64.b64encode(os.urandom(16)).decode()
+        address = self._address
+        token = f"Authorization: Bearer {address.token}\r\n" if address.token else ""
         transport.write(
-            f"GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            f"GET {address.path} HTTP/1.1\r\nHost: {address.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"{token}Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
 
     def data_received(self, data: bytes) -> None:
@@ -86,7 +114,9 @@ class Socket(asyncio.Protocol):
             head, found, rest = bytes(self._buffer).partition(b"\r\n\r\n")
             if not found:
                 return
-            assert b" 101 " in head.split(b"\r\n", 1)[0], head
+            if b" 101 " not in (status := head.split(b"\r\n", 1)[0]):
+                self._refused(status.decode(errors="replace"))
+                return
             self._buffer, self._open = bytearray(rest), True
             self.opened.set_result(None)
         at = 0
@@ -125,24 +155,43 @@ class Socket(asyncio.Protocol):
     def _ended(self, code: int) -> None:
         if not self.closed.done():
             self.closed.set_result(code)
+        self._refused(f"closed with {code} while it was opened")
+
+    def _refused(self, why: str) -> None:
         if not self.opened.done():
-            self.opened.set_exception(ConnectionError(f"closed with {code} while it was opened"))
+            self.opened.set_exception(ConnectionError(why))
             self.opened.exception()
+            self.close()
 
 
-async def connect(port: int, receive: Callable[[Socket, Frame, float], None], buffer_bytes: int = 32_768) -> Socket:
-    """An open connection to a gateway on this machine, with segments as small as on a real network. Raises OSError.
+async def connect(
+    address: Address | int, receive: Callable[[Socket, Frame, float], None], buffer_bytes: int = 32_768
+) -> Socket:
+    """An open connection to a gateway, with segments as small as on a real network. Raises OSError.
 
     Args:
+        address: a number is a port of this machine.
         buffer_bytes: what the kernel holds here for a client that does not read.
     """
+    if isinstance(address, int):
+        address = Address(address)
     loop = asyncio.get_running_loop()
-    plain = socket.socket()
+    family, kind, protocol, _, place = (
+        await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
+    )[0]
+    plain = socket.socket(family, kind, protocol)
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     # On loopback segments of 64 KiB let the sender's kernel hold megabytes for one slow client.
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_400)
     plain.setblocking(False)
-    await loop.sock_connect(plain, ("127.0.0.1", port))
-    _, connection = await loop.create_connection(lambda: Socket(receive), sock=plain)
+    try:
+        await loop.sock_connect(plain, place)
+    except OSError:
+        plain.close()
+        raise
+    tls, name = (ssl.create_default_context(), address.host) if address.tls else (None, None)
+    _, connection = await loop.create_connection(
+        lambda: Socket(receive, address), sock=plain, ssl=tls, server_hostname=name
+    )
     await connection.opened
     return connection

@@ -53,12 +53,16 @@ def page(runs: Sequence[Mapping[str, Any]], differences: Sequence[Difference] = 
         parts.append(_differences(runs, differences))
     for run in runs:
         parts += _run(run, several=len(runs) > 1)
+    return document(f"Evaluation: {title}", "".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A whole page around `body`, which is HTML, in the report's style."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Evaluation: {escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body>"
-        "</html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 

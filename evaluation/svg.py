@@ -56,6 +56,25 @@ def cumulative(series: Mapping[str, Sequence[float]], *, label: str, unit: str =
     return _svg(parts, list(drawn), label)
 
 
+def over_time(series: Mapping[str, Sequence[tuple[float, float]]], *, label: str, unit: str = "ms") -> str:
+    """For each series its values (upward) at so many seconds (to the right)."""
+    drawn = {name: sorted(points) for name, points in series.items() if points}
+    if not drawn:
+        return ""
+    top = _round(max(value for points in drawn.values() for _, value in points))
+    first = min(points[0][0] for points in drawn.values())
+    span = max(points[-1][0] for points in drawn.values()) - first or 1.0
+    parts = _frame(top, f" {unit}")
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x = LEFT + share * (WIDTH - LEFT - RIGHT)
+        parts.append(_text(x, HEIGHT - BOTTOM + 16, f"{first + share * span:.0f} s", "middle"))
+    for number, points in enumerate(drawn.values()):
+        places = ((LEFT + (at - first) / span * (WIDTH - LEFT - RIGHT), _y(value, top)) for at, value in points)
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline class="l{number % 4}" points="{line}"/>')
+    return _svg(parts, list(drawn), label)
+
+
 def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str) -> str:
     """A line for each row, (name, difference, low, high), with 0 marked; for values from -1 to 1."""
     reach = max((abs(end) for row in rows for end in row[1:]), default=0.0) or 1.0

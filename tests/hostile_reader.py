@@ -8,10 +8,14 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from services.retriever.bad_document import BadDocument
 from services.retriever.extract import Document
+
+ANSWERS = 3
+"""Where the child has its answers: the first file that it opened."""
 
 
 def misbehave(name: str, data: bytes) -> Document:
@@ -36,6 +40,10 @@ def misbehave(name: str, data: bytes) -> Document:
             raise BadDocument("no good, 不行")
         case "print":
             print("noise " * 1000, flush=True)
+        case "forge":
+            # As a file would that has taken the process over: past the protocol's own code.
+            os.write(ANSWERS, b"d" + len(data).to_bytes(8, "big") + data)
+            time.sleep(60)
         case "large file":
             Path("big").write_bytes(b"x" * 2_000_000)
         case "environment":

@@ -15,6 +15,7 @@ from .supervisor import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 ERP_MODULE = "examples.hr_assistant.erp"
+MILVUS_LITE = "services.cli.milvus_lite"
 DOCUMENTS = ROOT / "examples" / "hr_assistant" / "documents"
 WORKERS = ("retriever", "generator", "tools", "ingest")
 MODULES = {"ingest": "services.retriever.ingestion"}
@@ -151,7 +152,7 @@ def _milvus(env: dict[str, str], data: Path, take_ports: TakePorts, parts: list[
         return host_and_port(uri, MILVUS_PORT)
     (port,) = take_ports(1, (MILVUS_PORT,))
     env["BATON_MILVUS_URI"] = f"http://127.0.0.1:{port}"
-    argv = [_beside_python("milvus-lite"), "server", "--data-dir", str(data / "milvus")]
+    argv = [sys.executable, "-m", MILVUS_LITE, "server", "--data-dir", str(data / "milvus")]
     argv += ["--host", "127.0.0.1", "--port", str(port)]
     # It closes its files on SIGINT only; SIGTERM ends it on the spot.
     command = Command("milvus", argv, dict(env), stop_s=1.5, stop_signal=signal.SIGINT)

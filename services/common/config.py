@@ -84,6 +84,12 @@ class ProcessSettings:
         "BATON_METRICS_PORT", 0, "Port of a worker's /metrics and /healthz; 0 = none.", minimum=0, maximum=65_535
     )
     metrics_host: str = setting("BATON_METRICS_HOST", "127.0.0.1", "Address on which a worker serves its metrics.")
+    variant: str = setting(
+        "BATON_VARIANT", "", "What this process is called where two variants are compared, as in `b`; in its metrics."
+    )
+    trace_contents: bool = setting(
+        "BATON_TRACE_CONTENTS", False, "Whether traces hold what users, documents, tools and models say."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +189,8 @@ class RetrieverSettings:
     retriever: str = setting(
         "BATON_RETRIEVER",
         "milvus",
-        "Where passages are kept and searched (docs/stores.md): `milvus`, `local` (a folder of this machine), or "
-        "`module:attribute` of your own implementation.",
+        "Where passages are kept and searched (docs/stores.md): `milvus`, `local` (a folder of this machine), "
+        "`pinecone`, or `module:attribute` of your own implementation.",
     )
     store_dir: str = setting(
         "BATON_STORE_DIR", ".baton/store", "Folder of the `local` store; all processes that use it run on one machine."
@@ -194,6 +200,14 @@ class RetrieverSettings:
     )
     milvus_token: str = setting("BATON_MILVUS_TOKEN", "", "Token or `user:password` for Milvus.", secret=True)
     collection: str = setting("BATON_MILVUS_COLLECTION", "baton_documents", "Collection of the passages.")
+    pinecone_api_key: str = setting("BATON_PINECONE_API_KEY", "", "Key for Pinecone.", secret=True)
+    pinecone_host: str = setting("BATON_PINECONE_HOST", "", "Host of the Pinecone index of sparse vectors, for words.")
+    pinecone_dense_host: str = setting(
+        "BATON_PINECONE_DENSE_HOST", "", "Host of the Pinecone index of dense vectors; needed with an embedder."
+    )
+    pinecone_namespace: str = setting(
+        "BATON_PINECONE_NAMESPACE", "baton_documents", "Namespace of the passages in both Pinecone indexes."
+    )
     timeout_s: float = setting("BATON_RETRIEVAL_TIMEOUT_S", 8.0, "Seconds one search may take.", minimum=0.1)
     embedder: str = setting(
         "BATON_EMBEDDER",

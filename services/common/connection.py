@@ -32,6 +32,7 @@ class _Events:
         self._said: dict[str, float] = {}
 
     def opened(self) -> None:
+        metrics.NATS_CONNECTED.set(1)
         self._ever_connected = True
 
     async def error(self, error: Exception) -> None:
@@ -48,10 +49,12 @@ class _Events:
             log.warning("no NATS at %s (%s); trying again", self._url, text)
 
     async def disconnected(self) -> None:
+        metrics.NATS_CONNECTED.set(0)
         if not self.closing and self._ever_connected:
             log.warning("NATS: connection lost")
 
     async def reconnected(self) -> None:
+        metrics.NATS_CONNECTED.set(1)
         metrics.NATS_RECONNECTS.inc()
         log.info("NATS: connected again")
 

@@ -63,6 +63,7 @@ class HeldJob:
     item: WorkItem
     written: Sequence[LogFrame]
     writer: LogWriter
+    traceparent: str = ""
     handed_over: WorkRef | None = field(default=None)
 
     async def write(self, frame: LogFrame) -> None:
@@ -73,7 +74,7 @@ class HeldJob:
 
     async def hand_over(self, frame: LogFrame, item: WorkItem) -> None:
         seq = self.writer.next_seq
-        item = msgspec.structs.replace(item, queued_ms=now_ms())
+        item = msgspec.structs.replace(item, queued_ms=now_ms(), traceparent=self.traceparent or item.traceparent)
         handoff = await make_handoff(self.bus, item, seq)
         await self.write(msgspec.structs.replace(frame, handoff=handoff))
         # Set before it is known to be stored: a cancel at this moment must not leave a hand-off that nobody published.
@@ -107,8 +108,16 @@ async def hold(
     async with LogWriter(bus, bus.address(item.key), sequencer, lambda: lease.held) as writer:
         job = HeldJob(bus, item, taken.written, writer)
         try:
-            with tracing.span(f"baton.{stage}", item.traceparent):
+            about: dict[str, tracing.Value | None] = {
+                "baton.request_id": item.request_id,
+                "baton.deliveries": lease.deliveries,
+            }
+            with tracing.span(f"baton.{stage}", item.traceparent, "consumer", about) as span:
+                job.traceparent = span.traceparent
                 outcome = await _run(job, handler, lease, giving_back)
+                span.set("baton.outcome", outcome)
+                if outcome not in ("handed_over", "done", "cancelled"):
+                    span.fail(outcome)
             if job.handed_over is not None:
                 await push_ref(bus, job.handed_over)
         except (Replaced, _LeaseLost) as error:

@@ -1,4 +1,4 @@
-"""Structured logs: one line an event, the request's id in every line that belongs to one."""
+"""Structured logs: one line an event, the ids of request and trace in every line that belongs to one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
+
+from .tracing import current_ids
 
 _request: contextvars.ContextVar[str] = contextvars.ContextVar("baton_request", default="")
 
@@ -27,11 +29,12 @@ def request_context(request_id: str) -> Iterator[None]:
 class _Context(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = _request.get()
+        record.trace_id, record.span_id = current_ids()
         return True
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, service, logger, message, request_id, error."""
+    """One JSON object a line: time, level, service, logger, message, request_id, trace_id, span_id, error."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -45,8 +48,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request_id := getattr(record, "request_id", ""):
-            line["request_id"] = request_id
+        for name in ("request_id", "trace_id", "span_id"):
+            if value := getattr(record, name, ""):
+                line[name] = value
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
@@ -68,5 +72,5 @@ def set_up_logging(service: str, form: str, level: str) -> None:
     handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter())
     handler.addFilter(_Context())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpx2", "httpcore", "mcp", "pymilvus", "grpc", "asyncio", "jieba"):
+    for noisy in ("httpx", "httpx2", "httpcore", "mcp", "pymilvus", "pinecone", "grpc", "asyncio", "jieba"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))

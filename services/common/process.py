@@ -26,6 +26,7 @@ from .bus import Bus
 from .config import ALL_SETTINGS, NatsSettings, ProcessSettings, WorkerSettings
 from .connection import connect
 from .job import Handler
+from .lag import measure_lag
 from .logs import set_up_logging
 from .presence import Presence, watch
 from .settings import SettingsError, describe, load
@@ -44,8 +45,8 @@ def read_settings(service: str, *groups: type) -> list[Any]:
         print(f"{service}: the settings are wrong:", *error.problems, sep="\n  ", file=sys.stderr)
         raise SystemExit(2) from None
     set_up_logging(service, process.log, process.log_level)
-    tracing.set_up_tracing(service)
-    metrics.BUILD.labels(package_version(), service).set(1)
+    tracing.set_up_tracing(service, package_version(), contents=process.trace_contents)
+    metrics.BUILD.labels(package_version(), service, process.variant).set(1)
     return [*settings, process]
 
 
@@ -90,7 +91,11 @@ def run(main: Awaitable[None]) -> None:
 
 
 async def _awaiting(main: Awaitable[None]) -> None:
-    await main
+    lag = asyncio.create_task(measure_lag(), name="lag")
+    try:
+        await main
+    finally:
+        lag.cancel()
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -101,6 +106,7 @@ def stop_on_signals() -> asyncio.Event:
     def on_signal() -> None:
         if stop.is_set():
             os._exit(1)
+        metrics.DRAINING.set(1)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,7 +26,7 @@ from baton_proto.messages import (
     WorkRef,
 )
 
-from . import metrics, streams
+from . import metrics, streams, tracing
 from .bus import Bus, Full, Unconfirmed, end_tasks, quietly
 from .clock import now_ms
 from .config import WorkerSettings
@@ -64,6 +64,8 @@ class Worker:
         self._held: dict[int, HeldItem] = {}
         self._giving_back = asyncio.Event()
         self.draining = False
+        for counter in (metrics.REDELIVERED, metrics.FAILOVERS):
+            metrics.begin(counter, self._stage)
         consumer = subjects.work_consumer(stage)
         self._puller = Puller(bus, subjects.WORK_STREAM, consumer, self._free, self._take, self._make_consumer)
 
@@ -139,7 +141,6 @@ class Worker:
 
     async def _serve(self, message: Msg, since: float) -> None:
         """One delivery, from taking it to settling it."""
-        started = time.monotonic()
         lease = Lease(self._bus, message, self._settings.ack_wait_s, since)
         if not lease.held:
             log.warning("an item came too late: it belongs to somebody else by now")
@@ -156,7 +157,6 @@ class Worker:
             lease.stop()
             renewing.cancel()
         metrics.WORK.labels(self._stage, outcome).inc()
-        metrics.WORK_SECONDS.labels(self._stage).observe(time.monotonic() - started)
 
     async def _deliver(self, message: Msg, lease: Lease) -> str:
         try:
@@ -180,14 +180,14 @@ class Worker:
             await lease.acknowledge()
             return "dropped"
         with request_context(taken.item.request_id):
-            lost = lease.deliveries - 1
-            if lost >= self._settings.max_deliveries:
-                lost -= await returned(self._bus, ref.key, ref.seq)
+            lost = await self._lost(ref, lease)
             # A log that moved just now has a holder who lives: this delivery is a copy, or NATS lost its leader.
             dead = now_ms() - taken.moved_ms > self._settings.ack_wait_s * 500
             if lost >= self._settings.max_deliveries and dead:
                 return await self._set_aside(ref, taken, lease, lost)
-            number = id(lease)
+            if lost > 0:
+                metrics.FAILOVERS.labels(self._stage).inc()
+            number, started = id(lease), time.monotonic()
             self._held[number] = HeldItem(
                 key=ref.key,
                 request_id=taken.item.request_id,
@@ -199,6 +199,8 @@ class Worker:
                 return await hold(self._bus, self._stage, self._handler, ref, taken, lease, self._giving_back)
             finally:
                 del self._held[number]
+                held_s = time.monotonic() - started
+                metrics.WORK_SECONDS.labels(self._stage).observe(held_s, tracing.exemplar(taken.item.traceparent))
 
     async def _taken(self, ref: WorkRef, lease: Lease) -> Taken | None:
         """`take`, again and again while NATS does not answer and the item is still ours: giving up would leave it to
@@ -210,6 +212,18 @@ class Worker:
                 if not lease.held:
                     raise
             await asyncio.sleep(random.uniform(0.1, 0.3))
+
+    async def _lost(self, ref: WorkRef, lease: Lease) -> int:
+        """How many holders of an item were lost before us. Raises Unconfirmed where that may be too many to go on."""
+        lost = lease.deliveries - 1
+        if lost <= 0:
+            return 0
+        try:
+            return lost - await returned(self._bus, ref.key, ref.seq)
+        except Unconfirmed:
+            if lost >= self._settings.max_deliveries:
+                raise
+            return lost
 
     async def _let_wait(self, ref: WorkRef, lease: Lease) -> str:
         """Give back an item whose turn has not come; it is asked for again. So it waits without a slot and without

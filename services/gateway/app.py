@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -23,9 +22,11 @@ from services.common.presence import Presence
 from services.common.process import package_version
 
 from .auth import Authenticator, origin_allowed
-from .connection import BAD_ORIGIN, GOING_AWAY, LEAVING, TOO_MANY, Connection
+from .connection import BAD_ORIGIN, CLOSE_CODES, GOING_AWAY, LEAVING, TOO_MANY, Connection
 from .conversations import Conversations
 from .documents import DocumentRoutes
+from .gauges import Gauges
+from .observer import begin_series
 from .requests import Requests
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Gateway:
         self.requests = Requests(bus, presence, settings)
         self._conversations = Conversations(bus, self.requests, self._authenticator, settings)
         self.draining = False
+        begin_series()
+        metrics.begin(metrics.CLOSED, *map(str, CLOSE_CODES))
 
     def application(self) -> Starlette:
         routes = [
@@ -78,6 +81,7 @@ class Gateway:
         background = [
             asyncio.create_task(self._tick(), name="tick"),
             asyncio.create_task(self.requests.feeder.run(), name="feed"),
+            asyncio.create_task(Gauges(self._bus, self._presence).run(), name="gauges"),
         ]
         try:
             yield
@@ -114,6 +118,7 @@ class Gateway:
                 self.requests.tick()
                 for connection in list(self._connections):
                     connection.tick()
+                metrics.SLOW.set(sum(connection.behind for connection in self._connections))
             except Exception:
                 log.exception("the clock stumbled")
 
@@ -161,8 +166,9 @@ class Gateway:
         }
         return JSONResponse(state, 200 if ready else 503)
 
-    async def _metrics(self, _: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def _metrics(self, request: Request) -> Response:
+        content, content_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": content_type})
 
 
 class _Static(StaticFiles):

@@ -56,7 +56,7 @@ CLOSE_S = 1.0
 CLOSE_SLOW_S = 10.0
 """How long a close waits behind what a slow client has yet to read; after that it sees a broken connection instead."""
 
-GOING_AWAY, UNAUTHORIZED, BAD_ORIGIN, IDLE, TOO_SLOW, TOO_MANY = 1012, 4001, 4003, 4008, 4009, 4029
+GOING_AWAY, UNAUTHORIZED, BAD_ORIGIN, IDLE, TOO_SLOW, TOO_MANY = CLOSE_CODES = 1012, 4001, 4003, 4008, 4009, 4029
 
 
 class Close(Exception):
@@ -122,6 +122,11 @@ class Connection:
         """Whether a request runs or something waits to be sent."""
         answering = any(not one.ended for one in self._running.values())
         return answering or bool(self._handling) or not self._outbox.empty
+
+    @property
+    def behind(self) -> bool:
+        """Whether its client is slow: what waits for it is joined."""
+        return self._outbox.behind
 
     async def serve(self) -> None:
         """Until the client leaves or the connection is closed for a reason."""
@@ -356,7 +361,8 @@ class Connection:
             if query.request_id and (stored := await self._requests.kept(name, who)) is not None:
                 self._put_stored(name, 0, stored)
                 return
-            follower = await self._requests.accept(query, name, who, Shown(name, self._outbox))
+            with request_context(name):
+                follower = await self._requests.accept(query, name, who, Shown(name, self._outbox))
         finally:
             self._accepting -= 1
         self._replace(name, follower)
@@ -371,6 +377,7 @@ class Connection:
             return
         self._replace(name, found)
         self._put(Resumed(request_id=name, recovered=True, next_seq=found.next_seq))
+        metrics.RESUMES.labels("followed").inc()
         found.release()
 
     def _put_stored(self, name: str, next_seq: int, stored: StoredAnswer) -> None:
@@ -381,6 +388,7 @@ class Connection:
                 resumed, answer=stored.answer, sources=stored.sources, finish_reason=stored.finish_reason
             )
         self._put(resumed)
+        metrics.RESUMES.labels("gone" if stored.answer is None else "kept").inc()
         if stored.answer is None:
             self._error("gone", "The answer to this question is no longer stored; ask it again.", name)
 

@@ -15,6 +15,7 @@ from services.common.clock import now_ms
 from services.common.endings import end_log
 from services.common.errors import DEADLINE, no_worker
 from services.common.holding import FULL
+from services.common.logs import request_context
 from services.common.presence import Presence
 
 from .observer import Observer
@@ -142,6 +143,8 @@ class Follower:
     async def close(self) -> None:
         """Stop following. The request itself goes on."""
         self.over.set()
+        if self._observer is not None:
+            self._observer.leave()
         if self._ending is not None:
             self._ending.cancel()
         await self._reader.close()
@@ -161,7 +164,8 @@ class Follower:
 
     async def _end_log(self, frame: Done | Error, only_after: int | None) -> None:
         try:
-            await end_log(self._bus, self.at, self.request_id, frame, only_after=only_after)
+            with request_context(self.request_id):
+                await end_log(self._bus, self.at, self.request_id, frame, only_after=only_after)
         except Full:
             self._give_up(FULL)  # there is no room for the log's last frame: nobody can write it
         except (Unconfirmed, codec.WireError) as error:
@@ -201,6 +205,8 @@ class Follower:
     def _give_up(self, error: Error) -> None:
         """Tell the client what no frame of the log will tell it."""
         if not self.ended:
+            if self._observer is not None:
+                self._observer.see(error)
             self._reader.show(error)
             self.over.set()
 

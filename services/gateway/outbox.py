@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baton_proto import codec
+from services.common import metrics
 
 JOIN_ABOVE_BYTES = 64 * 1024
 """Chunks are joined only while more than this waits: a client that keeps up sees every frame by itself."""
@@ -127,6 +128,7 @@ class Outbox:
         growing = self._growing.get(one.request_id)
         if one.chunk is not None and growing is not None and self.bytes > JOIN_ABOVE_BYTES:
             self.bytes += growing.join(one.chunk)
+            metrics.JOINED.inc()
         else:
             self._waiting.append(one)
             self.bytes += one.size
@@ -163,6 +165,11 @@ class Outbox:
         self._growing.clear()
         self.bytes = 0
         self._room.set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits that chunks are joined."""
+        return self.bytes > JOIN_ABOVE_BYTES
 
     @property
     def empty(self) -> bool:

@@ -23,7 +23,7 @@ from baton_proto.messages import (
     WorkRef,
 )
 from baton_proto.sequencer import Replaced
-from services.common import metrics, tracing
+from services.common import metrics
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.claims import Claim
 from services.common.clock import now_ms
@@ -73,9 +73,13 @@ class Requests:
         Raises:
             ServiceError: it could not become a request; nothing of it remains.
         """
-        observer = Observer()
+        observer = Observer(request_id)
+        with observer.span.current():
+            return await self._accept(query, request_id, who, show, observer)
+
+    async def _accept(self, query: Query, request_id: str, who: Identity, show: Show, observer: Observer) -> Follower:
         at = self._bus.address(subjects.request_key(who.owner, request_id))
-        item = self._work_item(query, who, request_id, at)
+        item = self._work_item(query, who, request_id, at, observer.span.traceparent)
         accepted = Accepted(conversation_id=item.conversation_id or "")
 
         follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
@@ -248,29 +252,30 @@ class Requests:
             log.warning("an abandoned request could not be cancelled: %s", error)
         follower.cancel()
 
-    def _work_item(self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress) -> WorkItem:
+    def _work_item(
+        self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress, traceparent: str
+    ) -> WorkItem:
         now = now_ms()
-        with tracing.span("baton.request") as traceparent:
-            return WorkItem(
-                stage=subjects.RETRIEVE,
-                key=at.key,
-                shard=at.shard,
-                request_id=request_id,
-                owner=who.owner,
-                claims=dict(who.claims),
-                query=query.query,
-                language=query.language or guess_language(query.query, self._settings.language),
-                conversation_id=query.conversation_id or f"conv_{secrets.token_hex(8)}",
-                received_ms=now,
-                queued_ms=now,
-                deadline_ms=now + (query.deadline_ms or self._settings.deadline_ms),
-                top_k=query.top_k or self._settings.top_k,
-                filters=query.filters,
-                sampling=sampling_of(query),
-                cache=query.cache,
-                traceparent=traceparent,
-                on_disconnect=query.on_disconnect,
-            )
+        return WorkItem(
+            stage=subjects.RETRIEVE,
+            key=at.key,
+            shard=at.shard,
+            request_id=request_id,
+            owner=who.owner,
+            claims=dict(who.claims),
+            query=query.query,
+            language=query.language or guess_language(query.query, self._settings.language),
+            conversation_id=query.conversation_id or f"conv_{secrets.token_hex(8)}",
+            received_ms=now,
+            queued_ms=now,
+            deadline_ms=now + (query.deadline_ms or self._settings.deadline_ms),
+            top_k=query.top_k or self._settings.top_k,
+            filters=query.filters,
+            sampling=sampling_of(query),
+            cache=query.cache,
+            traceparent=traceparent,
+            on_disconnect=query.on_disconnect,
+        )
 
     async def _create(self, accepted: Accepted, item: WorkItem, query: Query, who: Identity) -> bool:
         """Create the log and queue the work. False: the log is there already; then it is let in whatever runs.

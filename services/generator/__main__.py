@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from baton_proto import subjects
+from services.common import metrics
 from services.common.bus import Bus
 from services.common.cache import open_cache
 from services.common.config import CacheSettings, GeneratorSettings, NatsSettings, WorkerSettings
@@ -25,6 +26,7 @@ def main() -> None:
     nats, worker, settings, caching, process = read_settings(
         "generator", NatsSettings, WorkerSettings, GeneratorSettings, CacheSettings
     )
+    metrics.GENERATOR.labels(settings.generator, settings.llm_model or settings.generator).set(1)
     open_generator = load_factory("BATON_GENERATOR", settings.generator, SHIPPED)
 
     @contextlib.asynccontextmanager

@@ -30,6 +30,7 @@ from .citations import CitationChecker
 from .fingerprint import Fingerprints
 from .port import Calls, Continued, Event, Finish, Generator, Offered, Prompt, Text, Thinking
 from .sampling import effective_sampling
+from .watching import watching
 from .written import AnswerLog, has_status
 
 LiveTools = Callable[[], Mapping[str, Sequence[ToolSpec]]]
@@ -80,6 +81,7 @@ class _Answer:
         item = job.item
         self._job = job
         self._generator = generator
+        self._settings = settings
         self._max_turns = settings.max_tool_turns
         self._live_tools = live_tools
         self._clock = clock
@@ -141,10 +143,14 @@ class _Answer:
         offered = self._numbers
         thought = False
         known = await self._lookup.events()
-        async with _closing(known or self._generator.generate(prompt)) as events:
+        async with (
+            watching(prompt, self._settings, kept=known is not None) as watch,
+            _closing(known or self._generator.generate(prompt)) as events,
+        ):
             async for event in events:
                 self._lookup.heard(event)
                 if isinstance(event, Text):
+                    watch.text()
                     await self._say(turn.feed(event.content))
                     continue
                 if isinstance(event, Offered):
@@ -165,6 +171,7 @@ class _Answer:
                     earlier_ms = self._log.stored_ms
                     continue
                 await self._say(turn.flush())
+                watch.ended(event, turn.text)
                 self._usage = _sum(self._usage, event.usage)
                 elapsed_ms = earlier_ms + round((time.perf_counter() - started) * 1000)
                 self._timings = msgspec.structs.replace(

@@ -20,6 +20,7 @@ from .service import retrieve_handler
 SHIPPED = {
     "milvus": "services.retriever.milvus:open_retriever",
     "local": "services.retriever.local:open_retriever",
+    "pinecone": "services.retriever.pinecone:open_retriever",
 }
 
 

@@ -11,10 +11,13 @@ from services.common.llm.tokens import count_tokens, fitting_tokens
 from .blocks import MAX_HEADING_CHARS, Block, markdown_blocks, plain_blocks
 from .graphemes import is_inside
 
-FORMAT = 2
+FORMAT = 3
 """Raised when extraction or chunking changes, so that every document is ingested anew."""
 MIN_LIMIT = 20
 """Tokens: the longest of usual emoji, which are several characters, are not cut."""
+LEAD_TOKENS = 50
+"""The most of a document's first sentence that is searched with its later passages."""
+_LEAD_CHARS = 20
 _TINY = 5
 """A passage of less than this part of the limit is too little to stand alone."""
 _LINE = re.compile(r"\n")
@@ -52,6 +55,16 @@ def chunk(text: str, *, limit: int, markdown: bool = False, pages: Sequence[int]
         groups = _without_leftovers(text, list(_packed(text, blocks, limit)), limit)
         chunks += (Chunk(group[0].start, group[-1].end, _heading(group)) for group in groups)
     return chunks
+
+
+def lead(text: str) -> str:
+    """The first line or sentence of `text`, or as much of it as `LEAD_TOKENS` are."""
+    start, end = _trimmed(text, 0, len(text))
+    line = text.find("\n", start)
+    # "Dr." ends none.
+    sentence = _SENTENCE.search(text, start + _LEAD_CHARS)
+    end = min(end, line if line >= 0 else end, sentence.end() if sentence else end)
+    return text[start : fitting_tokens(text, start, end, LEAD_TOKENS)]
 
 
 def _packed(text: str, blocks: Iterator[Block], limit: int) -> Iterator[list[Block]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import random
 import secrets
 import time
@@ -26,7 +27,7 @@ from services.common.bus import end_tasks, within
 from services.common.errors import ServiceError
 
 from .stored import DocumentInfo
-from .stores.port import Store, Unreachable
+from .stores.port import NoProperties, Store, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,9 @@ class Corpus:
         self._looked_at = started
 
     async def _worked_out(self, now: float) -> Snapshot | None:
+        shows_after_s = await self._store.shows_after_s()
+        if math.isinf(shows_after_s):
+            return None  # what is found may always be what was there before
         properties = await self._store.properties()
         if properties is None:
             return Snapshot([], "")
@@ -156,7 +160,7 @@ class Corpus:
             after = await self._store.properties()
             if after is None or self._marks.settled(after, self._clock()) != generation:
                 return None
-            self._known = (snapshot, self._clock() + await self._store.shows_after_s())
+            self._known = (snapshot, self._clock() + shows_after_s)
         known, from_when = self._known
         return known if self._clock() >= from_when else None
 
@@ -207,6 +211,8 @@ class Change:
                 self._renewing = asyncio.create_task(self._renew())
         except Unreachable:
             raise
+        except NoProperties:
+            self._renewed = time.monotonic()  # nobody is ever told a version
         except ServiceError as error:
             # A Milvus that keeps no such properties has never told anybody a version: nothing can be out of date.
             if (await self._store.properties() or {}).get(GENERATION):
@@ -287,7 +293,7 @@ async def _tried(call: Callable[[], Awaitable[None]]) -> None:
     for _ in range(TRIES - 1):
         try:
             return await call()
-        except Unreachable:
+        except (Unreachable, NoProperties):
             raise
         except ServiceError:
             await asyncio.sleep(random.uniform(0.01, 0.1))

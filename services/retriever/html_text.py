@@ -37,7 +37,8 @@ _STRUCTURE = {
     *("li", "dl", "dt", "dd", "table", "caption", "thead", "tbody", "tfoot", "tr", "td", "th", "figure"),
     *("figcaption", "details", "summary", "address"),
 }
-_DROPPED = {"script", "style", "nav", "noscript", "template", "svg", "math", "iframe", "object", "form", "button"}
+_DROPPED = {"script", "style", "nav", "noscript", "template", "svg", "math", "iframe", "object", "button"}
+# Not forms: some systems put the whole page into one.
 _DROPPED |= {"footer", "select", "textarea"}
 _UNCLOSED = {"p", "li", "dt", "dd", "td", "th", "tr", "thead", "tbody", "tfoot", "option", "colgroup", "html", "body"}
 _UNCLOSED |= {"br", "hr", "img", "input", "meta", "link", "col", "area", "base", "wbr", "source", "track", "embed"}

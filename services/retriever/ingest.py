@@ -19,7 +19,7 @@ from services.common.config import RetrieverSettings
 from services.common.documents import DocumentMeta, Original, View
 
 from .bad_document import BadDocument
-from .chunking import FORMAT, chunk
+from .chunking import FORMAT, chunk, lead
 from .corpus import changing
 from .embedding import Embedder, open_embedder
 from .extract import Document, extract
@@ -264,7 +264,11 @@ class Library:
         await self._keep(there or info, data, document, passages)
         if there is None:
             await persistently(change.begin)
-            await PassageWriter(self.store, self.embedder).write(passages, tells.progress)
+            try:
+                await PassageWriter(self.store, self.embedder).write(passages, tells.progress)
+            except BadDocument:
+                await self._forget(document_id, change)
+                raise
         stored = there or replace(info, passages=len(passages))
         await tells.found(stored)
         if there is not None:
@@ -356,6 +360,8 @@ def _info(
 
 def _passages(info: DocumentInfo, document: Document, limit: int) -> list[StoredPassage]:
     chunks = chunk(document.text, limit=limit, markdown=document.markdown, pages=document.pages)
+    titled = info.title != PurePosixPath(info.name).stem
+    begins = "" if titled else lead(document.text)
     return [
         StoredPassage(
             document=info,
@@ -365,6 +371,7 @@ def _passages(info: DocumentInfo, document: Document, limit: int) -> list[Stored
             start=piece.start,
             end=piece.end,
             page=bisect_right(document.pages, piece.start) or None,
+            lead=begins if ordinal else "",
         )
         for ordinal, piece in enumerate(chunks)
     ]

@@ -25,7 +25,7 @@ READY, READ, BAD, MEMORY = b"r", b"d", b"b", b"m"
 LENGTH_BYTES = 8
 MAX_OPEN_FILES = 64
 MAX_FILE_SIZE = 1024 * 1024
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def main(parent: int, memory_bytes: int, reader: str) -> None:
@@ -73,9 +73,12 @@ def limit(memory_bytes: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Ends this process when its parent ends, however that does; where there is no such call, its pipe closes."""
+    """Ends this process when its parent ends, however that does; where there is no such call, its pipe closes. Nothing
+    that it starts gets more rights than it has."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        system = ctypes.CDLL(None)
+        system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
 

@@ -31,7 +31,7 @@ from baton_proto.messages import (
 )
 from baton_proto.readers import principals
 from baton_proto.subjects import GENERATE
-from services.common.calls import outcome_of, result_frame, unique_calls
+from services.common.calls import observing, outcome_of, result_frame, unique_calls
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.job import Job
@@ -124,12 +124,14 @@ async def _run(one: _Search, item: WorkItem, find: Find) -> None:
         filters=item.filters,
         readers=principals(item.owner, item.claims),
     )
-    try:
-        found = await find(item, request)
-        one.found, one.corpus = found.passages, found.corpus
-    except ServiceError as error:
-        log.warning("searching again failed: %s", error)
-        one.problem = str(error)
+    with observing(one.call) as observed:
+        try:
+            found = await find(item, request)
+            one.found, one.corpus = found.passages, found.corpus
+        except ServiceError as error:
+            log.warning("searching again failed: %s", error)
+            one.problem = str(error)
+        observed.ended(ok=not one.problem, result=one.problem or f"{len(one.found)} passages")
     one.elapsed_ms = round((time.monotonic() - started) * 1000)
 
 

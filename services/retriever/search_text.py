@@ -15,6 +15,7 @@ from functools import lru_cache
 import snowballstemmer
 
 from .stop_words import ENGLISH_STOP_WORDS
+from .stored import StoredPassage
 
 _CJK = "\u2e80-\u2fdf\u3005\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
@@ -33,15 +34,16 @@ def search_text(*parts: str) -> str:
     return " ".join(word for part in parts for word in _words(part))
 
 
-def passage_words(title: str, heading: str, text: str) -> str:
+def passage_words(passage: StoredPassage) -> str:
     """What is indexed of a passage, in every store.
 
     A Chinese title or heading counts twice: what a passage is about stands there (如何申请 below 年假政策), and words
     that jieba's dictionary lacks are cut into characters that are everywhere in longer texts beside it. English ones
     count once: twice, they outweigh the text of the demo's handbook.
     """
-    named = [part for part in (title, heading) for _ in range(2 if _CHINESE.search(part) else 1)]
-    return search_text(*named, text)
+    named = (passage.document.title, passage.heading)
+    twice = [part for part in named for _ in range(2 if _CHINESE.search(part) else 1)]
+    return search_text(*twice, passage.lead, passage.text)
 
 
 def _words(text: str) -> list[str]:

@@ -25,6 +25,7 @@ from .rewriting.port import Rewriter
 from .rewriting.rule import RuleRewriter, search_words
 from .search_again import search_again
 from .searching import bounded, search
+from .steps import step
 
 DEFAULT_TOP_K = 6
 MAX_SHOWN_CHARS = 2_000
@@ -85,8 +86,9 @@ async def _understood(job: Job, rewriter: Rewriter, settings: RetrieverSettings)
 async def _rewritten(item: WorkItem, rewriter: Rewriter, timeout_s: float) -> str:
     """The question on one line as the rewriter puts it; as it is where that fails, for it can be searched for too."""
     try:
-        async with asyncio.timeout(timeout_s + _REWRITE_GRACE_S):
-            text = " ".join((await rewriter.rewrite(item.query, item.history, item.language)).split())
+        with step("rewrite"):
+            async with asyncio.timeout(timeout_s + _REWRITE_GRACE_S):
+                text = " ".join((await rewriter.rewrite(item.query, item.history, item.language)).split())
     except TimeoutError:
         log.error("the rewriter has not answered within %g s", timeout_s + _REWRITE_GRACE_S)
     except Exception:

@@ -24,12 +24,13 @@ from .folding import arranged
 from .port import Retriever, SearchRequest
 from .reranking import Reranker, open_reranker
 from .reranking.ordering import Ordering
+from .steps import step
 from .stored import Hit, document_url
 from .stores.opening import open_store
 from .stores.port import Store, StoreQuery, Where
 
 log = logging.getLogger(__name__)
-RANKING = 2
+RANKING = 3
 """Raised when the same documents may be found in another order: other words, weights or ways to fuse, fold or merge."""
 DEGRADED_S = 5.0
 """For so long after an embedding or a reranking has failed the version is unknown."""
@@ -97,6 +98,7 @@ class StoreRetriever:
             "format": str(FORMAT),
             "chunk_tokens": str(settings.chunk_tokens),
             "collection": settings.collection,
+            "pinecone": f"{settings.pinecone_host} {settings.pinecone_namespace}",
             "embedder": settings.embedder,
             "embedding_url": settings.embedding_url,
             "embedding_model": settings.embedding_model,
@@ -117,9 +119,15 @@ class StoreRetriever:
         where = Where(request.readers, checked_filters(request.filters))
         top_k = max(1, min(request.top_k, MAX_TOP_K))
         vector = await self._vector(request.query)
-        hits = await self._store.search(StoreQuery(request.query, self._wanted(top_k), where, vector))
+        with step(
+            "search",
+            f"retrieval {self._settings.collection}",
+            {"gen_ai.operation.name": "retrieval", "gen_ai.data_source.id": self._settings.collection},
+        ):
+            hits = await self._store.search(StoreQuery(request.query, self._wanted(top_k), where, vector))
         if self._ordering is not None:
-            hits = await self._ordering.ordered(request.query, hits)
+            with step("rerank", attributes={"gen_ai.request.model": self._settings.rerank_model or None}):
+                hits = await self._ordering.ordered(request.query, hits)
         merge_chars = MERGED_PASSAGES * CHARS_PER_TOKEN * self._settings.chunk_tokens if self._settings.merge else 0
         shown = arranged(hits, top_k, fold=self._settings.fold, merge_chars=merge_chars)
         return [_passage(n, hit) for n, hit in enumerate(shown, start=1)]
@@ -133,9 +141,13 @@ class StoreRetriever:
         """The question's embedding; None where there is no embedder or it fails, for full text alone still answers."""
         if self._embedder is None:
             return None
+        model = self._settings.embedding_model or self._settings.embedder
         try:
-            async with asyncio.timeout(self._settings.timeout_s / 2):
-                return await self._embedder.embed_query(query)
+            with step(
+                "embed", f"embeddings {model}", {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": model}
+            ):
+                async with asyncio.timeout(self._settings.timeout_s / 2):
+                    return await self._embedder.embed_query(query)
         except (ServiceError, TimeoutError) as error:
             self._embedded_badly = time.monotonic()
             log.warning("searching by full text alone: %s", error or "the embedding server is too slow")

@@ -33,7 +33,11 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredPassage:
-    """A passage on its way into a store. `start` and `end` are offsets into the document's extracted text."""
+    """A passage on its way into a store. `start` and `end` are offsets into the document's extracted text.
+
+    `lead` is how a document begins that names no title: what its later passages are about often stands only there. It
+    is searched with the passage, and not shown.
+    """
 
     document: DocumentInfo
     ordinal: int
@@ -43,6 +47,7 @@ class StoredPassage:
     end: int
     page: int | None = None
     vector: list[float] | None = None
+    lead: str = ""
 
     @property
     def id(self) -> str:

@@ -78,7 +78,7 @@ class PassageWriter:
         if self.embedder is None:
             return passages
         texts = [
-            "\n".join(part for part in (passage.document.title, passage.heading, passage.text) if part)
+            "\n".join(part for part in (passage.document.title, passage.lead, passage.heading, passage.text) if part)
             for passage in passages
         ]
         vectors = await self.embedder.embed(texts)

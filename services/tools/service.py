@@ -17,7 +17,7 @@ from baton_proto.messages import (
     ToolTurn,
     WorkItem,
 )
-from services.common.calls import outcome_of, result_frame, unique_calls
+from services.common.calls import observing, outcome_of, result_frame, unique_calls
 from services.common.config import ToolsSettings
 from services.common.job import Handler, Job
 from services.common.wording import choose, shorten
@@ -103,7 +103,10 @@ class _Turn:
             progress=_Progress(self._events, call.call_id),
             claims=MappingProxyType(item.claims),
         )
-        self._events.put_nowait(await self._runner.run(call, context, self._until - time.monotonic()))
+        with observing(call, known=self._runner.spec(call.name) is not None) as observed:
+            outcome = await self._runner.run(call, context, self._until - time.monotonic())
+            observed.ended(ok=outcome.ok, result=outcome.content)
+        self._events.put_nowait(outcome)
 
     async def _relay(self, count: int) -> None:
         """Write what the calls report, in the order in which it happens, until `count` of them have ended."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+import random
+import secrets
+import string
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +20,10 @@ from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.retriever.stored import DocumentInfo, StoredPassage
 from services.retriever.stores.opening import open_store
-from services.retriever.stores.port import Store, StoreQuery, Where
+from services.retriever.stores.port import NoProperties, Store, StoreQuery, Where
 from tests.servers.milvus import Milvus
+from tests.servers.pinecone import KEY, pinecone_index
+from tests.servers.processes import eventually
 from tests.shelf import settings_for
 
 T = TypeVar("T")
@@ -26,9 +31,23 @@ ALL = Where(frozenset({EVERYBODY}))
 SIZE = 8
 
 
-@pytest.fixture(params=["milvus", "local"])
-def settings(request: pytest.FixtureRequest, milvus: Milvus, tmp_path: Path) -> RetrieverSettings:
-    return settings_for(milvus, retriever=request.param, store_dir=str(tmp_path / "store"), timeout_s=15.0)
+KEEPS_NO_PROPERTIES = ("pinecone",)
+"""Stores that may show what was there before, for how long nobody knows. No corpus version is told of them."""
+
+
+@pytest.fixture(scope="module")
+def pinecone() -> Iterator[dict[str, str]]:
+    """Settings for a stand-in of its HTTP; the others run as they are."""
+    with pinecone_index() as words, pinecone_index(SIZE) as dense:
+        yield {"pinecone_api_key": KEY, "pinecone_host": words.host, "pinecone_dense_host": dense.host}
+
+
+@pytest.fixture(params=["milvus", "local", "pinecone"])
+def settings(
+    request: pytest.FixtureRequest, milvus: Milvus, pinecone: dict[str, str], tmp_path: Path
+) -> RetrieverSettings:
+    there = {"store_dir": str(tmp_path / "store"), "pinecone_namespace": f"n_{secrets.token_hex(6)}", **pinecone}
+    return settings_for(milvus, retriever=request.param, timeout_s=15.0, **there)
 
 
 def run(settings: RetrieverSettings, *uses: Callable[..., Awaitable[T]], count: int = 1) -> T:
@@ -104,6 +123,40 @@ def test_words_of_both_languages_find_their_passage_first(settings: RetrieverSet
         assert (await found(store, "how do I install the vpn"))[0] == f"{3:032x}-0"
         assert await found(store, "football cup") == []
         assert await found(store, "？！") == []
+
+    run(settings, use)
+
+
+def test_how_a_document_begins_finds_its_later_passages_and_is_not_shown(settings: RetrieverSettings) -> None:
+    async def use(store: Store) -> None:
+        await store.ensure(None)
+        first, second = passages(document(1), "黄昆岩是台湾的医学家。", "他在美国获得微生物学博士学位。")
+        other = passages(document(2), "博士学位由研究生院授予。", "微生物学是生物学的分支。")
+        await store.upsert([first, replace(second, lead=first.text)], 2)
+        await store.upsert(other, 2)
+        (hit, *_) = await store.search(StoreQuery("黄昆岩的博士学位", 10, ALL))
+        assert (hit.id, hit.text) == (second.id, second.text)
+
+    run(settings, use)
+
+
+def test_words_of_a_late_document_are_as_rare_as_among_all(settings: RetrieverSettings) -> None:
+    """Milvus Lite counts by segment, and merges them behind a flush: the late document must not stay in one alone."""
+    random.seed(1)
+    large = ["".join(random.choices(string.punctuation, k=35_000)) for _ in range(40)]
+
+    async def use(store: Store) -> None:
+        await store.ensure(None)
+        await put(store, document(1), *large)
+        await put(store, document(2), "The habitat has rules.", *(f"Rules number {n}" for n in range(10)))
+        await store.settle()
+        await put(store, document(3), "The quokka lives in this habitat.", *(f"Quokka number {n}" for n in range(5)))
+        await store.settle()
+
+        async def ranked() -> bool:
+            return (await found(store, "quokka habitat rules"))[0] == f"{3:032x}-0"
+
+        await eventually(ranked, "the late document's words count as rare", within_s=20)
 
     run(settings, use)
 
@@ -234,6 +287,12 @@ def test_documents_are_told_with_all_that_is_known_of_them(settings: RetrieverSe
 def test_properties_are_set_one_by_one_and_dropped(settings: RetrieverSettings) -> None:
     async def use(store: Store) -> None:
         await store.ensure(None)
+        if settings.retriever in KEEPS_NO_PROPERTIES:
+            with pytest.raises(NoProperties):
+                await store.set_properties({"baton.a": "1"})
+            assert await store.properties() == {}
+            assert math.isinf(await store.shows_after_s())
+            return
         await store.set_properties({"baton.a": "1", "baton.b": "2"})
         await store.set_properties({"baton.b": "3"})
         kept = await store.properties() or {}

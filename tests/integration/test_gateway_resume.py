@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import websockets
 
@@ -62,7 +63,8 @@ class Two:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     folder = tmp_path_factory.mktemp("resume")
-    settings = {"BATON_DISCONNECT_GRACE_S": str(GRACE_S), "BATON_SEND_BUFFER_BYTES": "65536"}
+    # On a busy machine a log that a test writes itself may stand still for seconds, and no worker is there.
+    settings = {"BATON_DISCONNECT_GRACE_S": str(GRACE_S), "BATON_SEND_BUFFER_BYTES": "65536", "BATON_NO_WORKER_S": "60"}
     with contextlib.ExitStack() as stack:
         nats = stack.enter_context(nats_server(folder / "nats"))
         ports = []
@@ -155,6 +157,9 @@ def test_of_an_expired_log_the_stored_answer_is_given_or_it_is_gone(two: Two) ->
                         assert (frame["type"], frame["recovered"]) == ("resumed", False)
                         assert "answer" not in frame
                         assert (error["type"], error["code"], error["request_id"]) == ("error", "gone", "failed")
+                    told = (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/metrics")).text
+                    assert 'baton_resumes_total{outcome="kept"}' in told
+                    assert 'baton_resumes_total{outcome="gone"}' in told
                     await tell(back, "cancel", "kept")  # it has ended: harmless
                     await tell(back, "resume", "never")
                     assert (await receive(back))["code"] == "not_found"

@@ -217,6 +217,23 @@ def test_two_files_of_one_name_are_never_taken_for_versions_of_one(milvus: Milvu
     assert counts(both) == {"added": 1, "duplicate": 1}
 
 
+def test_without_a_title_later_passages_are_found_by_how_the_document_begins(milvus: Milvus, tmp_path: Path) -> None:
+    study = "年轻的时候先在家乡读书，后来到美国的大学攻读学位，毕业之后又在那里工作了二十多年。"
+    write_documents(
+        tmp_path,
+        {
+            "1.txt": f"黄昆岩是知名的医学家。{study}他回国以后担任医学院的第一任院长，地点在台南。",
+            "2.txt": f"李远哲是知名的化学家。{study}他回国以后担任研究院的第一任院长，地点在台北。",
+        },
+    )
+    settings = settings_for(milvus, chunk_tokens=60, merge=False)
+    asyncio.run(ingest(settings, tmp_path))
+    for name, place in (("黄昆岩", "台南"), ("李远哲", "台北")):
+        first = asyncio.run(found(settings, f"{name}在哪里担任第一任院长"))[0]
+        assert place in first
+        assert name not in first
+
+
 def test_pdf_passages_point_at_their_page(milvus: Milvus, tmp_path: Path) -> None:
     write_documents(tmp_path, {"a.pdf": make_pdf(["Badgers dig.", "Herons wade.", "Otters swim."])})
     settings = settings_for(milvus)

@@ -3,8 +3,11 @@ is there twice, nothing stays behind."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from baton_proto import codec, subjects
 from baton_proto.messages import FileRecord, IngestItem
@@ -168,6 +171,35 @@ def test_an_archive(nats: Nats, milvus: Milvus) -> None:
             return there
 
         assert await each_step(survives) >= 10
+
+    run(nats, milvus, scenario)
+
+
+def test_an_archive_that_comes_again_leaves_alone_what_was_changed_since(nats: Nats, milvus: Milvus) -> None:
+    members = {"kept.md": b"# Kept", "new.md": b"# Old", "gone.md": b"# Gone", "late.md": b"# Late"}
+
+    async def scenario(one: Place, steps: Steps) -> None:
+        await one.bus.purge(subjects.INGEST_STREAM, subjects.INGEST)
+        item = await item_of(one, await one.add("a.zip", make_zip(members), archive=True))
+
+        async def member(name: str) -> FileRecord | None:
+            return await one.files.get("", subjects.file_key("", f"a.zip/{name}"))
+
+        for step in itertools.count(1):
+            steps.kill_before(step)
+            with pytest.raises(Killed):
+                await handled(one, item)
+            steps.kill_before(-1)
+            if await member("late.md") is not None:
+                break
+        kept, gone = await member("kept.md"), await member("gone.md")
+        newer = await one.add("a.zip/new.md", b"# New")
+        await one.files.forget(gone, (await one.files.hold("", gone.file)).revision)
+        assert await handled(one, item, 1) == "unpacked"
+        assert (await member("kept.md")).upload == kept.upload
+        assert (await member("new.md")).upload == newer.upload
+        assert await member("gone.md") is None
+        assert (await member("late.md")).state == "queued"
 
     run(nats, milvus, scenario)
 

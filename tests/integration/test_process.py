@@ -1,4 +1,4 @@
-"""Services as processes: help, signals, health, traces."""
+"""Services as processes: help, signals, health, key sets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from services.common.config import GatewaySettings
 from services.gateway.auth import Authenticator, Unauthorized
 from tests.rig import rig
 from tests.servers.nats import Nats
 from tests.servers.processes import free_port, running, wait_until
-from tests.system import system
 
 SERVICES = ("gateway", "retriever", "generator", "tools")
 
@@ -87,37 +85,6 @@ def _serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-def test_a_query_is_one_trace_through_every_service(tmp_path: Path) -> None:
-    spans: list[tuple[str, bytes, bytes]] = []
-
-    class Receiver(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            export = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
-            for resource in export.resource_spans:
-                for scope in resource.scope_spans:
-                    spans.extend((span.name, span.trace_id, span.parent_span_id) for span in scope.spans)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    with _serving(Receiver) as url:
-        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-        with system(tmp_path, settings=settings, documents=None) as one:
-            assert one.ask("12 * 35 等于多少")[-1]["type"] == "done"
-            wait_until(lambda: len(spans) >= 5, "all spans have arrived")
-    assert sorted(name for name, _, _ in spans) == [
-        "baton.generate",
-        "baton.generate",
-        "baton.request",
-        "baton.retrieve",
-        "baton.tools.default",
-    ]
-    assert len({trace for _, trace, _ in spans}) == 1
-    assert sum(not parent for _, _, parent in spans) == 1
 
 
 def test_a_key_set_signs_tokens_and_a_stranger_does_not() -> None:

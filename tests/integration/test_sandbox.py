@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.common.config import IngestSettings
 from services.retriever.bad_document import BadDocument
-from services.retriever.extract import extract
+from services.retriever.extract import Document, extract
 from services.retriever.sandbox import Reader, open_sandbox
+from tests.servers.processes import ROOT
 
 HOSTILE = "tests.hostile_reader:misbehave"
 SMALL = IngestSettings(concurrency=1, parse_timeout_s=30, parse_memory_mb=128)
@@ -160,3 +163,38 @@ def test_many_files_in_a_row_cost_little_and_children_are_renewed(monkeypatch: p
         assert per_file_ms < 200
 
     asyncio.run(many())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\xc1",
+        msgspec.msgpack.encode({"title": "t"}),
+        msgspec.msgpack.encode(Document("t", "short", "text/plain", "en", pages=(0, 50))),
+        msgspec.msgpack.encode(Document("t", "short", "text/plain", "en", pages=(3, 0))),
+    ],
+)
+def test_a_child_that_was_taken_over_can_say_nothing_that_is_no_document(answer: bytes) -> None:
+    async def forge() -> None:
+        async with open_sandbox(SMALL, HOSTILE) as read:
+            assert await reason(read, "forge", answer) == "the reader crashed"
+            assert (await read("good", b"x")).title == "good"
+
+    asyncio.run(forge())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a call of Linux")
+def test_other_processes_of_the_user_cannot_look_into_a_worker_that_reads_files() -> None:
+    """Root may all the same, so what is looked at is what the kernel was told: /proc/PID/environ is then root's."""
+    program = (
+        "import asyncio, ctypes\n"
+        "from tests.integration.test_sandbox import SMALL, open_sandbox\n"
+        "async def look():\n"
+        "    async with open_sandbox(SMALL):\n"
+        "        print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))\n"
+        "asyncio.run(look())\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    argv = [sys.executable, "-c", program]
+    told = subprocess.run(argv, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert told.stdout.strip() == "0", told.stderr

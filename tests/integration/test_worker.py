@@ -31,6 +31,7 @@ from services.common.errors import ServiceError
 from services.common.job import Job
 from services.common.log import make_handoff, open_handoff, push_ref
 from services.common.streams import ensure_consumer
+from tests.measured import measured
 from tests.rig import Rig, run_rig
 from tests.servers.cable import cable
 from tests.servers.nats import Nats
@@ -81,6 +82,7 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
             await asyncio.Event().wait()
 
         item = one.item(stage="generate")
+        before = measured("baton_failovers_total", stage="generate")
         async with one.worker(write_two_and_hang, "generate") as first:
             await one.start(item)
             await asyncio.wait_for(stuck.wait(), 5)
@@ -88,6 +90,7 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
             await first.die()
         async with one.worker(generate, "generate"):
             assert text(await one.ended(item)) == "0 1 2 3 4 "
+        assert measured("baton_failovers_total", stage="generate") == before + 1
 
     run_rig(nats, scenario)
 
@@ -287,11 +290,14 @@ async def _give_up_forever(_: Job) -> None:
 def test_a_drained_worker_gives_back_what_it_cannot_finish_at_once(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         item = one.item(stage="generate")
+        before = [measured(name, stage="generate") for name in ("baton_failovers_total", "baton_redelivered_total")]
         async with one.worker(_give_up_forever, "generate", drain_s=0.0, ack_wait_s=30.0) as first:
             await one.start(item)
             await eventually(lambda: first.worker.running == 1, "the first has it")
         async with one.worker(generate, "generate"):
             assert text(await one.ended(item, within_s=5.0)) == "0 1 2 3 4 "
+        assert measured("baton_failovers_total", stage="generate") == before[0]
+        assert measured("baton_redelivered_total", stage="generate") == before[1] + 1
 
     run_rig(nats, scenario)
 

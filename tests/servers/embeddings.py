@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.servers.local_http import JsonHandler, serving
 
 DIMENSION = 64
 
@@ -38,32 +38,17 @@ def vector(text: str) -> list[float]:
 def embeddings_server() -> Iterator[Embeddings]:
     state = Embeddings()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.loads(self.body())
             state.requests.append(body)
             state.authorization.append(self.headers.get("authorization"))
             failure = state.failures.pop(0) if state.failures else None
             rows = [{"index": n, "embedding": vector(text)} for n, text in enumerate(body["input"])]
             # Servers need not keep the order; `index` counts.
             answer = failure if isinstance(failure, dict) else {"data": rows[::-1]}
-            data = json.dumps(answer).encode()
-            self.send_response(failure if isinstance(failure, int) else 200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(failure if isinstance(failure, int) else 200, answer)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with serving(Handler) as address:
+        state.url = f"{address}/v1"
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
+
+from tests.servers.local_http import JsonHandler, serving
 
 
 @dataclass
@@ -34,9 +34,9 @@ def reranking_server(form: Literal["documents", "texts"] = "documents") -> Itera
     """In the form of Jina, Cohere and vLLM (`documents`), or in that of text-embeddings-inference (`texts`)."""
     state = Reranking(form)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(JsonHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.loads(self.body())
             state.requests.append({"path": self.path, **body})
             state.authorization.append(self.headers.get("authorization"))
             time.sleep(state.delay_s)
@@ -44,28 +44,11 @@ def reranking_server(form: Literal["documents", "texts"] = "documents") -> Itera
             if failure is None and state.form not in body:
                 failure = 422
             status = failure if isinstance(failure, int) else 200
-            answer = _scored(state.form, body) if failure is None else failure
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):
-                self.wfile.write(data)
+            self.reply(status, _scored(state.form, body) if failure is None else failure)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with serving(Handler) as address:
+        state.url = f"{address}/v1"
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def _scored(form: str, body: dict[str, Any]) -> Any:

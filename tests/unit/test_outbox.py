@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from services.gateway import outbox as outbox_module
 from services.gateway.outbox import JOIN_ABOVE_BYTES, Outbox
+from tests.measured import measured
 
 
 def chunk(request_id: str, seq: int, content: str) -> dict[str, Any]:
@@ -79,10 +80,14 @@ def test_a_client_that_keeps_up_sees_every_frame_by_itself() -> None:
 
 def test_chunks_that_wait_for_a_slow_client_are_joined_and_keep_the_last_timestamp() -> None:
     outbox = Outbox(binary=False, limit=10_000_000)
+    before = measured("baton_joined_frames_total")
     outbox.put({"type": "sources", "request_id": "r", "seq": 0, "sources": ["x" * JOIN_ABOVE_BYTES]})
     for seq in range(1, 1001):
         outbox.put(chunk("r", seq, "word "))
+    assert outbox.behind
+    assert measured("baton_joined_frames_total") == before + 999
     last = drain(outbox)[-1]
+    assert not outbox.behind
     assert (last["from_seq"], last["seq"], last["timestamp"]) == (1, 1000, "t1000")
     assert last["content"] == "word " * 1000
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.llm.tokens import count_tokens
-from services.retriever.chunking import Chunk, chunk
+from services.retriever.chunking import LEAD_TOKENS, Chunk, chunk, lead
 from services.retriever.graphemes import is_inside
 
 PIECES = [
@@ -181,3 +181,22 @@ def test_chunking_takes_time_in_proportion_to_the_text() -> None:
         started = time.process_time()
         chunk(text, limit=300)
         assert time.process_time() - started < 10, "it takes a second at most on an idle machine"
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("  \n锣鼓经是大陆传统器乐及戏曲常用的记谱方法。用中文字模拟。", "锣鼓经是大陆传统器乐及戏曲常用的记谱方法。"),
+        ("The 2026 report\n\nIt begins here.", "The 2026 report"),
+        ("Dr. Huang founded the institute. Later he left.", "Dr. Huang founded the institute."),
+        ("no end", "no end"),
+    ],
+)
+def test_a_lead_is_the_first_sentence_or_line(text: str, begins: str) -> None:
+    assert lead(text) == begins
+
+
+@given(TEXTS)
+def test_a_lead_is_how_the_text_begins_and_is_short(text: str) -> None:
+    assert text.lstrip().startswith(lead(text))
+    assert count_tokens(lead(text)) <= LEAD_TOKENS or len(lead(text)) == 1

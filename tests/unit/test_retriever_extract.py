@@ -121,6 +121,32 @@ def test_html_keeps_headings_lists_tables_and_code_and_loses_the_rest() -> None:
     ]
 
 
+def test_a_page_that_lies_in_a_form_is_read_without_the_forms_fields() -> None:
+    page = b"<body><form><h1>Leave</h1><p>15 days.</p><button>Send</button><select><option>x</select></form>"
+    assert extract("a.html", page).text == "# Leave\n\n15 days."
+
+
+@pytest.mark.parametrize(
+    ("charset", "says"),
+    [("big5", "\u7279\u4f11\u5047\u6709\u5341\u4e94\u5929"), ("windows-1252", "caf\u00e9 r\u00e9sum\u00e9")],
+)
+def test_html_is_read_in_the_charset_that_it_names(charset: str, says: str) -> None:
+    page = f'<html><head><meta http-equiv="Content-Type" content="text/html; charset={charset}"></head><p>{says}'
+    assert extract("a.html", page.encode(charset)).text == says
+
+
+def test_html_in_another_charset_than_it_names_is_refused() -> None:
+    for name in ("big5", "no-such", "rot13", "base64"):
+        page = f"<meta charset={name}><p>".encode() + b"\xff\xfe\x81"
+        with pytest.raises(BadDocument, match=f"it is not in {name}, as it says; save it as UTF-8"):
+            extract("a.html", page)
+
+
+@pytest.mark.parametrize("text", ["ID3 tags are in MP3 files.", "GIF8 is how a GIF begins.", "OggS begins a page."])
+def test_a_text_about_a_kind_of_file_is_not_taken_for_one(text: str) -> None:
+    assert extract("a.txt", text.encode()).text == text
+
+
 def test_html_without_end_tags_is_read_as_browsers_read_it() -> None:
     _, text = html_to_text(
         "<p>one<p>two<ul><li>a<li>b</ul><table><tr><th>K<th>V<tr><td>1<td>2</table>" + "<p>x" * 5_000

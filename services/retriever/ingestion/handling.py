@@ -80,7 +80,7 @@ class Handling:
             self._prepared = False
             if not error.retryable:
                 return await self._fail(item, record, error.message)
-            await self._put_back(record, f"waits: {error.message}")
+            await self._put_back(record, f"waits: {error.message}", item.archive)
             raise NotYet(error.message) from error
         finally:
             await end_tasks(touching)
@@ -89,12 +89,13 @@ class Handling:
         """Say in the record that nobody works on an item at the moment."""
         held = await self._files.hold(item.owner, item.file)
         if held.record is not None and held.record.upload == item.upload and waits(held.record):
-            await self._put_back(Record(self._files, item, held, lambda: True), why)
+            await self._put_back(Record(self._files, item, held, lambda: True), why, item.archive)
 
     async def _work(self, item: IngestItem, record: Record) -> str:
         if item.action == "remove":
             return await self._remove(item, record)
-        await record.write(state="parsing", done=0, total=0)  # why it waited is told until that is over
+        # Why it waited is told until that is over. How many files of an archive are queued is known for ever.
+        await record.write(state="parsing", **({} if item.archive else {"done": 0, "total": 0}))
         try:
             data = await self._files.bytes_of(item.upload)
         except KeyError:
@@ -138,10 +139,10 @@ class Handling:
         log.info("%s failed: %s", item.name, reason)
         return "failed"
 
-    async def _put_back(self, record: Record, why: str) -> None:
+    async def _put_back(self, record: Record, why: str, archive: bool = False) -> None:
         state = "removing" if record.now.state == "removing" else "queued"
         try:
-            await record.write(state=state, error=why[:1_000], done=0, total=0)
+            await record.write(state=state, error=why[:1_000], **({} if archive else {"done": 0, "total": 0}))
         except (Overtaken, LeaseLost):
             return
 
@@ -178,22 +179,28 @@ class Handling:
         if not archive.members:
             why = ": " + "; ".join(f"{name}: {reason}" for name, reason in archive.refused[:3]) if total else ""
             raise BadDocument(f"there is no file in it that can be read{why}")
+        queued = record.now.done
         for done, name in enumerate(archive.members):
-            await record.progress(done, total)
+            called = f"{item.name}/{name}"
+            upload = member_upload(item.upload, called)
+            if done < queued and await self._changed_since(item.owner, called, upload):
+                continue
             content = await asyncio.to_thread(archive.read, name)
             try:
                 await self._files.add(
                     owner=item.owner,
-                    name=f"{item.name}/{name}",
+                    name=called,
                     data=content,
                     readers=item.readers,
                     metadata=item.metadata,
-                    upload=member_upload(item.upload, f"{item.name}/{name}"),
+                    upload=upload,
                 )
+                if done >= queued:
+                    await record.write(state="writing", done=done + 1, total=total, error="")
             except ValueError as error:
                 archive.refused.append((name, str(error)))
             except Full as error:
-                await self._put_back(record, "waits: so many files are queued that its own find no place")
+                await self._put_back(record, "waits: so many files are queued that its own find no place", True)
                 raise NotYet("the queue of files is full") from error
         for name, reason in archive.refused:
             await self._refuse(item, name, reason)
@@ -202,6 +209,11 @@ class Handling:
             state="ready", done=total, total=total, media_type="application/zip", readers=item.readers, error=refused
         )
         return "unpacked"
+
+    async def _changed_since(self, owner: str, name: str, upload: str) -> bool:
+        """Whether a file that an earlier holder has queued was brought in again since then, or removed."""
+        now = await self._files.get(owner, subjects.file_key(owner, name))
+        return now is None or now.upload != upload
 
     async def _refuse(self, item: IngestItem, name: str, reason: str) -> None:
         """A record for a file of an archive that is not taken, so that its owner can see why."""

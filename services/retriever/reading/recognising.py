@@ -15,7 +15,8 @@ _MAGIC = (
     (b"%PDF-", PDF),
     (b"\x89PNG\r\n", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
+    (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"),
     (b"II*\0", "a TIFF image"),
     (b"MM\0*", "a TIFF image"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -28,8 +29,9 @@ _MAGIC = (
     (b"MZ\x90\0", "a program"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"{\\rtf", "an RTF document"),
-    (b"OggS", "an Ogg recording"),
-    (b"ID3", "an MP3 recording"),
+    (b"OggS\0", "an Ogg recording"),
+    (b"ID3\x03", "an MP3 recording"),
+    (b"ID3\x04", "an MP3 recording"),
 )
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLD_OFFICE = (

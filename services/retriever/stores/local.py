@@ -18,13 +18,12 @@ from typing import TypeVar
 
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
-from services.retriever.search_text import passage_words
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
+from .cutting import words_of
 from .local_index import LocalIndex
 from .local_rows import Rows
-from .local_words import cut
-from .port import StoreQuery, Unreachable
+from .port import StoreQuery, Unreachable, another_kind
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,15 +59,11 @@ class LocalStore:
     async def ensure(self, dimension: int | None) -> None:
         there = await self._run(lambda: _dimension(self._rows.make(_kind(dimension))))
         if there != dimension:
-            raise ServiceError(
-                "retrieval_failed",
-                f"The store was made {_said(there)}; the settings ask for one {_said(dimension)}. Set BATON_EMBEDDER "
-                "as it was, or name another BATON_STORE_DIR and ingest again.",
-            )
+            raise another_kind("The store", there, dimension, "BATON_STORE_DIR")
 
     async def upsert(self, passages: Sequence[StoredPassage], total: int) -> None:
         if passages:
-            await self._run(lambda: self._rows.upsert(passages, total, [_words(one) for one in passages]))
+            await self._run(lambda: self._rows.upsert(passages, total, [" ".join(words_of(one)) for one in passages]))
 
     async def documents(self) -> list[DocumentInfo]:
         return await self._run(self._rows.documents)
@@ -124,17 +119,9 @@ async def open_store(settings: RetrieverSettings) -> AsyncIterator[LocalStore]:
             store.close()
 
 
-def _words(passage: StoredPassage) -> str:
-    return " ".join(cut(passage_words(passage.document.title, passage.heading, passage.text)))
-
-
 def _kind(dimension: int | None) -> str:
     return "words" if dimension is None else f"vectors {dimension}"
 
 
 def _dimension(kind: str | None) -> int | None:
     return int(kind.partition(" ")[2]) if kind and kind.startswith("vectors ") else None
-
-
-def _said(dimension: int | None) -> str:
-    return "without embeddings" if dimension is None else f"with embeddings of {dimension} numbers"

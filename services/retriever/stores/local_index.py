@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from services.retriever.fusion import candidates, fuse
 from services.retriever.search_text import search_text
 
-from .local_keys import equality_key, keys_of, reader_key
+from .cutting import cut
+from .keys import equality_key, keys_of, reader_key
 from .local_rows import Change, Forgotten, Mark, Rows
 from .local_vectors import VectorIndex
-from .local_words import WordIndex, cut
+from .local_words import WordIndex
 from .port import StoreQuery, Where
 
 log = logging.getLogger(__name__)

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
-import jieba  # type: ignore[import-untyped]
 import tantivy
 
-from services.retriever.stop_words import CHINESE_STOP_WORDS
-
 HEAP_BYTES = 64 * 1024 * 1024
-_STOP = frozenset(CHINESE_STOP_WORDS)
-_FIRST_USE = threading.Lock()
-
-
-def cut(text: str) -> list[str]:
-    """The words of a text that `search_text` has made, with runs of Chinese cut by jieba."""
-    words: list[str] = []
-    for run in text.split():
-        if run.isascii():
-            words.append(run)
-        else:
-            words += [word for word in _cut_chinese(run) if word not in _STOP]
-    return words
-
-
-@lru_cache(maxsize=10_000)
-def _cut_chinese(run: str) -> tuple[str, ...]:
-    if not jieba.dt.initialized:
-        with _FIRST_USE:
-            jieba.initialize()
-    return tuple(word for word in jieba.cut_for_search(run) if not word.isspace())
 
 
 class WordIndex:

@@ -32,7 +32,7 @@ from .milvus_schema import (
     to_hit,
     to_row,
 )
-from .port import StoreQuery
+from .port import StoreQuery, another_kind
 
 log = logging.getLogger(__name__)
 
@@ -139,11 +139,7 @@ class MilvusStore:
                 "or name another BATON_MILVUS_COLLECTION, and ingest again.",
             )
         if there != dimension:
-            raise ServiceError(
-                "retrieval_failed",
-                f"The collection {self._name!r} was made {_kind(there)}; the settings ask for one {_kind(dimension)}. "
-                "Set BATON_EMBEDDER as it was, or name another BATON_MILVUS_COLLECTION and ingest again.",
-            )
+            raise another_kind(f"The collection {self._name!r}", there, dimension, "BATON_MILVUS_COLLECTION")
 
     async def upsert(self, passages: Sequence[StoredPassage], total: int) -> None:
         rows = [to_row(passage, passages=total) for passage in passages]
@@ -176,7 +172,8 @@ class MilvusStore:
 
         Lite knows how rare a word is for each segment alone, so a document in a small segment of its own is ranked far
         too low. It merges segments of like size once there are four: four flushes, each with a blank row to write,
-        lead there. (Rows written later than the first flush may stay outside; hence blank ones.)
+        lead there. (Rows written later than the first flush may stay outside; hence blank ones.) As `baton run` starts
+        Lite, any size is like any other; a Lite that was started otherwise may keep a large segment apart.
         """
         dimension = await self.dimension()
 
@@ -276,7 +273,3 @@ async def open_store(settings: RetrieverSettings) -> AsyncIterator[MilvusStore]:
 
 def _is_lite(client: MilvusClient, timeout: float) -> bool:
     return "lite" in str(client.get_server_version(timeout=timeout))
-
-
-def _kind(dimension: int | None) -> str:
-    return "without embeddings" if dimension is None else f"with embeddings of {dimension} numbers"

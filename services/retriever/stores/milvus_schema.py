@@ -120,7 +120,7 @@ def to_row(passage: StoredPassage, *, passages: int) -> dict[str, Any]:
         "owner": document.owner,
         READERS: list(document.readers),
         MARKS: "".join(map(reader_mark, document.readers)),
-        "search_text": passage_words(document.title, passage.heading, passage.text),
+        "search_text": passage_words(passage),
     }
     if passage.vector is not None:
         row[DENSE] = passage.vector

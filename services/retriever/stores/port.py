@@ -23,6 +23,14 @@ class Unreachable(ServiceError):
         super().__init__("retrieval_failed", message, retryable=True, retry_after_ms=1_000)
 
 
+class NoProperties(ServiceError):
+    """The store keeps no properties, for it may show what they were before. So no corpus version is ever told, and
+    nothing that is found is cached."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("retrieval_failed", message)
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """What a found passage must be. Part of the search itself: `top_k` passages are found among those that hold it.
@@ -75,6 +83,9 @@ class Store(Protocol):
 
         Args:
             total: what the document's row says is the number of its passages; 0 while more are to come.
+
+        Raises:
+            BadDocument: there is more to a passage than this store can keep.
         """
         ...
 
@@ -100,7 +111,8 @@ class Store(Protocol):
         ...
 
     async def shows_after_s(self) -> float:
-        """Seconds after a write within which a search may still show what was there before; 0 if it never does."""
+        """Seconds after a write within which a search may still show what was there before; 0 if it never does,
+        infinite where nobody promises a bound."""
         ...
 
     async def properties(self) -> dict[str, str] | None:
@@ -108,9 +120,30 @@ class Store(Protocol):
         ...
 
     async def set_properties(self, properties: Mapping[str, str]) -> None:
-        """Set these and leave the others as they are."""
+        """Set these and leave the others as they are.
+
+        Raises:
+            NoProperties: this store keeps none.
+        """
         ...
 
     async def drop_properties(self, names: Sequence[str]) -> None:
         """Remove these."""
         ...
+
+
+def another_kind(what: str, there: int | None, asked: int | None, setting: str) -> ServiceError:
+    """What `ensure` raises: `what` was made for vectors of the length `there`, and `asked` for are others.
+
+    Args:
+        setting: the one that names another place.
+    """
+
+    def kind(dimension: int | None) -> str:
+        return "without embeddings" if dimension is None else f"with embeddings of {dimension} numbers"
+
+    return ServiceError(
+        "retrieval_failed",
+        f"{what} was made {kind(there)}; the settings ask for one {kind(asked)}. Set BATON_EMBEDDER as it was, or name "
+        f"another {setting} and ingest again.",
+    )

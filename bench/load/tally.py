@@ -1,0 +1,51 @@
+"""What a load test has seen, of the time that is measured."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+PERCENTILES = (50.0, 95.0, 99.0, 99.9)
+
+
+@dataclass
+class Tally:
+    """Times are seconds. Those of slow readers are left out: they wait for themselves.
+
+    A question's times count from when it was to be asked, also where the test itself was late with it; otherwise a
+    system that holds its users up would be asked less and look better (coordinated omission).
+    """
+
+    ttfb: list[float] = field(default_factory=list)
+    ttft: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+    resumes: list[float] = field(default_factory=list)
+    begun: list[tuple[float, float]] = field(default_factory=list)
+    """When a question was to be asked (seconds from the start), and its time to the first token."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    closed: Counter[int] = field(default_factory=Counter)
+    """Connections that were closed on us, by close code."""
+    frames: int = 0
+    joined: int = 0
+    wrong: list[str] = field(default_factory=list)
+    """Frames that were missing, came twice or out of their order."""
+
+    @property
+    def asked(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def failed(self) -> int:
+        return self.asked - self.outcomes["stop"] - self.outcomes["length"]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """By nearest rank; `values` need not be sorted. 0 of none."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    # Rounded first: 99.9 % of 1,000 must not be 999.0000000000001.
+    return ordered[max(0, math.ceil(round(share / 100 * len(ordered), 6)) - 1)]

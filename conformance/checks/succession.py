@@ -188,17 +188,17 @@ async def _watch_replaced(kit: Kit, one: Request) -> None:
     def too_far() -> bool:
         return any((each.expected or 0) >= ours for each in one.attempts)
 
-    if await kit.witness.until(lambda: too_far() or bool(_after_notice(one)), quiet_s):
+    if await kit.witness.until(lambda: too_far() or bool(_after_notice(one, replaced_at)), quiet_s):
         if too_far():
             written = [frame for frame in await one.written() if frame.seq >= one.next_seq]
             raise Broken(f"it went on behind the other holder's frame, and wrote {told(written)}")
-        raise Broken(f"it sent {_after_notice(one)} for the item that it no longer held")
+        raise Broken(f"it sent {_after_notice(one, replaced_at)} for the item that it no longer held")
 
 
-def _after_notice(one: Request) -> str:
-    """What it sent for its item although its append had been refused."""
+def _after_notice(one: Request, replaced_at: float) -> str:
+    """What it sent for its item although an append that it made since then had been refused."""
     stored = {entry.append_id for entry, _ in one.live}
-    refused = [each.at for each in one.attempts if each.entry.append_id not in stored]
+    refused = [each.at for each in one.attempts if each.at >= replaced_at and each.entry.append_id not in stored]
     if not refused:
         return ""
     return ", ".join(each.what.split()[0] for each in one.settlings(min(refused) + NOTICED_S))

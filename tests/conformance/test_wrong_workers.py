@@ -14,6 +14,7 @@ from conformance.running import Subject, examine
 from tests.conformance.wrong_workers import WRONG
 
 GOOD = "good_items_are_dealt_with"
+REPLACED = "who_was_replaced_stops"
 APPEND = "an_append_that_is_not_stored_is_repeated"
 EXPECTED = {
     "leaving_out_a_number": (GOOD, "1", "`seq` 4 (`answer_chunk`) where 3 was due"),
@@ -21,7 +22,8 @@ EXPECTED = {
     "stamping_local_time": (GOOD, "4", "is not RFC 3339 in UTC with milliseconds"),
     "without_the_fence": (GOOD, "2.4", "an append without the header Nats-Expected-Last-Subject-Sequence"),
     "acknowledging_first": (GOOD, "2.5", "it acknowledged its item when the log ended with frame 1"),
-    "writing_on_when_replaced": ("who_was_replaced_stops", "2.4", "it went on behind the other holder's frame"),
+    "acknowledging_when_replaced": (REPLACED, "2.5", "it acknowledged its item when the log ended with frame"),
+    "writing_on_when_replaced": (REPLACED, "2.4", "it went on behind the other holder's frame"),
     "never_renewing": (APPEND, "2.3", "it held the item for 2.5 s and did not renew it"),
     "with_another_append_each_time": (APPEND, "2.4", "it did not repeat the append that failed"),
     "citing_what_was_not_given": ("an_answer_cites_only_what_was_given", "5", "it cites [99]; the passages it was"),

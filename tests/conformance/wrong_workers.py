@@ -6,6 +6,7 @@ python -m tests.conformance.wrong_workers NAME nats://127.0.0.1:4222
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sys
 from collections.abc import Iterator
@@ -74,6 +75,11 @@ async def deaf_to_cancels(nc: Any, log: Any, lease: Any, item: dict[str, Any], w
     await _hold(nc, log, lease, {**item, "key": "0" * 32}, written)
 
 
+async def acknowledging_when_replaced(nc: Any, log: Any, lease: Any, item: dict[str, Any], written: list[Any]) -> None:
+    with contextlib.suppress(echo.Replaced):
+        await _hold(nc, log, lease, item, written)
+
+
 async def acknowledging_first(nc: Any, message: Any, ack_wait: float) -> None:
     await echo.ask(nc, message.reply, b"+ACK")
     await _serve(nc, message, ack_wait)
@@ -97,6 +103,7 @@ WRONG: dict[str, tuple[Any, str, Any]] = {
     "citing_what_was_not_given": (echo, "answer", citing_what_was_not_given),
     "beginning_again": (echo, "answer", beginning_again),
     "deaf_to_cancels": (echo, "hold", deaf_to_cancels),
+    "acknowledging_when_replaced": (echo, "hold", acknowledging_when_replaced),
     "acknowledging_first": (echo, "serve", acknowledging_first),
     "dying_of_garbage": (echo, "serve", dying_of_garbage),
     "none": (echo, "answer", _answer),

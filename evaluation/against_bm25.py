@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from services.cli.options import bounded
 from services.common.settings import SettingsError
 
 from .comparing import compare, sentence
 from .convert import BadFile, Converted, read_squad, write
-from .dataset import BadDataset
+from .dataset import MAX_QUESTIONS, BadDataset
 from .evaluate import Options, evaluate
 from .measures import retrieval
 from .page import page
@@ -84,10 +85,14 @@ def beside(run: Mapping[str, Any], converted: Converted, seed: int) -> tuple[str
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation.against_bm25", description=__doc__.split("\n", 1)[0])
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="SQuAD- or CMRC-style JSON")
-    parser.add_argument("--sample", type=int, default=1000, metavar="N", help="questions of each [%(default)s]")
+    parser.add_argument(
+        "--sample", type=bounded(1, MAX_QUESTIONS), default=1000, metavar="N", help="questions of each [%(default)s]"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the sample [%(default)s]")
     parser.add_argument("--embedder", default="", help="BATON_EMBEDDER of the system (default: the environment's)")
-    parser.add_argument("--concurrency", type=int, default=4, metavar="N", help="questions at a time [%(default)s]")
+    parser.add_argument(
+        "--concurrency", type=bounded(1, 64), default=4, metavar="N", help="questions at a time [%(default)s]"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="write the report there")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write the records there")
     arguments = parser.parse_args(argv)
@@ -119,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _all(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     runs, told = [], {}
-    for file in arguments.files:
+    for file in dict.fromkeys(arguments.files):
         converted = read_squad(file).answerable().sample(arguments.sample, arguments.seed)
         print(f"\n{file.name}: {len(converted.entries)} questions, {len(converted.documents)} paragraphs", flush=True)
         with tempfile.TemporaryDirectory(prefix="baton-eval-set-") as folder:
@@ -135,7 +140,7 @@ def _all(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str,
             )
             run = evaluate(options, say=lambda line: print(line, flush=True))
         runs.append(run)
-        text, told[file.stem] = beside(run, converted, arguments.seed)
+        text, told[str(file)] = beside(run, converted, arguments.seed)
         print(f"\n{table(run)}\n\n{text}", flush=True)
     return runs, told
 

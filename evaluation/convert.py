@@ -23,7 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .dataset import Entry, entry_map
+from services.cli.options import bounded
+
+from .dataset import MAX_QUESTIONS, Entry, entry_map
 
 QUESTIONS, DOCUMENTS = "questions.jsonl", "documents"
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
@@ -133,8 +135,14 @@ def _entry(raw: dict[str, Any], document: str, usual_id: str) -> Entry:
     language = "zh" if _CHINESE.search(question) else "en"
     if raw.get("is_impossible") is True:
         return Entry(identity, question.strip(), language, unanswerable=True)
-    answers = tuple(dict.fromkeys(filter(None, map(_answer, raw.get("answers") or ()))))
+    answers = tuple(dict.fromkeys(filter(None, map(_answer, _listed(raw.get("answers"))))))
     return Entry(identity, question.strip(), language, {document: 1}, answers=answers)
+
+
+def _listed(raw: Any) -> list[Any]:
+    """The answers, also in the form of Hugging Face's datasets, `{"text": [...], "answer_start": [...]}`."""
+    texts = raw.get("text") if isinstance(raw, dict) else raw
+    return texts if isinstance(texts, list) else [texts]
 
 
 def _answer(raw: Any) -> str:
@@ -174,7 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("form", choices=("squad",), help="SQuAD 1.1 or 2.0, and CMRC 2018 in either of its forms")
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--sample", type=int, metavar="N", help="so many of the questions (all documents are kept)")
+    parser.add_argument(
+        "--sample",
+        type=bounded(1, MAX_QUESTIONS),
+        metavar="N",
+        help="so many of the questions (all documents are kept)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the sample [%(default)s]")
     arguments = parser.parse_args(argv)
     try:

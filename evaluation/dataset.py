@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ MAX_QUESTIONS = 100_000
 MAX_EARLIER = 20
 MAX_GRADE = 100
 FIELDS = ("id", "question", "language", "documents", "passages", "answer", "unanswerable", "conversation")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class BadDataset(ValueError):
@@ -80,7 +82,7 @@ def read_dataset(path: Path) -> Dataset:
     """
     try:
         data = path.read_bytes()
-        lines = data.decode("utf-8").split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise BadDataset(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -122,6 +124,8 @@ def _object(line: str, where: str) -> dict[str, Any]:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BadDataset(f"{where}: not JSON: {error}") from None
+    if _HALF.search(json.dumps(value, ensure_ascii=False)):
+        raise BadDataset(f"{where}: half of a character (\\ud800 to \\udfff) is no text")
     if not isinstance(value, dict):
         raise BadDataset(f'{where}: expected an object such as {{"id": "1", "question": "…"}}')
     return value

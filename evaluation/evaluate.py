@@ -8,9 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.cli.options import problem_with_urls, socket_url
 from services.common.config import ALL_SETTINGS, JudgeSettings, RetrieverSettings
@@ -19,9 +20,13 @@ from services.common.settings import SettingsError, load
 from .asking import ask_all
 from .dataset import Dataset, read_datasets
 from .measures import Answered, measure
-from .record import public, record
+from .passages import read_passages
+from .record import public, record, without_secrets
 from .replay import CannotAsk
 from .running import Running, ingest, names_at, names_of, parse_settings, started
+
+if TYPE_CHECKING:
+    from services.retriever.embedding import Embedding
 
 DEFAULT_TOP_K = 10
 
@@ -45,37 +50,60 @@ class Options:
     def as_map(self) -> dict[str, Any]:
         """Without the token, and without what may be a secret."""
         told = {field: getattr(self, field) for field in self.__slots__}
-        return {**told, "settings": public(self.settings or {})}
+        return {**told, "url": without_secrets(self.url), "settings": public(self.settings or {})}
 
 
-def evaluate(options: Options, *, token: str = "", say: Callable[[str], None] = print) -> dict[str, Any]:
+def evaluate(
+    options: Options,
+    *,
+    token: str = "",
+    say: Callable[[str], None] = print,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Run it, and give its record.
+
+    Args:
+        keep: gets the record as soon as there are answers, also where judging them is interrupted or fails.
 
     Raises:
         BadDataset, CannotAsk, SettingsError
     """
     dataset = read_datasets([Path(path) for path in options.datasets]).some(options.limit, options.seed)
     judging = _judge_settings() if options.judge else None
+    if judging:
+        asyncio.run(_open_once(options))
     with _system(options, token, say) as (running, names):
         _check_names(dataset, names)
         say(f"Asking {len(dataset.entries)} questions of {dataset.name} …")
         began = time.monotonic()
         answers = asyncio.run(_answers(running.url, dataset, names, options, token, say))
         seconds = time.monotonic() - began
+        needed = [source for one in answers for source in one.sources if judging or one.entry.get("passages")]
+        seen = asyncio.run(read_passages(running.url, needed, token, options.concurrency))
     entries = {entry.id: entry for entry in dataset.entries}
     for one in answers:
         one.language = one.language or ("zh" if any("\u3400" <= char <= "\u9fff" for char in one.question) else "en")
     measure(answers, entries, options.top_k)
-    told = asyncio.run(_judged(answers, judging, options, say)) if judging else None
-    return record(
-        dataset,
-        answers,
-        options=options.as_map(),
-        settings=running.environ,
-        name=options.name,
-        judge=told,
-        seconds=seconds,
-    )
+    told: dict[str, Any] = {}
+    try:
+        if judging:
+            asyncio.run(_judge(answers, judging, options, say, told))
+    except BaseException as error:
+        told["stopped"] = str(error) or type(error).__name__
+        raise
+    finally:
+        run = record(
+            dataset,
+            answers,
+            options=options.as_map(),
+            settings=running.environ,
+            name=options.name,
+            judge=told,
+            passages=seen,
+            seconds=seconds,
+        )
+        keep(run)
+    return run
 
 
 def with_target(options: Options, target: str) -> Options:
@@ -85,8 +113,13 @@ def with_target(options: Options, target: str) -> Options:
         CannotAsk: it is neither.
     """
     if target.startswith(("ws://", "wss://", "http://", "https://")):
-        return replace(options, url=socket_url(target), name=target)
-    return replace(options, url="", settings=parse_settings(target), name=target)
+        return replace(options, url=socket_url(target), name=without_secrets(target))
+    settings = parse_settings(target)
+    # The name stands on the report, and the target may hold keys.
+    shown = ",".join(f"{name}={value}" for name, value in public(settings).items())
+    return replace(
+        options, url="", settings=settings, name=(shown if target.startswith("BATON_") else target) or "settings"
+    )
 
 
 def options_of(told: Mapping[str, Any]) -> Options:
@@ -175,16 +208,32 @@ def _judge_settings() -> JudgeSettings:
     return settings
 
 
-async def _judged(
-    answers: Sequence[Answered], settings: JudgeSettings, options: Options, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _embedder(options: Options) -> AbstractAsyncContextManager[Embedding | None]:
     from services.retriever.embedding import open_embedder
 
+    (retriever,) = load([RetrieverSettings], ALL_SETTINGS, {**os.environ, **(options.settings or {})})
+    return open_embedder(retriever)
+
+
+async def _open_once(options: Options) -> None:
+    """Raises SettingsError where the embedder cannot be had: now, and not when everything has been asked."""
+    async with _embedder(options):
+        pass
+
+
+async def _judge(
+    answers: Sequence[Answered],
+    settings: JudgeSettings,
+    options: Options,
+    say: Callable[[str], None],
+    told: dict[str, Any],
+) -> None:
+    """Judge the answers; `told` gets what the record says of it, also of a part."""
     from .judge import open_judge
 
     say("Judging the answers …")
-    environ = {**os.environ, **(options.settings or {})}
-    (retriever,) = load([RetrieverSettings], ALL_SETTINGS, environ)
-    async with open_embedder(retriever) as embedder, open_judge(settings, embedder, options.concurrency) as judge:
-        await judge.judge(answers)
-        return judge.told()
+    async with _embedder(options) as embedder, open_judge(settings, embedder, options.concurrency) as judge:
+        try:
+            await judge.judge(answers)
+        finally:
+            told.update(judge.told())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,7 +31,7 @@ from services.common.llm.server import ChatServer
 from services.common.llm.stream import ChatTurn
 from services.retriever.embedding import Embedder
 
-from .measures import Answered
+from .measures import Answered, known_text
 from .texts import without_marks
 
 PROMPTS = Path(__file__).with_name("prompts")
@@ -39,6 +40,7 @@ QUESTIONS = 3
 MAX_STATEMENTS = 50
 TRIES = 2
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _LIST = re.compile(r"\[.*\]", re.S)
 _OBJECT = re.compile(r"\{.*\}", re.S)
 
@@ -90,7 +92,9 @@ class Judge:
         self.asked[measure] = self.asked.get(measure, 0) + 1
         try:
             answered.values[measure] = await judging
-        except (BadReply, ServiceError) as error:
+        except Exception as error:  # whatever it is: the other judgements, an hour's work, are not lost to it
+            if not isinstance(error, (BadReply, ServiceError)):
+                log.exception("judging %s failed", answered.id)
             self.failures[measure] = self.failures.get(measure, 0) + 1
             answered.judge[f"{measure}_failed"] = str(error) or type(error).__name__
 
@@ -100,7 +104,7 @@ class Judge:
         statements = statements[:MAX_STATEMENTS]
         if not statements:
             return None
-        sources = "\n\n".join(f"[{source['n']}] {source['title']}\n{source['snippet']}" for source in answered.sources)
+        sources = "\n\n".join(f"[{source['n']}] {source['title']}\n{known_text(source)}" for source in answered.sources)
         numbered = "\n".join(f"{number}. {text}" for number, text in enumerate(statements, 1))
         prompt = _prompt("support", sources=sources or "(none)", statements=numbered)
         supported = await self._list(prompt, bool, len(statements))
@@ -196,5 +200,5 @@ def _parsed(pattern: re.Pattern[str], reply: str) -> Any:
     found = pattern.search(reply)
     try:
         return json.loads(found[0]) if found else None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadReply(f"not JSON: {reply[:200]!r}") from None

@@ -82,8 +82,7 @@ def retrieval(
         f"mrr@{k}": ir_measures.RR @ k,
         f"ndcg@{k}": ir_measures.nDCG @ k,
         f"hit@{k}": ir_measures.Success @ k,
-        "hit@1": ir_measures.Success @ 1,
-        "hit@5": ir_measures.Success @ 5,
+        **{f"hit@{at}": ir_measures.Success @ at for at in (1, 5) if at < k},
     }
     names = {str(measure): name for name, measure in wanted.items()}
     judged = [ir_measures.Qrel(q, name, grade) for q, grades in relevant.items() for name, grade in grades.items()]
@@ -121,12 +120,17 @@ def measure(answers: Sequence[Answered], entries: Mapping[str, Entry], k: int) -
 
 
 def _passage_hit(one: Answered, entry: Entry, k: int) -> float | None:
-    """Whether one of the texts stands in what is shown of one of the first `k` passages (at most 500 characters)."""
+    """Whether one of the texts stands in one of the first `k` passages, as far as these are known."""
     if not entry.passages:
         return None
-    shown = ["".join(source.get("snippet", "").split()) for source in one.sources[:k]]
+    there = ["".join(known_text(source).split()) for source in one.sources[:k]]
     wanted = ["".join(text.split()) for text in entry.passages]
-    return float(any(text in snippet for text in wanted for snippet in shown))
+    return float(any(text in passage for text in wanted for passage in there))
+
+
+def known_text(source: Mapping[str, Any]) -> str:
+    """A passage's text as far as it is known: all of it where it was read, otherwise its snippet."""
+    return str(source.get("text") or source.get("snippet") or "")
 
 
 def _citing(one: Answered, entry: Entry) -> Values:

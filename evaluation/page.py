@@ -13,6 +13,8 @@ from .comparing import Difference, sentence
 from .measures import TIMES
 
 WORST = 20
+_WEIGHTS = {"right_abstention": 3, "answered": 3, "token_recall": 2, "citation_hit": 2, "faithfulness": 2}
+"""How much it counts among the worst where one of these is 0."""
 _SHOWN_CHARS = 600
 _GROUPS = (
     ("Finding", ("recall@", "mrr@", "ndcg@", "hit@", "passage_hit@")),
@@ -45,10 +47,10 @@ details::details-content{content-visibility:visible;block-size:auto}figure{break
 """
 
 
-def page(runs: Sequence[Mapping[str, Any]], differences: Sequence[Difference] = ()) -> str:
-    """The report of one run, or of two with what tells them apart."""
+def page(runs: Sequence[Mapping[str, Any]], differences: Sequence[Difference] = (), notes: Sequence[str] = ()) -> str:
+    """The report of one run, or of two with what tells them apart. `notes` are sentences to stand on top."""
     title = " / ".join(str(run["name"]) for run in runs)
-    parts = [f"<h1>{escape(title)}</h1>", _lead(runs)]
+    parts = [f"<h1>{escape(title)}</h1>", _lead(runs), *(f"<p>{escape(note)}</p>" for note in notes)]
     if differences:
         parts.append(_differences(runs, differences))
     for run in runs:
@@ -86,11 +88,11 @@ def _lead(runs: Sequence[Mapping[str, Any]]) -> str:
     for run in runs:
         figures = run["figures"]["all"]
         lines.append(
-            f"{escape(str(run['made_at']))}, Baton {escape(run['baton']['version'])} "
-            f"({escape(run['baton']['git'] or 'no commit known')}): {figures['questions']} questions, "
+            f"{run['made_at']}, Baton {run['baton']['version']} "
+            f"({run['baton']['git'] or 'no commit known'}): {figures['questions']} questions, "
             f"{figures['failed']} failed, {figures['abstained']} without an answer, in {run['seconds']:.0f} s"
         )
-    return "".join(f'<p class="soft">{line}</p>' for line in lines)
+    return "".join(f'<p class="soft">{escape(line)}</p>' for line in lines)
 
 
 def _run(run: Mapping[str, Any], *, several: bool) -> list[str]:
@@ -181,16 +183,18 @@ def _badness(one: Mapping[str, Any]) -> float:
     missing = 0.0
     if one["entry"].get("documents"):
         missing += 4 if one["rank"] is None else 1 - 1 / one["rank"]
-    for name, weight in (("right_abstention", 3), ("answered", 3), ("token_recall", 2), ("citation_hit", 2)):
+    for name, weight in _WEIGHTS.items():
         value = values.get(name)
         missing += weight * (1 - value) if value is not None else 0
-    return missing + 3 * (values.get("invalid_citations") or 0) + 2 * (1 - (values.get("faithfulness") or 1))
+    return missing + 3 * (values.get("invalid_citations") or 0)
 
 
 def _question(one: Mapping[str, Any]) -> str:
     entry = one["entry"]
     wanted = ", ".join(entry.get("documents") or ()) or ("nothing: it cannot be answered" if _never(entry) else "–")
-    told = [f"wanted: {wanted}", f"first right document: {one['rank'] or 'not found'}"]
+    told = [f"wanted: {wanted}"]
+    if entry.get("documents"):
+        told.append(f"first right document: {one['rank'] or 'not found'}")
     told += [f"{name} {value:.2f}" for name, value in one["values"].items() if value is not None and name not in TIMES]
     references = " | ".join(entry.get("answer") or ())
     sources = "".join(
@@ -224,6 +228,8 @@ def _configuration(run: Mapping[str, Any]) -> str:
         **{f"option {name}": value for name, value in run["options"].items() if value not in (None, "", [])},
         **{f"setting {name}": value for name, value in run["settings"].items()},
     }
+    if any(of := run.get("passages", {}).values()):
+        told["passages seen whole"] = f"{run['passages']['whole']} of {sum(of)}, of the others 500 characters"
     if run["judge"]:
         told |= {f"judge {name}": value for name, value in run["judge"].items()}
     most = Counter(run["fingerprints"]).most_common(5)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,10 @@ from .measures import Answered, first_rank, means, percentiles
 
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[1]
+_FIELDS = dict.fromkeys(("baton", "dataset", "figures", "fingerprints", "judge", "options", "settings"), dict)
+_RESULT = ("id", "entry", "values", "answer", "sources", "fingerprint", "failed", "rank", "times", "language")
+_LOGIN = re.compile(r"(^|://|,)[^\s/,?#]*@")
+_QUERY = re.compile(r"(://[^\s,?#]*)[?#][^\s,]*")
 
 
 class BadRecord(ValueError):
@@ -36,6 +41,7 @@ def record(
     settings: Mapping[str, str],
     name: str = "",
     judge: Mapping[str, Any] | None = None,
+    passages: Mapping[str, int] | None = None,
     seconds: float = 0.0,
 ) -> dict[str, Any]:
     """All of one run.
@@ -43,6 +49,7 @@ def record(
     Args:
         options: of the command line, all that is needed to run it again.
         settings: BATON_* of the system that was asked, as far as they are known here; secrets are left out.
+        passages: how many that a judge or `passage_hit` looked at were seen whole, and how many as a snippet.
     """
     parts = [dict(part.split("=", 1) for part in one.fingerprint.split() if "=" in part) for one in answers]
     languages = sorted({one.language for one in answers} - {""})
@@ -60,6 +67,7 @@ def record(
         "fingerprints": dict(Counter(one.fingerprint for one in answers if one.fingerprint)),
         "seconds": round(seconds, 3),
         "judge": dict(judge or {}),
+        "passages": dict(passages or {}),
         "figures": {"all": _figures(answers)}
         | {language: _figures([one for one in answers if one.language == language]) for language in languages},
         "results": [{**one.as_map(), "rank": first_rank(one, one.entry.get("documents", ()))} for one in answers],
@@ -72,14 +80,18 @@ def read_record(path: Path) -> dict[str, Any]:
         told = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadRecord(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise BadRecord(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"{path}: not JSON: {error}") from None
     runs = told.get("runs") if isinstance(told, dict) else None
     told = runs[0] if isinstance(runs, list) and len(runs) == 1 else told
     if not isinstance(told, dict) or not isinstance(told.get("results"), list):
         raise BadRecord(f"{path}: not the record of one evaluation, as `baton eval --json FILE` writes it")
     if told.get("schema") != SCHEMA:
         raise BadRecord(f"{path}: of schema {told.get('schema')}; this version reads {SCHEMA}")
+    missing = [name for name, kind in _FIELDS.items() if not isinstance(told.get(name), kind)]
+    missing += [name for one in told["results"] for name in _RESULT if not isinstance(one, dict) or name not in one]
+    if missing:
+        raise BadRecord(f"{path}: not the record of an evaluation, or one that was changed: it lacks `{missing[0]}`")
     return told
 
 
@@ -87,7 +99,7 @@ def public(settings: Mapping[str, str]) -> dict[str, str]:
     """The BATON_* settings without secrets. What is not known as a setting may be one, so it goes too."""
     known = {info.env: info for group in ALL_SETTINGS for info in describe(group)}
     return {
-        name: _without_login(value)
+        name: without_secrets(value)
         for name, value in sorted(settings.items())
         if name in known and not known[name].secret
     }
@@ -124,11 +136,9 @@ def _figures(answers: Sequence[Answered]) -> dict[str, Any]:
     }
 
 
-def _without_login(value: str) -> str:
-    """An address without user and password."""
-    scheme, separator, rest = value.partition("://")
-    place, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}" if separator else value
+def without_secrets(value: str) -> str:
+    """A setting's value, its addresses without user, password, query and fragment: all of these carry keys."""
+    return _QUERY.sub(r"\1", _LOGIN.sub(r"\1", value))
 
 
 def _version() -> dict[str, str]:

@@ -154,11 +154,14 @@ async def ask(url: str, entry: Mapping[str, Any], token: str = "") -> Run:
             await socket.send(json.dumps({"type": "query", "query": entry["question"], **fields}))
             async for data in socket:
                 frame = json.loads(data)
+                kind = frame["type"]
                 if "seq" in frame:
                     frames.append(frame)
-                if frame["type"] in ("done", "error"):
-                    failed = f"{frame['code']}: {frame['message']}" if frame["type"] == "error" else ""
+                if kind in ("done", "error"):
+                    failed = f"{frame['code']}: {frame['message']}" if kind == "error" else ""
                     break
+    except (KeyError, TypeError, ValueError) as error:
+        frame, failed = {}, f"the server sent what is no frame ({type(error).__name__})"
     except (OSError, TimeoutError, WebSocketException) as error:
         failed = reason_of(error) if not isinstance(error, TimeoutError) else f"no answer within {ANSWER_S:g} s"
     return Run(frames, round((time.monotonic() - started) * 1000), failed, frame)

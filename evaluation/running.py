@@ -19,6 +19,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from services.cli.options import is_local
+
 from .replay import CannotAsk
 
 START_S = 180.0
@@ -133,21 +135,26 @@ def names_at(url: str, token: str) -> dict[str, str]:
     Raises:
         CannotAsk
     """
-    scheme, netloc, path, _, _ = urlsplit(url)
-    address = urlunsplit((scheme.replace("ws", "http"), netloc, path.removesuffix("/ws") + "/documents", "", ""))
+    address = documents_address(url)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        response = httpx.get(address, headers=headers, timeout=HTTP_S)
+        response = httpx.get(address, headers=headers, timeout=HTTP_S, trust_env=not is_local(url))
         response.raise_for_status()
         told = response.json()
         if told.get("truncated"):
             raise ValueError("it has more than it tells")
         return _by_id(told["files"])
-    except (httpx.HTTPError, ValueError, AttributeError, KeyError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError, KeyError, TypeError) as error:
         raise CannotAsk(
             f"{address} does not name the documents ({error}); name the folder they came from with --corpus, or "
             "evaluate a system that is started for it"
         ) from None
+
+
+def documents_address(url: str) -> str:
+    """That of the documents, by that of the WebSocket."""
+    scheme, netloc, path, _, _ = urlsplit(url)
+    return urlunsplit((scheme.replace("ws", "http"), netloc, path.removesuffix("/ws") + "/documents", "", ""))
 
 
 def parse_settings(text: str) -> dict[str, str]:
@@ -192,8 +199,9 @@ def _until_up(process: subprocess.Popen[bytes], log: Path) -> str:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    finally:  # also what a process that died has left behind, and where somebody cannot wait (a second Ctrl-C)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

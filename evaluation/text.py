@@ -26,7 +26,9 @@ def table(run: Mapping[str, Any]) -> str:
         told = [figures[column]["percentiles"].get(name) for column in columns]
         rows.append([f"{name} p50/p95", *(f"{one['p50']:.0f}/{one['p95']:.0f}" if one else "–" for one in told)])
     reasons = Counter(one["failed"] for one in run["results"] if one["failed"]).most_common(_MOST_REASONS)
-    return "\n".join([aligned(rows), *(f"  {count} failed: {reason}" for reason, count in reasons)])
+    judge = run["judge"]
+    lost = [f"  {name}: {n} of {judge['asked'][name]} not judged" for name, n in judge.get("failures", {}).items()]
+    return "\n".join([aligned(rows), *lost, *(f"  {count} failed: {reason}" for reason, count in reasons)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -4,7 +4,8 @@ English as SQuAD's script counts (evaluate-v1.1.py, https://rajpurkar.github.io/
 punctuation and the articles a, an, the; F1 over the bag of words. Chinese as CMRC 2018's script counts
 (cmrc2018_evaluate.py, https://github.com/ymcui/cmrc2018): a token is a Chinese character or a word of other letters,
 without punctuation; F1 is over the longest common run of tokens. (Words of other letters are cut at white space and
-punctuation; CMRC's script uses NLTK for them.) Of several references the best counts.
+punctuation, where a decimal number is one, and 50 % are not 50; CMRC's script uses NLTK for them, and its exact match
+minds blanks.) Of several references the best counts. Two empty texts are the same, as in SQuAD 2.0's script.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _MARK = re.compile(r"\s*\[\d{1,3}\]")
-_TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")
+_TOKEN = re.compile(r"[\u3400-\u9fff]|\d+(?:\.\d+)+|[%$¥€£]|[^\W\u3400-\u9fff]+")
 _PUNCTUATION = frozenset(string.punctuation)
 MAX_TOKENS = 2_000
 """Of a text: ROUGE-L takes the product of both lengths."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from baton_proto.messages import MAX_MESSAGE_BYTES
+
+from .options import is_local
 
 CONNECT_S = 10.0
 
 
 def open_socket(url: str, token: str) -> connect:
     """A connection to a gateway, for `async with`."""
-    local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     return connect(
         url,
         additional_headers={"Authorization": f"Bearer {token}"} if token else None,
@@ -22,7 +21,7 @@ def open_socket(url: str, token: str) -> connect:
         close_timeout=1.0,
         max_size=MAX_MESSAGE_BYTES,
         compression=None,
-        proxy=None if local else True,
+        proxy=None if is_local(url) else True,
         user_agent_header="baton-ask",
     )
 

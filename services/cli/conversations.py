@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from .options import (
     DONE,
@@ -15,6 +15,7 @@ from .options import (
     NO_CONNECTION,
     USAGE,
     add_gateway_options,
+    is_local,
     problem_with_conversation,
     problem_with_urls,
     urls_of,
@@ -126,9 +127,8 @@ def _request(arguments: argparse.Namespace, method: str, path: str) -> Any:
     headers = {"Authorization": f"Bearer {arguments.token}"} if arguments.token else {}
     problem = ""
     for url in arguments.url:
-        local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
         try:
-            with httpx.Client(timeout=TIMEOUT_S, trust_env=not local) as client:
+            with httpx.Client(timeout=TIMEOUT_S, trust_env=not is_local(url)) as client:
                 return _answer(client.request(method, urljoin(_origin(url), path), headers=headers))
         except httpx.HTTPError as error:
             problem = problem or f"no connection to {url}: {error or type(error).__name__}"

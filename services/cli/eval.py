@@ -63,10 +63,18 @@ def main(arguments: argparse.Namespace) -> int:
     if problem := _problem(arguments):
         print(f"baton eval: {problem}", file=sys.stderr)
         return USAGE
+    runs: list[dict[str, Any]] = []
+    differences: list[Difference] = []
+    notes: list[str] = []
     try:
-        with interruptible():
-            runs, differences = _work(arguments)
-        _write(arguments, runs, differences)
+        for place in filter(None, (arguments.json, arguments.out)):
+            _check_writable(place)
+        try:
+            with interruptible():
+                differences = _work(arguments, runs, notes)
+        finally:  # what is done is written, also where the rest cannot be had
+            if runs:
+                _write(arguments, runs, differences, notes)
     except (BadDataset, BadRecord, CannotAsk, SettingsError, OSError) as error:
         print(f"baton eval: {error}", file=sys.stderr)
         return CANNOT
@@ -79,23 +87,35 @@ def _problem(arguments: argparse.Namespace) -> str:
         return "give one of DATASET.jsonl, --compare A.json B.json, --repeat RECORD.json"
     if bool(arguments.a) != bool(arguments.b):
         return "--a and --b go together"
+    if (arguments.compare or arguments.repeat) and (given := _given(arguments)):
+        return f"{given} changes nothing about a record: leave it out, or give a DATASET.jsonl"
     if arguments.a and (arguments.url or not arguments.datasets):
         return "--a and --b take a DATASET.jsonl, and no --url: an address can be one of them"
     return ""
 
 
-def _work(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Difference]]:
+def _given(arguments: argparse.Namespace) -> str:
+    """An option that says what to ask of what, where it was given."""
+    usual = {"url": None, "corpus": None, "concurrency": 4, "top_k": 10, "limit": None, "judge": False}
+    names = [name for name, value in usual.items() if getattr(arguments, name) != value]
+    return f"--{names[0].replace('_', '-')}" if names else ""
+
+
+def _work(arguments: argparse.Namespace, runs: list[dict[str, Any]], notes: list[str]) -> list[Difference]:
+    """Adds each record to `runs` as soon as there is one, and to `notes` what is to be known of them; gives the
+    differences of two."""
     from evaluation.comparing import compare
     from evaluation.evaluate import Options, evaluate, options_of, with_target
     from evaluation.record import paired_values, read_record
+    from evaluation.repeating import repeated, unlike
 
     if arguments.compare:
-        runs = [read_record(path) for path in arguments.compare]
+        runs += [read_record(path) for path in arguments.compare]
     elif arguments.repeat:
         before = read_record(arguments.repeat)
-        again = evaluate(options_of(before), token=arguments.token)
-        print(repeated(before, again))
-        return [again], []
+        again = evaluate(options_of(before), token=arguments.token, keep=runs.append)
+        notes += repeated(before, again)
+        return []
     else:
         options = Options(
             datasets=[str(Path(path).absolute()) for path in arguments.datasets],
@@ -108,46 +128,51 @@ def _work(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[Dif
             judge=arguments.judge,
         )
         if not arguments.a:
-            return [evaluate(options, token=arguments.token)], []
+            evaluate(options, token=arguments.token, keep=runs.append)
+            return []
         sides = [options if side == "default" else with_target(options, side) for side in (arguments.a, arguments.b)]
-        runs = [evaluate(side, token=arguments.token) for side in sides]
+        for side in sides:
+            evaluate(side, token=arguments.token, keep=runs.append)
         for run, letter in zip(runs, "AB", strict=True):
             run["name"] = run["name"] if run["name"] != run["dataset"]["name"] else f"{run['name']} {letter}"
     a, b = paired_values(*runs)
-    return runs, compare(a, b, seed=arguments.seed)
+    notes += unlike(*runs)
+    return compare(a, b, seed=arguments.seed)
 
 
-def _write(arguments: argparse.Namespace, runs: list[dict[str, Any]], differences: list[Difference]) -> None:
+def _write(
+    arguments: argparse.Namespace, runs: list[dict[str, Any]], differences: list[Difference], notes: list[str]
+) -> None:
     from evaluation.comparing import sentence
     from evaluation.page import page
     from evaluation.record import SCHEMA, as_json
     from evaluation.text import table
 
-    for run in runs:
-        print(f"\n{table(run)}")
-    if differences:
-        print("\nB beside A:", *map(sentence, differences), sep="\n  ")
     if arguments.json:
         told = runs[0] if len(runs) == 1 else {"schema": SCHEMA, "runs": runs, "differences": differences}
-        _save(arguments.json, as_json(told))
+        _save(arguments.json, as_json({**told, "notes": notes}))
     if arguments.out:
-        _save(arguments.out, page(runs, differences))
+        _save(arguments.out, page(runs, differences, notes))
+    for run in runs:
+        print(f"\n{table(run)}")
+    if notes:
+        print("", *notes, sep="\n")
+    if differences:
+        print("\nB beside A:", *map(sentence, differences), sep="\n  ")
+    for place in filter(None, (arguments.json, arguments.out)):
+        print(f"written: {place}")
+
+
+def _check_writable(path: Path) -> None:
+    """Raises OSError where no file can be written: before hours of work, and not after them."""
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a"):
+        pass
+    if new:
+        path.unlink()
 
 
 def _save(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    print(f"written: {path}")
-
-
-def repeated(before: dict[str, Any], again: dict[str, Any]) -> str:
-    """How far a repetition gave the same."""
-    first = {one["id"]: one for one in before["results"]}
-    both = [(first[one["id"]], one) for one in again["results"] if one["id"] in first]
-    answers = sum(a["answer"] == b["answer"] for a, b in both)
-    sources = sum([s["id"] for s in a["sources"]] == [s["id"] for s in b["sources"]] for a, b in both)
-    prints = sum(a["fingerprint"] == b["fingerprint"] for a, b in both)
-    return (
-        f"Repeated: of {len(both)} questions {answers} have the same answer, {sources} the same sources in the same "
-        f"order, {prints} the same fingerprint."
-    )
+    # Half of a character, as a model may write one, is its escape in JSON too.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

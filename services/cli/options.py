@@ -85,6 +85,11 @@ def socket_url(url: str) -> str:
     return url.strip()
 
 
+def is_local(url: str) -> bool:
+    """Whether it names this machine: to it no proxy of the environment leads."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
 def problem_with_urls(urls: list[str]) -> str:
     """What is wrong with them; empty if nothing is."""
     for url in urls:

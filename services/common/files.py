@@ -92,16 +92,19 @@ class Files:
             Full: too many files wait, or are kept; nothing has changed.
             Unconfirmed: the file may be on its way or not. Bringing it in again does no harm.
         """
+        file = subjects.file_key(owner, checked_name(name))
+        # Elsewhere: the loop of a gateway stands still for a fifth of a second while a large file is hashed.
+        digest = await asyncio.to_thread(hashlib.sha256, data)
         item = IngestItem(
             action="add",
-            file=subjects.file_key(owner, checked_name(name)),
+            file=file,
             owner=owner,
             name=name,
             upload=upload or secrets.token_hex(16),
             readers=list(checked_readers(readers)),
             metadata=dict(metadata or {}),
             bytes=len(data),
-            content_hash=hashlib.sha256(data).hexdigest(),
+            content_hash=digest.hexdigest(),
             archive=archive,
         )
         encoded = _encoded(item)

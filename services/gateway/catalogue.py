@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import Awaitable, Callable, Iterator
+import itertools
+from collections.abc import Awaitable, Callable
+from sys import intern
 from typing import Any
 
-from baton_proto import subjects
+import msgspec
+
 from baton_proto.messages import FileRecord
 from baton_proto.readers import EVERYBODY, may_read, principals
 from services.common.config import GatewaySettings
@@ -17,7 +19,6 @@ from .auth import Identity
 
 MAX_WAITING = 2_000
 """Changes that may wait for one listener. One who is slower starts again with the list."""
-Key = tuple[str, str]
 
 
 class Viewer:
@@ -75,12 +76,16 @@ def shown(record: FileRecord, viewer: Viewer) -> dict[str, Any]:
 
 
 class Catalogue:
-    """The records of all files. It begins to follow them when somebody first asks."""
+    """The records of all files. It begins to follow them when somebody first asks.
+
+    They are in the order of their last change, so that a list of the newest ends where it is full. A file's id has its
+    owner in it, so it is enough of a key.
+    """
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._records: dict[Key, FileRecord] = {}
-        self._touched: set[Key] | None = None
+        self._records: dict[str, FileRecord] = {}
+        self._touched: set[str] | None = None
         self._listeners: set[Listener] = set()
         self._opening = asyncio.Lock()
         self._stop: Callable[[], Awaitable[None]] | None = None
@@ -97,13 +102,16 @@ class Catalogue:
             self._touched = set()
             stop = await self._files.watch(self._changed)
             try:
-                for record in await self._files.all():
-                    key = _key(record)
-                    if key not in self._touched:
-                        self._records[key] = record
+                found = await self._files.all()
             except BaseException:
                 await stop()
+                self._records.clear()
                 raise
+            for record in found:
+                known = self._records.get(record.file)
+                if record.file not in self._touched and (known is None or known.updated_ms < record.updated_ms):
+                    self._records[record.file] = _slim(record)
+            self._records = dict(sorted(self._records.items(), key=lambda each: each[1].updated_ms))
             self._touched = None
             self._stop = stop
 
@@ -111,28 +119,28 @@ class Catalogue:
         stop, self._stop = self._stop, None
         if stop is not None:
             await stop()
+        self._records.clear()
         for listener in list(self._listeners):
             listener.end()
 
     def newest(self, viewer: Viewer, most: int) -> tuple[list[FileRecord], bool]:
         """The files that somebody sees, the last changed first, and whether there are more."""
-        seen = (record for record in self._records.values() if viewer.sees(record))
-        found = heapq.nlargest(most + 1, seen, key=lambda record: (record.updated_ms, record.file))
+        seen = (record for record in reversed(self._records.values()) if viewer.sees(record))
+        found = list(itertools.islice(seen, most + 1))
+        # Clocks of several machines: nearly in order is not in order.
+        found.sort(key=lambda record: (record.updated_ms, record.file), reverse=True)
         return found[:most], len(found) > most
 
     def find(self, name: str, viewer: Viewer) -> FileRecord | None:
         """The file that somebody may remove by its own id or by its document's."""
-        for record in self._named(name):
-            if viewer.may_remove(record):
-                return record
-        return None
-
-    def _named(self, name: str) -> Iterator[FileRecord]:
-        return (record for record in self._records.values() if name in (record.file, record.document_id))
+        record = self._records.get(name)
+        if record is None:
+            record = next((each for each in self._records.values() if each.document_id == name), None)
+        return record if record is not None and viewer.may_remove(record) else None
 
     def added(self, record: FileRecord) -> None:
         """A change that this gateway has made itself, which its next answers must know."""
-        known = self._records.get(_key(record))
+        known = self._records.get(record.file)
         if known is None or known.updated_ms <= record.updated_ms:
             self._changed(record)
 
@@ -141,29 +149,33 @@ class Catalogue:
         self._listeners.add(listener)
         return listener
 
-    @property
-    def listeners(self) -> int:
-        return len(self._listeners)
-
     def _changed(self, change: FileRecord | Removed) -> None:
-        key = _key(change)
         if self._touched is not None:
-            self._touched.add(key)
-        before = self._records.get(key)
+            self._touched.add(change.file)
+        before = self._records.get(change.file)
         if isinstance(change, Removed):
-            self._records.pop(key, None)
-        elif change == before:
-            return
+            self._records.pop(change.file, None)
         else:
-            self._records[key] = change
+            change = _slim(change)
+            if change == before:
+                return
+            self._records.pop(change.file, None)
+            self._records[change.file] = change
         for listener in list(self._listeners):
             listener.changed(before, change)
 
 
-def _key(change: FileRecord | Removed) -> Key:
-    if isinstance(change, Removed):
-        return change.owner_hash, change.file
-    return subjects.owner_hash(change.owner), change.file
+def _slim(record: FileRecord) -> FileRecord:
+    """A record without what nobody is shown, and with one copy of what many records say."""
+    return msgspec.structs.replace(
+        record,
+        upload="",
+        content_hash="",
+        owner=intern(record.owner),
+        state=intern(record.state),
+        media_type=intern(record.media_type),
+        readers=[intern(reader) for reader in record.readers],
+    )
 
 
 class Listener:

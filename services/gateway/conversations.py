@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from baton_proto import codec, subjects
 from baton_proto.messages import Conversation, RunningTurn
@@ -20,7 +21,8 @@ from services.common.claims import settled
 from services.common.config import GatewaySettings
 from services.common.log import read_log, read_tail
 
-from .auth import Authenticator, Identity, Unauthorized, bearer, request_allowed
+from .auth import Authenticator, Identity
+from .http_answers import HEADERS, Answer, error_answer, guarded, json_answer
 from .requests import Requests
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,6 @@ END_S = 4.0
 """How long a deletion waits for what it has cancelled. A request that takes longer is forgotten when it ends."""
 LOOK_S = 0.1
 AT_ONCE = 16
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-
-Answer = Callable[[Request, Identity], Awaitable[Response]]
 
 
 class Conversations:
@@ -52,35 +51,24 @@ class Conversations:
             Route(one, self._guarded(self._delete), methods=["DELETE"]),
         ]
 
-    def _guarded(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-        """For those who may, and with every failure told in the same form."""
-
-        async def respond(request: Request) -> Response:
-            if not request_allowed(request.headers, self._settings, protected=self._authenticator.required):
-                return _error(403, "forbidden", "Pages of this origin may not ask; BATON_ALLOWED_ORIGINS lets them.")
-            try:
-                who = await self._authenticator.identify(bearer(request.headers.get("authorization")))
-            except Unauthorized as error:
-                return _error(401, "unauthorized", str(error), {"WWW-Authenticate": "Bearer"})
+    def _guarded(self, answer: Answer) -> Callable[[Request], Awaitable[ASGIApp]]:
+        async def found(request: Request, who: Identity) -> ASGIApp:
             try:
                 return await answer(request, who)
             except (KeyError, ValueError):  # an id that cannot be one is that of no conversation
-                return _error(404, "not_found", "There is no such conversation.")
-            except (Unconfirmed, Full, TimeoutError, codec.WireError) as error:
-                log.warning("the bus: %s", error or type(error).__name__)
-                return _error(503, "overloaded", "The message bus does not answer; try again.", {"Retry-After": "2"})
+                return error_answer(404, "not_found", "There is no such conversation.")
 
-        return respond
+        return guarded(self._authenticator, self._settings, found)
 
     async def _list(self, _: Request, who: Identity) -> Response:
         found = await conversations.newest(self._bus, who.owner, MOST_LISTED)
-        return _json({"conversations": [_summary(one) for one in found]})
+        return json_answer({"conversations": [_summary(one) for one in found]})
 
     async def _read(self, request: Request, who: Identity) -> Response:
         conversation = await settled(self._bus, who.owner, request.path_params["conversation_id"])
         if conversation is None or _empty(conversation):
             raise KeyError
-        return _json(_whole(conversation))
+        return json_answer(_whole(conversation))
 
     async def _delete(self, request: Request, who: Identity) -> Response:
         """First what may fail and be asked for again; then the mark, behind which nothing comes back."""
@@ -158,12 +146,3 @@ def _whole(one: Conversation) -> dict[str, Any]:
 
 def _empty(one: Conversation) -> bool:
     return not one.turns and not one.running
-
-
-def _json(content: dict[str, Any]) -> Response:
-    return JSONResponse(content, headers=HEADERS)
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    content = {"error": {"code": code, "message": message}}
-    return JSONResponse(content, status, headers={**HEADERS, **(headers or {})})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from .originals import PAGE_CSP, SAFE_HEADERS
 
 MAX_PART_CHARS = 40_000
 """Characters of a part. Hostile Markdown of this length takes about a second to read."""
+_HAN = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]+")
 _WORDS = {
     "en": {
         "original": "Original file",
@@ -35,7 +38,7 @@ _WORDS = {
 _PAGE = """<!doctype html>
 <html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><link rel="stylesheet" href="/static/document.css"></head>
-<body><header class="document"><strong>{title}</strong>{links}</header><main>{body}</main>{more}</body></html>
+<body><header class="document"><strong>{title}</strong>{links}</header><main{lang}>{body}</main>{more}</body></html>
 """
 
 
@@ -64,11 +67,21 @@ def document_response(document_id: str, meta: DocumentMeta, view: View, wanted: 
         language="zh-CN" if wanted.language == "zh" else "en",
         title=html.escape(meta.title),
         links="" if wanted.bare else f' <a href="{address}?original=1{fragment}">{words["original"]}</a>',
+        lang=_lang(view.text[starts[at] : end]),
         body=_body(view, span, starts[at], end, words["page"]),
         more="" if wanted.bare or len(starts) == 1 else _more(address, at, len(starts), words),
     )
     headers = {**SAFE_HEADERS, "Content-Security-Policy": PAGE_CSP, "Baton-Part": f"{at + 1}/{len(starts)}"}
     return HTMLResponse(page, headers=headers)
+
+
+def _lang(text: str) -> str:
+    """The attribute for the language of a text, by the rule of the page (static/elements.js); empty for neither."""
+    sample = text[:2_000]
+    han, words = len(_HAN.findall(sample)), len(_LATIN.findall(sample))
+    if not han and not words:
+        return ""
+    return ' lang="zh-CN"' if han >= words else ' lang="en"'
 
 
 def _span(view: View, passage: int | None) -> Span:

@@ -5,44 +5,49 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from baton_proto import codec
 from baton_proto.messages import FileRecord
 from baton_proto.readers import checked_readers, may_read
-from services.common.bus import Bus, Full, Unconfirmed
+from services.common.bus import Bus, Full
 from services.common.config import GatewaySettings
 from services.common.documents import DocumentMeta, Documents
 from services.common.files import Files
 
-from .auth import Authenticator, Identity, Unauthorized, bearer, request_allowed
+from .auth import Authenticator, Identity
 from .catalogue import Catalogue, Viewer, shown
 from .document_page import Wanted, document_response
-from .originals import file_response, original_response
+from .http_answers import HEADERS, Held, Places, error_answer, guarded, json_answer
+from .originals import SAFE_HEADERS, file_response, original_response
 from .uploads import BadUpload, Upload, is_archive, uploaded
 
 log = logging.getLogger(__name__)
 
 MOST_LISTED = 1_000
 MAX_LISTENERS = 2_000
+MAX_LISTENERS_OF_ONE = 50
 UPLOADS_AT_ONCE = 32
 UPLOADS_AT_ONCE_OF_ONE = 4
 STORED_AT_ONCE = 2
 """Files that are held in memory, on their way into the object store."""
+READ_AT_ONCE = 16
+READ_AT_ONCE_OF_ONE = 8
+"""Documents on their way to somebody; a file is in memory until its reader has it."""
 PAGES_AT_ONCE = 2
+MOST_TEXT_CHARS = 100_000
 HEARTBEAT_S = 15.0
-HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _ID = re.compile(r"[0-9a-f]{32}")
 _CODES = {400: "bad_message", 408: "deadline", 413: "too_large"}
 
-Answer = Callable[[Request, Identity, Viewer], Awaitable[Response]]
+Answer = Callable[[Request, Identity, Viewer], Awaitable[ASGIApp]]
 
 
 class DocumentRoutes:
@@ -54,7 +59,9 @@ class DocumentRoutes:
         self._files = Files(bus)
         self._documents = Documents(bus)
         self._catalogue = Catalogue(self._files)
-        self._uploading: Counter[str] = Counter()
+        self._uploading = Places("uploads", UPLOADS_AT_ONCE, UPLOADS_AT_ONCE_OF_ONE)
+        self._watching = Places("streams of events", MAX_LISTENERS, MAX_LISTENERS_OF_ONE)
+        self._reading = Places("readings of documents", READ_AT_ONCE, READ_AT_ONCE_OF_ONE)
         self._storing = asyncio.Semaphore(STORED_AT_ONCE)
         self._rendering = asyncio.Semaphore(PAGES_AT_ONCE)
         self._leaving = False
@@ -74,56 +81,32 @@ class DocumentRoutes:
         self._leaving = True
         await self._catalogue.close()
 
-    def _guarded(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-        """For those who may, and with every failure told in the same form."""
-
-        async def respond(request: Request) -> Response:
-            if not self._allowed(request):
-                return _error(403, "forbidden", "Pages of this origin may not ask; BATON_ALLOWED_ORIGINS lets them.")
-            try:
-                who = await self._authenticator.identify(bearer(request.headers.get("authorization")))
-            except Unauthorized as error:
-                return _error(401, "unauthorized", str(error), {"WWW-Authenticate": "Bearer"})
+    def _guarded(self, answer: Answer) -> Callable[[Request], Awaitable[ASGIApp]]:
+        async def told(request: Request, who: Identity) -> ASGIApp:
             try:
                 return await answer(request, who, Viewer(who, self._settings))
             except KeyError:
                 return _not_found()
             except BadUpload as error:
                 # What is still on its way of a form that was refused is not waited for.
-                return _error(error.status, _CODES[error.status], str(error), {"Connection": "close"})
+                return error_answer(error.status, _CODES[error.status], str(error), {"Connection": "close"})
             except Full as error:
                 log.warning("no further files are taken: %s", error)
-                return _error(503, "overloaded", "So many files wait that no more can be taken.", {"Retry-After": "9"})
-            except (Unconfirmed, TimeoutError, codec.WireError) as error:
-                log.warning("the bus: %s", error or type(error).__name__)
-                return _error(503, "overloaded", "The document store does not answer; try again.", {"Retry-After": "2"})
+                message = "So many files wait that no more can be taken."
+                return error_answer(503, "overloaded", message, {"Retry-After": "9"})
 
-        return respond
-
-    def _allowed(self, request: Request) -> bool:
-        headers = request.headers
-        if not request_allowed(headers, self._settings, protected=self._authenticator.required):
-            return False
-        # A browser names its origin with whatever changes something; one that hides it is not asked for by our page.
-        hidden = headers.get("origin") is None and headers.get("sec-fetch-site", "same-origin") != "same-origin"
-        return request.method in ("GET", "HEAD") or not hidden
+        return guarded(self._authenticator, self._settings, told)
 
     # --- bringing in --------------------------------------------------------------------------------------------------
 
     async def _upload(self, request: Request, who: Identity, viewer: Viewer) -> Response:
         if not self._settings.uploads:
-            return _error(403, "forbidden", "Documents are not brought in over this address (BATON_UPLOADS is off).")
+            return error_answer(403, "forbidden", "Documents are not brought in over HTTP here (BATON_UPLOADS is off).")
         if not viewer.may_upload:
-            return _error(403, "forbidden", "Only members of certain groups may bring in documents here.")
-        lane = who.lane
-        if self._uploading.total() >= UPLOADS_AT_ONCE or self._uploading[lane] >= UPLOADS_AT_ONCE_OF_ONE:
-            return _error(429, "rate_limited", "Too many uploads at once; try again soon.", {"Retry-After": "2"})
-        self._uploading[lane] += 1
-        try:
+            return error_answer(403, "forbidden", "Only members of certain groups may bring in documents here.")
+        with self._uploading.one(who):
             async with uploaded(request, self._settings.upload_max_bytes) as upload:
                 return await self._take(upload, viewer)
-        finally:
-            self._uploading -= Counter({lane: 1})
 
     async def _take(self, upload: Upload, viewer: Viewer) -> Response:
         asked = viewer.own_readers if upload.readers is None else upload.readers
@@ -132,14 +115,14 @@ class DocumentRoutes:
         except ValueError as error:
             raise BadUpload(str(error)) from None
         if (refused := next((one for one in readers if not viewer.may_name(one)), None)) is not None:
-            return _error(403, "forbidden", _sharing_refused(refused, viewer))
+            return error_answer(403, "forbidden", _sharing_refused(refused, viewer))
         taken: list[FileRecord] = []
         for name, file in upload.files:
             async with self._storing:
                 record = await self._add(name, await file.read(), readers, upload.metadata, viewer)
             taken.append(record)
             self._catalogue.added(record)
-        return _json({"files": [shown(record, viewer) for record in taken]}, 202)
+        return json_answer({"files": [shown(record, viewer) for record in taken]}, 202)
 
     async def _add(
         self, name: str, data: bytes, readers: Collection[str], metadata: dict[str, Any], viewer: Viewer
@@ -161,7 +144,7 @@ class DocumentRoutes:
     async def _list(self, _: Request, __: Identity, viewer: Viewer) -> Response:
         await self._catalogue.open()
         records, truncated = self._catalogue.newest(viewer, MOST_LISTED)
-        return _json(
+        return json_answer(
             {
                 "files": [shown(record, viewer) for record in records],
                 "truncated": truncated,
@@ -171,14 +154,15 @@ class DocumentRoutes:
             }
         )
 
-    async def _events(self, _: Request, who: Identity, viewer: Viewer) -> Response:
+    async def _events(self, _: Request, who: Identity, viewer: Viewer) -> ASGIApp:
         if self._leaving:
-            return _error(503, "overloaded", "This replica is going away; try again.", {"Retry-After": "1"})
-        if self._catalogue.listeners >= MAX_LISTENERS:
-            return _error(429, "rate_limited", "Too many are watching already.", {"Retry-After": "30"})
-        await self._catalogue.open()
-        headers = {**HEADERS, "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._stream(who, viewer), media_type="text/event-stream", headers=headers)
+            return error_answer(503, "overloaded", "This replica is going away; try again.", {"Retry-After": "1"})
+        with ExitStack() as taken:
+            taken.enter_context(self._watching.one(who))
+            await self._catalogue.open()
+            headers = {**HEADERS, "X-Accel-Buffering": "no"}
+            stream = StreamingResponse(self._stream(who, viewer), media_type="text/event-stream", headers=headers)
+            return Held(stream, taken.pop_all())
 
     async def _stream(self, who: Identity, viewer: Viewer) -> AsyncIterator[bytes]:
         """The changes from now on. The first line says that none is missed any more."""
@@ -200,7 +184,7 @@ class DocumentRoutes:
 
     # --- one document -------------------------------------------------------------------------------------------------
 
-    async def _show(self, request: Request, _: Identity, viewer: Viewer) -> Response:
+    async def _show(self, request: Request, who: Identity, viewer: Viewer) -> ASGIApp:
         document_id = request.path_params["document_id"]
         if not _ID.fullmatch(document_id):
             return _not_found()
@@ -208,22 +192,38 @@ class DocumentRoutes:
         if not may_read(meta.readers, viewer.principals):
             return _not_found()
         query = request.query_params
-        if query.get("original") == "1":
-            return file_response(await self._documents.get(document_id))
         wanted = Wanted(
             _number(query.get("passage")),
             _number(query.get("part")),
             "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en",
             query.get("bare") == "1",
         )
-        return await self._page(document_id, meta, wanted)
+        with ExitStack() as taken:
+            taken.enter_context(self._reading.one(who))
+            if query.get("original") == "1":
+                answer = file_response(await self._documents.get(document_id))
+            elif query.get("text") == "1":
+                answer = await self._text(document_id, _number(query.get("start")), _number(query.get("end")))
+            else:
+                answer = await self._page(document_id, meta, wanted)
+            return Held(answer, taken.pop_all())
 
     async def _page(self, document_id: str, meta: DocumentMeta, wanted: Wanted) -> Response:
-        view = await self._documents.view(document_id)
-        if view is None:
-            return original_response(await self._documents.get(document_id))
         async with self._rendering:
-            return await asyncio.to_thread(document_response, document_id, meta, view, wanted)
+            view = await self._documents.view(document_id)
+            if view is not None:
+                return await asyncio.to_thread(document_response, document_id, meta, view, wanted)
+            original = await self._documents.get(document_id)
+            return await asyncio.to_thread(original_response, original)
+
+    async def _text(self, document_id: str, start: int | None, end: int | None) -> Response:
+        """A piece of the text that passages were cut from, by the offsets of a source, for programs."""
+        async with self._rendering:  # a view may be large
+            view = await self._documents.view(document_id)
+        if view is None:
+            return _not_found()
+        headers = {**SAFE_HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox"}
+        return PlainTextResponse(view.text[start or 0 : end][:MOST_TEXT_CHARS], headers=headers)
 
     async def _remove(self, request: Request, _: Identity, viewer: Viewer) -> Response:
         name = request.path_params["document_id"]
@@ -235,7 +235,7 @@ class DocumentRoutes:
         if record is None or not viewer.may_remove(record):
             return _not_found()
         await self._files.remove(record)
-        return _json({"file": record.file, "state": "removing"}, 202)
+        return json_answer({"file": record.file, "state": "removing"}, 202)
 
 
 def _sharing_refused(reader: str, viewer: Viewer) -> str:
@@ -249,12 +249,4 @@ def _number(text: str | None) -> int | None:
 
 
 def _not_found() -> Response:
-    return _error(404, "not_found", "There is no such document.")
-
-
-def _json(content: dict[str, Any], status: int = 200) -> Response:
-    return JSONResponse(content, status, HEADERS)
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": {"code": code, "message": message}}, status, {**HEADERS, **(headers or {})})
+    return error_answer(404, "not_found", "There is no such document.")

@@ -19,7 +19,8 @@ PAGE_CSP = (
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "private, max-age=60",
+    # Who may read it can change, and so can who sits at a browser.
+    "Cache-Control": "no-store",
 }
 _render_markdown = partial(MarkdownIt("commonmark", {"html": False}).enable("table").render)
 _PAGE = """<!doctype html>

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 import unicodedata
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,6 +16,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from .http_answers import STALL_S
+
 MAX_NAME_CHARS = 1_024
 MAX_FILES = 1_000
 MAX_FIELDS = 8
@@ -22,9 +25,8 @@ MAX_FIELD_BYTES = 64 * 1024
 MAX_METADATA = 64
 FORM_ROOM = 64 * 1024
 """Bytes that a form may add to its files: the lines between its parts."""
-STALL_S = 60.0
-"""How long an upload may stand still."""
 _KEY = re.compile(r"[A-Za-z0-9_]{1,64}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -155,9 +157,17 @@ def _metadata(text: object) -> dict[str, Any]:
     for key, value in metadata.items():
         if not _KEY.fullmatch(key):
             raise BadUpload(f"a key of `metadata` has letters, digits and underscores, 64 at most; not {key[:80]!r}")
-        if not isinstance(value, str | int | float | bool):
-            raise BadUpload(f"`metadata` has texts, numbers, true and false; not what is under {key!r}")
+        if not _is_plain(value):
+            raise BadUpload(f"`metadata` has texts, numbers of 64 bits, true and false; not what is under {key!r}")
     return metadata
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return not _SURROGATE.search(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def _json(text: object, name: str, example: str) -> Any:

@@ -21,7 +21,7 @@ from .quoting.composition import no_answer, quote
 from .quoting.tool_results import describe_results
 from .quoting.tool_rules import wanted_calls
 
-VERSION = 1
+VERSION = 2
 """Raised when the same prompt may get another answer."""
 
 # A citation stays whole, Chinese comes by two characters, anything else by words.

@@ -21,7 +21,8 @@ SHORT_CHARS = 100
 PROBES, PROBE_CHARS = 8, 8
 
 _SOUNDLESS = re.compile(r"[\W_]+")
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"\d+(?:[.:/]\d+)*")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 def arranged(hits: Iterable[Hit], top_k: int, *, fold: bool, merge_chars: int) -> list[Hit]:
@@ -114,7 +115,7 @@ class _Said:
     def _letters(self) -> str:
         if self._text is None:
             self._text = _SOUNDLESS.sub("", self._quick)
-            self._numbers = _NUMBER.findall(self._text)
+            self._numbers = _NUMBER.findall(_THOUSANDS.sub("", self._hit.text))  # 1.5 is not 15
         return self._text
 
     def _cut(self) -> frozenset[str]:

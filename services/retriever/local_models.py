@@ -29,7 +29,7 @@ async def open_model(kind: str, chosen: str, setting: str, name: str) -> AsyncIt
         setting: the one that says which, and `name` what it says.
 
     Raises:
-        SettingsError: the library is not installed, or there is no such model here.
+        SettingsError: the library is not installed, there is no such model here, or it cannot be loaded.
     """
     if not name:
         raise SettingsError([f"{setting}: needed with {chosen}"])
@@ -37,12 +37,13 @@ async def open_model(kind: str, chosen: str, setting: str, name: str) -> AsyncIt
     folder = model_folder(setting, name)
     pool = ThreadPoolExecutor(1, thread_name_prefix=kind)
     try:
-        yield (
-            await asyncio.get_running_loop().run_in_executor(
+        try:
+            model = await asyncio.get_running_loop().run_in_executor(
                 pool, lambda: getattr(library, kind)(str(folder), device="cpu", local_files_only=True)
-            ),
-            pool,
-        )
+            )
+        except Exception as error:
+            raise SettingsError([f"{setting}={name!r}: the model in {folder} cannot be loaded ({error})"]) from error
+        yield model, pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

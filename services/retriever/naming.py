@@ -22,7 +22,7 @@ def named(setting: str, name: str, shipped: Mapping[str, T]) -> T:
     module, _, attribute = name.partition(":")
     try:
         found: T = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         known = ", ".join(shipped)
         raise SettingsError([f"{setting}={name!r}: expected none, {known} or module:attribute ({error})"]) from None
     return found

@@ -5,6 +5,13 @@ from __future__ import annotations
 from playwright.async_api import Locator, Page, expect
 
 DONE_MS = 30_000
+DROP = """files => {
+  const transfer = new DataTransfer();
+  for (const [name, text] of files) transfer.items.add(new File([text], name));
+  for (const kind of ["dragenter", "dragover", "drop"])
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+"""Drops files made in the page, given as name and text."""
 
 
 class Turn:

@@ -40,6 +40,7 @@ from baton_proto.messages import (
     ToolResult,
     Usage,
 )
+from tests.browser.scripted_shelf import Shelf
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "services" / "gateway" / "static"
@@ -94,6 +95,7 @@ class ScriptedGateway:
     def __init__(self) -> None:
         self.auth = "off"
         self.greets = True
+        self.shelf = Shelf()
         self.documents: dict[str, str] = {}
         self.document_requests: list[dict[str, str]] = []
         self.conversations: dict[str, dict[str, Any]] = {}
@@ -137,7 +139,7 @@ class ScriptedGateway:
                 Route("/", self._page),
                 Route("/article", self._article),
                 Route("/blank", lambda _: HTMLResponse("<!doctype html><title>blank</title>")),
-                Route("/documents", lambda _: Response(status_code=404)),  # a gateway that keeps none
+                *self.shelf.routes(),
                 Route("/documents/{name:path}", self._document),
                 Route("/conversations", self._conversations),
                 Route("/conversations/{id}", self._conversations, methods=["GET", "DELETE"]),
@@ -193,6 +195,7 @@ class ScriptedGateway:
         self._open.discard(connection)
 
     async def hang_up(self) -> None:
+        self.shelf.hang_up()
         for connection in list(self._open):
             with suppress(RuntimeError):  # The test may have closed it, and the client not answered yet.
                 await connection.close(1001)

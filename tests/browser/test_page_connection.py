@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
+import msgspec
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Talk
 from tests.browser.page import AskPage
 from tests.browser.scripted import Log, ScriptedGateway, source
+from tests.browser.test_page_use import PHONE
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +155,54 @@ async def test_with_a_token_the_original_is_fetched_with_it_and_shown_without_sc
     await expect(original.frame_locator("iframe").get_by_role("heading", name="Original")).to_be_visible()
     assert gateway.document_requests == [{"name": "document-1", "authorization": "Bearer secret"}]
     assert await page.evaluate("window.hacked") is None
+
+
+LONG = "<p>A rule that says nothing of interest about anything that flies. It is followed by another one.</p>" * 300
+STYLED = (
+    '<!doctype html><html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    f'<link rel="stylesheet" href="/static/document.css"></head><body>{LONG}'
+    f'<p><mark id="passage">Here it is.</mark></p>{LONG}</body></html>'
+)
+
+
+@pytest.mark.parametrize("context", [{}, {**PHONE, "color_scheme": "dark"}], indirect=True)
+async def test_with_a_token_the_passage_is_in_view_on_every_screen(page: Page, gateway: ScriptedGateway) -> None:
+    gateway.auth = "required"
+    gateway.documents["d" * 32] = STYLED
+    await page.add_init_script("sessionStorage.setItem('baton.token', 'secret')")
+    styles = asyncio.Event()
+
+    async def slowly(route: Route) -> None:
+        await styles.wait()
+        await route.continue_()
+
+    await page.context.route("**/document.css", slowly)
+    ask = await AskPage(page, gateway.url).open()
+    connection = await gateway.connection()
+    await connection.receive("auth")
+    turn = await ask.ask("Where?")
+    log = Log((await connection.receive("query"))["request_id"])
+    log.accepted()
+    found = source(1, "Leave", "Here it is.", document_id="d" * 32)
+    log.sources(msgspec.structs.replace(found, url=f"{found.url}?passage=0#passage"))
+    log.chunk("Here [1].")
+    log.done(1)
+    await connection.send(*log[:])
+    await turn.until("done")
+    await turn.citation(1).click()
+    async with page.context.expect_page() as opening:
+        await ask.panel.get_by_role("link", name="Open the original").click()
+    original = await opening.value
+    mark = original.frame_locator("iframe").locator("#passage")
+    await expect(mark).to_be_attached()
+    styles.set()
+    await expect(mark).to_be_in_viewport()
+    frame = original.locator("iframe")
+    await expect(frame).to_be_focused()  # so that arrow keys move through it
+    size = page.viewport_size
+    assert size is not None
+    assert await original.evaluate("[innerWidth, document.documentElement.lang]") == [size["width"], "en"]
+    assert await frame.evaluate("node => getComputedStyle(node).colorScheme") == "light dark"
 
 
 async def test_an_original_that_is_missing_is_said_in_the_panel(page: Page, gateway: ScriptedGateway) -> None:

@@ -14,7 +14,7 @@ import jwt
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.page import AskPage
+from tests.browser.page import DROP, AskPage
 from tests.servers.processes import Process, free_port, wait_until
 from tests.system import System, start, start_gateway, system, workers_alive
 
@@ -138,12 +138,6 @@ HANDBOOK = f"# Airship handbook{FILLER}\n\n## Mooring\n\n{FACT}{FILLER}\n"
 SECRET_FACT = "The hovercraft of the Bremen branch is hidden behind the third lighthouse."
 SECRET_QUESTION = "Where is the hovercraft of the Bremen branch hidden?"
 QUESTION = "When may zeppelins be moored on the roof of the Hamburg office?"
-DROP = """files => {
-  const transfer = new DataTransfer();
-  for (const [name, text] of files) transfer.items.add(new File([text], name));
-  for (const kind of ["dragenter", "dragover", "drop"])
-    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
 READ_MS = 60_000
 
 
@@ -172,6 +166,32 @@ async def test_a_dropped_document_is_read_answers_questions_and_is_shown_at_its_
     await broken.get_by_role("button", name="Remove").click()
     await page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     await expect(broken).to_have_count(0, timeout=READ_MS)
+
+
+async def test_a_removed_document_disappears_and_no_answer_cites_it_any_more(page: Page, demo: System) -> None:
+    ask = await AskPage(page, demo.url).open()
+    documents = page.get_by_role("region", name="Documents")
+    fact = "The submarine of the Kiel branch is painted yellow on the second Tuesday of October."
+    question = "When is the submarine of the Kiel branch painted yellow?"
+    await page.evaluate(DROP, [["submarines.md", HANDBOOK.replace(FACT, fact).replace("Airship", "Submarine")]])
+    row = documents.get_by_role("listitem").filter(has_text="submarines.md")
+    await expect(row).to_contain_text("Ready · ", timeout=READ_MS)
+    turn = await ask.ask(question)
+    await turn.until("done")
+    assert "second Tuesday of October" in await turn.text()
+    await expect(turn.cited_sources.filter(has_text="Submarine handbook").first).to_be_visible()
+    address = await row.get_by_role("link").get_attribute("href") or ""
+    assert (await page.request.get(demo.url + address)).status == 200
+    await row.get_by_role("button", name="Remove").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    await expect(row).to_have_count(0, timeout=READ_MS)
+    await expect(ask.announcer).to_have_text("submarines.md was removed.")
+    await page.locator("#new").click()
+    again = await ask.ask(question)
+    await again.until("done")
+    assert "Tuesday" not in await again.text()
+    assert await again.sources.filter(has_text="Submarine handbook").count() == 0
+    assert (await page.request.get(demo.url + address)).status == 404
 
 
 async def test_a_document_brought_in_with_a_token_is_for_its_user_alone(browser: Browser, demo: System) -> None:

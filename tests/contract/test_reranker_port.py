@@ -134,6 +134,7 @@ def test_a_server_s_form_is_found_out_once() -> None:
 
         asyncio.run(twice())
         assert ["texts" in request for request in server.requests] == [False, True, True]
+        assert server.requests[2]["truncate"], "a passage that is too long is cut, where otherwise all would be refused"
 
 
 @pytest.mark.parametrize(
@@ -224,6 +225,15 @@ def test_a_model_that_fails_is_a_failed_retrieval(model: Path) -> None:
 def test_a_model_that_is_not_here_is_a_wrong_setting_and_never_fetched(model: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="BATON_EMBEDDING_MODEL"):
         embed(RetrieverSettings(embedder="sentence-transformers", embedding_model=name), "a")
+
+
+def test_a_model_that_cannot_be_loaded_is_a_wrong_setting(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError("no file named model.safetensors")
+
+    monkeypatch.setattr(sys.modules["sentence_transformers"], "SentenceTransformer", broken)
+    with pytest.raises(SettingsError, match=r"BATON_EMBEDDING_MODEL=.*cannot be loaded \(no file named"):
+        embed(RetrieverSettings(embedder="sentence-transformers", embedding_model=str(model)), "a")
 
 
 def test_without_the_library_the_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

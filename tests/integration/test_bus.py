@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 import pytest
 import uvloop
 
+from services.common import streams
 from services.common.bus import within
 from services.common.config import NatsSettings
 from services.common.connection import connect
@@ -40,3 +42,19 @@ def test_closing_is_quiet_when_the_server_has_gone_with_something_still_to_be_se
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
+
+
+def test_a_large_object_is_read_in_the_time_that_its_bytes_need(nats: Nats) -> None:
+    async def scenario() -> tuple[float, float]:
+        async with connect(NatsSettings(url=nats.url), "reader") as bus, streams.kept(bus):
+            took = []
+            for size in (12_000_000, 48_000_000):
+                data = os.urandom(1_000) * (size // 1_000)
+                await bus.put_object("large", data, "described")
+                began = time.process_time()
+                assert await bus.get_described_object("large") == (data, "described")
+                took.append(time.process_time() - began)
+            return took[0], took[1]
+
+    small, large = asyncio.run(scenario())
+    assert large < 9 * small  # twice as much as four times the bytes; copying all before each chunk takes 16 times

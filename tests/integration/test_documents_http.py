@@ -105,12 +105,28 @@ def test_what_a_user_brings_in_is_their_own(guarded: int, nats: Nats) -> None:
     assert "<b>" not in page.text
     assert "sandbox" in page.headers["content-security-policy"]
     never = bob.http.get(f"/documents/{'e' * 32}")
-    for path in (f"/documents/{'d' * 32}", f"/documents/{'d' * 32}?original=1", f"/documents/{'d' * 32}?passage=1"):
+    for path in (
+        f"/documents/{'d' * 32}",
+        f"/documents/{'d' * 32}?original=1",
+        f"/documents/{'d' * 32}?passage=1",
+        f"/documents/{'d' * 32}?text=1&start=6&end=19",
+    ):
         forbidden = bob.http.get(path)
         assert (forbidden.status_code, forbidden.text) == (never.status_code, never.text) == (404, never.text)
     for name in (file["file"], "d" * 32, "e" * 32):
         refused = bob.http.delete(f"/documents/{name}")
         assert (refused.status_code, refused.text) == (404, never.text)
+    piece = alice.http.get(f"/documents/{'d' * 32}?text=1&start=6&end=19")
+    assert (piece.text, piece.headers["content-type"]) == ("Two <script>.", "text/plain; charset=utf-8")
+    assert "sandbox" in piece.headers["content-security-policy"]
+    assert piece.headers["x-content-type-options"] == "nosniff"
+    for more, text in (
+        ("", "One.\n\nTwo <script>.\n\nThree."),
+        ("&start=21", "Three."),
+        ("&start=99&end=3", ""),
+        ("&end=x", "One.\n\nTwo <script>.\n\nThree."),
+    ):
+        assert alice.http.get(f"/documents/{'d' * 32}?text=1{more}").text == text
     original = alice.http.get(f"/documents/{'d' * 32}?original=1")
     assert (original.content, original.headers["content-type"]) == (PDF, "application/pdf")
     assert original.headers["x-content-type-options"] == "nosniff"
@@ -170,6 +186,12 @@ def test_what_cannot_be_taken_is_refused_with_a_reason(guarded: int) -> None:
     assert alice.upload("a.md", readers="everybody").status_code == 400
     assert alice.upload("a.md", metadata={"a b": 1}).status_code == 400
     assert alice.upload("a.md", metadata=[1]).status_code == 400
+    for number in ("1e999", "-1e999", "NaN", "1" + "0" * 30, '"\\ud800"', "null", "[1]"):
+        answer = alice.http.post(
+            "/documents", files=[("file", ("a.md", b"x"))], data={"metadata": f'{{"a": {number}}}'}
+        )
+        assert answer.status_code == 400, number
+        assert "`metadata`" in answer.json()["error"]["message"], number
     assert alice.http.post("/documents", content=b"x").status_code == 400
     assert alice.http.post("/documents", data={"readers": "[]"}).status_code == 400
     assert (

@@ -106,6 +106,17 @@ def test_vectors_of_different_lengths_are_refused(server: Embeddings) -> None:
         embed(server.url, ["a", "b"])
 
 
+def test_an_answer_without_an_end_is_not_read_to_it(server: Embeddings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "MAX_RESPONSE_BYTES", 2_000)
+    with pytest.raises(ServiceError, match="more than 2,000 bytes"):
+        embed(server.url, ["a", "b"])
+
+
+def test_an_address_that_is_none_is_said() -> None:
+    with pytest.raises(ServiceError, match="BATON_EMBEDDING_URL is no address"):
+        embed("http://127.0.0.1:port/v1", ["a"])
+
+
 def test_no_server_is_an_error_that_may_pass() -> None:
     with pytest.raises(ServiceError, match="cannot be reached") as raised:
         embed(f"http://127.0.0.1:{free_port()}/v1", ["a"])
@@ -144,7 +155,9 @@ def test_an_embedder_may_come_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
-@pytest.mark.parametrize("name", ["nonsense", "no.such.module:thing", "services.retriever.embedding:missing", ":"])
+@pytest.mark.parametrize(
+    "name", ["nonsense", "no.such.module:thing", "services.retriever.embedding:missing", ":", ".a:b"]
+)
 def test_an_embedder_that_is_not_there_is_a_wrong_setting(name: str) -> None:
     with pytest.raises(SettingsError, match="BATON_EMBEDDER"):
         opened(embedder=name)

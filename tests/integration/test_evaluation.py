@@ -106,6 +106,8 @@ def test_a_set_is_asked_over_the_socket_and_measured(
         (["SET", "--corpus", "x", "--judge"], "BATON_JUDGE_URL"),
         (["SET", "--a", "no-such-file", "--b", "default"], "no-such-file: no address"),
         (["SET", "--corpus", "x", "--a", "BATON_TOP_K=999", "--b", "default"], "BATON_TOP_K"),
+        (["--repeat", "SET", "--url", "ws://127.0.0.1:9/ws"], "--url changes nothing about a record"),
+        (["--compare", "SET", "SET", "--top-k", "5"], "--top-k changes nothing about a record"),
         (["nothing.jsonl"], "nothing.jsonl: No such file"),
     ],
 )
@@ -163,6 +165,12 @@ def test_faithfulness_is_the_share_of_statements_that_the_sources_support() -> N
     assert re.search(r"\[1\] A\nIt is here\.\n.*1\. It is here\.\n2\. It is red\.", support, re.S)
     assert "not measured" in judge.told()["relevance"]
     assert set(judge.told()["prompts"]) == {"claims.v1", "support.v1", "question.v1"}
+
+
+def test_the_judge_reads_whole_passages_where_they_are_known() -> None:
+    source = {"n": 1, "id": "a:0", "name": "a", "title": "A", "snippet": "It …", "text": "It is here, and red."}
+    _, _, requests = judged(reply(["It is red."]), reply([True]), sources=[source])
+    assert "[1] A\nIt is here, and red.\n" in requests[1]["messages"][0]["content"]
 
 
 def test_relevance_is_how_near_the_questions_of_the_answer_are() -> None:

@@ -272,7 +272,7 @@ def test_a_citation_that_was_made_up_leads_nowhere(place: Place) -> None:
 
 def test_an_address_is_that_of_nothing_for_all_but_readers(place: Place) -> None:
     hers, unknown = f"/documents/{place.ids['salaries.md']}", "/documents/" + "0" * 32
-    for more in ("", "?original=1", "?passage=0", "?passage=0&original=1"):
+    for more in ("", "?original=1", "?passage=0", "?passage=0&original=1", "?text=1&start=0&end=900"):
         assert place.get(hers + more).status_code == 401
         refused, never = place.get(hers + more, "mallory", ("hr",)), place.get(unknown + more, "mallory", ("hr",))
         assert (refused.status_code, refused.content) == (404, never.content)

@@ -112,11 +112,11 @@ def test_those_who_may_see_a_file_are_told_of_it_and_nobody_else_is(place: Place
 
 def test_the_page_and_the_original_of_a_hidden_document_are_those_of_none(place: Place) -> None:
     for file in place.files.values():
-        for more in ("", "?original=1", "?passage=0", "?part=1", "?passage=0&bare=1"):
+        for more in ("", "?original=1", "?passage=0", "?part=1", "?passage=0&bare=1", "?text=1"):
             refused = place.request("GET", f"/documents/{file['document_id']}{more}", "mallory", ("staff",))
             never = place.request("GET", f"/documents/{'0' * 32}{more}", "mallory", ("staff",))
             assert (refused.status_code, refused.content) == (404, never.content)
-    for more in ("", "?original=1", "?passage=0"):
+    for more in ("", "?original=1", "?passage=0", "?text=1"):
         assert "quokka" in place.request("GET", f"/documents/{place.files['ann']['document_id']}{more}", "ann").text
 
 

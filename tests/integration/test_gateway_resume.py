@@ -64,7 +64,7 @@ class Two:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     folder = tmp_path_factory.mktemp("resume")
     # On a busy machine a log that a test writes itself may stand still for seconds, and no worker is there.
-    settings = {"BATON_DISCONNECT_GRACE_S": str(GRACE_S), "BATON_SEND_BUFFER_BYTES": "65536", "BATON_NO_WORKER_S": "60"}
+    settings = {"BATON_DISCONNECT_GRACE_S": str(GRACE_S), "BATON_SEND_BUFFER_BYTES": "65536", "BATON_NO_WORKER_S": "10"}
     with contextlib.ExitStack() as stack:
         nats = stack.enter_context(nats_server(folder / "nats"))
         ports = []

@@ -172,7 +172,7 @@ def test_no_text_becomes_markup(text: str, start: int, length: int, markdown: bo
     passage = (min(start, len(text)), min(start + length, len(text)))
     view = View(text, markdown, passages=(passage,))
     response = document_response("d" * 32, META, view, Wanted(passage=0, bare=True))
-    body = re.search(r"<main>(.*)</main></body>", bytes(response.body).decode(), re.S)
+    body = re.search(r"<main[^>]*>(.*)</main></body>", bytes(response.body).decode(), re.S)
     assert body is not None
     page = _Page(body[1])
     assert page.tags <= HARMLESS
@@ -231,3 +231,15 @@ def test_a_name_that_is_taken_stays_in_its_folder(name: str) -> None:
     assert "\\" not in safe
     assert not re.match("[A-Za-z]:", safe)
     assert safe_name(safe) in (safe, safe.replace("%22", '"'))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(
+    ("text", "lang"), [("Leave of 15 days.", "en"), ("员工有 15 天 annual leave。", "zh-CN"), ("42 + 1", None)]
+)
+def test_a_text_is_read_out_in_its_own_language_whatever_the_readers_is(language: str, text: str, lang: str) -> None:
+    page = bytes(document_response("d" * 32, META, View(text), Wanted(language=language)).body).decode()
+    found = re.search(r"<main(?: lang=\"([^\"]*)\")?>", page)
+    assert found is not None
+    assert found[1] == lang
+    assert f'<html lang="{"zh-CN" if language == "zh" else "en"}">' in page

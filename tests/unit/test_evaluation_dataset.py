@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluation import convert
+from evaluation import against_bm25, convert
 from evaluation.dataset import BadDataset, Entry, entry_map, read_dataset
 
 GOOD = {"id": "1", "question": "Who?", "documents": ["a.md"]}
@@ -44,6 +44,7 @@ def test_one_text_may_stand_for_a_list(tmp_path: Path) -> None:
     ("line", "says"),
     [
         ("{", "not JSON"),
+        ('{"id": "1", "question": "\\ud83d", "documents": ["a"]}', "half of a character"),
         ("[1]", "expected an object"),
         ({**GOOD, "documnets": []}, "no field `documnets`"),
         ({**GOOD, "id": ""}, "`id`"),
@@ -72,6 +73,12 @@ def test_an_id_twice_and_no_question_at_all_are_refused(tmp_path: Path) -> None:
         read(tmp_path, "")
     with pytest.raises(BadDataset, match="No such file"):
         read_dataset(tmp_path / "none.jsonl")
+
+
+def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n\r\n")
+    assert [entry.id for entry in read_dataset(path).entries] == ["1"]
 
 
 def test_a_sample_is_the_same_for_the_same_seed_and_in_order(tmp_path: Path) -> None:
@@ -122,6 +129,22 @@ def test_cmrc_in_its_own_form_is_read() -> None:
     converted = convert.convert_squad([paragraph])
     name = convert.name_of("鲁昂在法国。")
     assert converted.entries == [Entry("TRIAL_1_Q", "鲁昂在哪里?", "zh", {name: 1}, (), ("法国",))]
+
+
+@pytest.mark.parametrize(
+    "answers", [{"text": ["France", "France"], "answer_start": [0, 0]}, "France", {"text": "France"}, ["France"]]
+)
+def test_answers_may_have_other_forms(answers: Any) -> None:
+    raw = squad()
+    raw["data"][0]["paragraphs"][0]["qas"][0]["answers"] = answers
+    assert convert.convert_squad(raw).entries[0].answers == ("France",)
+
+
+def test_no_less_than_one_question_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["f", "--sample", "-1"], ["f", "--concurrency", "0"]):
+        with pytest.raises(SystemExit):
+            against_bm25.main(argv)
+        assert "is not from 1 to" in capsys.readouterr().err
 
 
 def test_what_is_written_is_a_set_with_its_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

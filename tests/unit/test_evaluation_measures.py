@@ -52,6 +52,14 @@ def test_a_question_that_found_nothing_counts_as_nothing_found() -> None:
     assert retrieval({"q": []}, {"q": {"c": 1}, "r": {"c": 1}}, 10).keys() == {"q", "r"}
 
 
+def test_beyond_k_nothing_counts() -> None:
+    found = retrieval({"q": [f"d{at}" for at in range(12)]}, {"q": {"d0": 1, "d9": 1, "d11": 2}}, 10)["q"]
+    assert found["recall@10"] == pytest.approx(2 / 3)
+    assert found["ndcg@10"] == pytest.approx((1 + 1 / math.log2(11)) / (2 + 1 / math.log2(3) + 1 / 2))
+    late = retrieval({"q": ["a", "b", "c", "d"]}, {"q": {"d": 1}}, 3)["q"]
+    assert late == {"recall@3": 0, "mrr@3": 0, "ndcg@3": 0, "hit@3": 0, "hit@1": 0}
+
+
 def test_a_grade_weighs_in_ndcg() -> None:
     found = retrieval({"q": ["low", "high"]}, {"q": {"low": 1, "high": 3}}, 10)["q"]
     assert found["ndcg@10"] == pytest.approx((1 + 3 / math.log2(3)) / (3 + 1 / math.log2(3)))
@@ -128,6 +136,8 @@ def test_a_passage_is_found_where_its_text_is_shown() -> None:
         ("共十五天年假", ["十五天"], "zh", 0, 2 * 3 / 9, 1, 2 * 3 / 9),
         ("天五十", ["十五天"], "zh", 0, 1 / 3, 1, 1 / 3),
         ("iPhone 手机", ["IPHONE手机"], "zh", 1, 1, 1, 1),
+        ("50％", ["50"], "zh", 0, 2 / 3, 1, 2 / 3),
+        ("1.5 米", ["1.8米"], "zh", 0, 1 / 2, 1 / 2, 1 / 2),
     ],
 )
 def test_answers_are_compared_as_squad_and_cmrc_do(

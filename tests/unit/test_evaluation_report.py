@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from evaluation import svg
 from evaluation.asking import answered_from
 from evaluation.comparing import compare
 from evaluation.dataset import Dataset, Entry
+from evaluation.evaluate import Options, with_target
 from evaluation.measures import Answered, measure
 from evaluation.page import page
 from evaluation.record import SCHEMA, BadRecord, as_json, paired_values, public, read_record, record
+from evaluation.repeating import repeated, unlike
 from evaluation.replay import Run
 from evaluation.text import table
-from services.cli.eval import repeated
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
 
@@ -79,15 +81,79 @@ def test_a_repetition_says_how_much_is_the_same() -> None:
     before, again = one_run(), one_run()
     again["results"][0]["answer"] = "another"
     again["results"][1]["sources"][0]["id"] = "another"
-    assert "of 12 questions 11 have the same answer, 11 the same sources in the same order, 12" in repeated(
-        before, again
-    )
+    again["results"][2]["fingerprint"] = "corpus=other retriever=r"
+    again["settings"] = {"BATON_TOP_K": "7", "BATON_NATS_URL": "nats://another"}
+    again["baton"]["git"] = "0123"
+    first, *rest = repeated(before, again)
+    assert "of 12 questions 11 have the same answer, 11 the same sources in the same order, 11" in first
+    assert rest == [
+        "1 have another corpus: abc, now other.",
+        f"Baton's git was {before['baton']['git'] or 'nothing'}, is now 0123.",
+        "BATON_TOP_K was 6, is now 7.",
+    ]
+
+
+def test_a_comparison_of_unlike_records_says_so() -> None:
+    one, other = one_run(), one_run(10)
+    assert unlike(one, one) == []
+    one["judge"], other["judge"] = {"model": "big", "prompts": {}}, {"model": "small", "prompts": {}}
+    other["options"]["top_k"] = 5
+    questions, k, judge = unlike(one, other)
+    assert "A has 12 questions and B 10: the differences are of the 10 that both have" in questions
+    assert "A asked for 10 passages and B for 5" in k
+    assert "by big and B by small" in judge
+
+
+def test_an_answer_that_no_source_supports_is_among_the_worst() -> None:
+    run = one_run()
+    for one in run["results"]:
+        one["values"] = {"faithfulness": 0.0 if one["id"] == "q7" else 1.0}
+        one["rank"], one["failed"] = 1, ""
+    assert "1 questions are not all right" in page([run])
+    run["results"][7]["entry"] = {"unanswerable": True}
+    assert "first right document:" not in page([run])
+
+
+def test_a_record_of_somebody_else_puts_no_markup_on_the_page() -> None:
+    run = one_run()
+    run["figures"]["all"]["questions"] = run["figures"]["all"]["failed"] = "<marquee>"
+    run["figures"]["all"]["abstained"] = run["made_at"] = run["baton"]["version"] = "<marquee>"
+    assert "<marquee" not in page([run], notes=["<marquee>"])
+    assert page([run], notes=["<marquee>"]).count("&lt;marquee&gt;") == 6
 
 
 def test_secrets_and_unknown_names_are_left_out() -> None:
     assert public({"BATON_JUDGE_API_KEY": "x", "HOME": "/root", "BATON_NO_SUCH": "y", "BATON_TOP_K": "1"}) == {
         "BATON_TOP_K": "1"
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("nats://a:one@h1:4222,nats://b:two@h2:4222/x", "nats://h1:4222,nats://h2:4222/x"),
+        ("https://host/v1?api_key=one&v=2", "https://host/v1"),
+        ("https://one@host:1/v1#two", "https://host:1/v1"),
+        ("a:one@h1:4222,h2", "h1:4222,h2"),
+        ("user one@example", "user one@example"),
+        ("plain, text?", "plain, text?"),
+    ],
+)
+def test_addresses_are_kept_without_what_may_be_a_key(value: str, kept: str) -> None:
+    assert public({"BATON_NATS_URL": value}) == {"BATON_NATS_URL": kept}
+
+
+def test_neither_the_name_of_a_side_nor_its_address_shows_a_key() -> None:
+    options = Options(["set.jsonl"], corpus="x")
+    side = with_target(options, "BATON_LLM_API_KEY=sk-1,BATON_LLM_URL=http://u:pw@h/v1?key=sk-2,BATON_TOP_K=8")
+    assert side.settings is not None
+    assert side.settings["BATON_LLM_API_KEY"] == "sk-1", "the system gets it"
+    assert side.name == "BATON_LLM_URL=http://h/v1,BATON_TOP_K=8"
+    assert with_target(options, "BATON_LLM_API_KEY=sk-1").name == "settings"
+    away = with_target(options, "wss://u:pw@h/ws?token=sk-3")
+    assert away.url == "wss://u:pw@h/ws?token=sk-3"
+    for told in (side, away):
+        assert not re.search("sk-|pw", str(told.as_map()))
 
 
 class Page(HTMLParser):
@@ -136,6 +202,8 @@ def test_the_table_has_every_language() -> None:
     assert lines[0].split() == ["run", "all", "en", "zh"]
     assert any(line.split() == ["recall@10", "0.667", "0.667", "0.667"] for line in lines)
     assert lines[-1] == f"  1 failed: {EVIL}"
+    judged = {**one_run(), "judge": {"asked": {"faithfulness": 9}, "failures": {"faithfulness": 2}}}
+    assert "  faithfulness: 2 of 9 not judged" in table(judged).splitlines()
 
 
 def test_only_runs_of_the_same_questions_are_compared(tmp_path: Path) -> None:
@@ -149,6 +217,10 @@ def test_only_runs_of_the_same_questions_are_compared(tmp_path: Path) -> None:
     other["results"] = [{**one, "id": f"x{one['id']}"} for one in run["results"]]
     with pytest.raises(BadRecord, match="no question in common"):
         paired_values(run, other)
+    del other["results"][0]["values"]
+    (tmp_path / "b.json").write_text(as_json(other))
+    with pytest.raises(BadRecord, match="it lacks `values`"):
+        read_record(tmp_path / "b.json")
     for content, says in (("{}", "not the record"), ("[", "Expecting"), ('{"schema": 9, "results": []}', "schema 9")):
         (tmp_path / "b.json").write_text(content)
         with pytest.raises(BadRecord, match=says):

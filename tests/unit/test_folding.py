@@ -44,6 +44,12 @@ def test_a_text_with_another_number_is_not_the_same() -> None:
     assert folded(hit("a", 0, old), hit("b", 0, new)) == ["a-0", "b-0"]
 
 
+def test_a_point_in_a_number_makes_another_number() -> None:
+    for one, other in (("1.5", "15"), ("10:30", "1030"), ("1 1", "11")):
+        assert folded(hit("a", 0, f"{LONG} {one} days."), hit("b", 0, f"{LONG} {other} days.")) == ["a-0", "b-0"]
+    assert folded(hit("a", 0, f"{LONG} 1,500 yuan."), hit("b", 0, f"{LONG} 1500 yuan")) == ["a-0"]
+
+
 def test_other_texts_stay() -> None:
     assert folded(hit("a", 0, LONG), hit("b", 0, LONG[::-1])) == ["a-0", "b-0"]
 

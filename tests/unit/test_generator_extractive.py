@@ -15,6 +15,7 @@ from baton_proto.messages import Passage, Sampling, ToolCall, ToolOutcome, ToolS
 from services.generator.extractive import Extractive, pieces
 from services.generator.port import Calls, Event, Finish, Prompt, Text
 from services.generator.quoting.composition import quote
+from services.generator.quoting.synonyms import SYNONYMS
 from services.generator.quoting.tool_rules import expression_in, wanted_calls
 from tests.answer_job import passage
 
@@ -118,6 +119,34 @@ def test_what_the_documents_do_not_answer_is_said_without_a_citation(question: s
     answer = ask(question, language)
     assert says in answer
     assert "[" not in answer
+
+
+@pytest.mark.parametrize(
+    ("question", "language", "says"),
+    [
+        ("When must I tell my boss that I am unwell?", "en", "before 9:30 on the first day you are ill. [2]"),
+        ("How much unused vacation can I carry over?", "en", "at most 5 days of unused annual leave"),
+        ("没休完的假期可以结转吗?", "zh", "最多可以结转 5 天到下一年。[4]"),
+    ],
+)
+def test_another_word_for_the_same_is_understood(question: str, language: Any, says: str) -> None:
+    assert says in ask(question, language)
+
+
+def test_every_word_knows_the_others_of_its_group_and_not_itself() -> None:
+    for word, others in SYNONYMS.items():
+        assert others
+        assert word not in others
+        assert all(word in SYNONYMS[other] for other in others)
+
+
+def test_what_the_search_put_last_needs_more_of_the_questions_words() -> None:
+    """Of sauna, key and desk two are in the sentence."""
+    fact = "The sauna key is at the reception."
+    others = [passage(n, f"Room {n} has a window.", document_id=f"d{n}") for n in range(1, 4)]
+    question = "Where is the sauna key, at the desk?"
+    assert "sauna" in ask(question, passages=[passage(9, fact, document_id="s"), *others])
+    assert "do not answer" in ask(question, passages=[*others, passage(9, fact, document_id="s")])
 
 
 def test_nothing_found_is_said_in_the_language_of_the_question() -> None:

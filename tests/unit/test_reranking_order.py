@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+import numpy as np
 import pytest
 
 from services.common import metrics
@@ -47,6 +48,15 @@ def test_passages_are_shown_with_their_headings_and_come_back_in_the_order_of_th
     assert given.asked[0][0] == "why?"
     assert given.asked[0][1][1] == "Title\nHeading 1\ntext 1"
     assert ordering.failed_at == float("-inf")
+
+
+def test_numbers_of_an_array_become_numbers_that_can_be_sent() -> None:
+    async def answer() -> list[float]:
+        return list(np.array([0.1, 0.9, 0.5, 0.2], dtype="float32"))
+
+    ids, scores, _ = ordered(Given(answer))
+    assert ids[0] == "d-1"
+    assert {type(score) for score in scores} == {float}
 
 
 def test_logits_become_scores_between_0_and_1() -> None:

@@ -76,9 +76,9 @@ const files = new FilesPanel(
   { announce, reveal: () => sidebar.reveal(), pick: (folder) => byId(folder ? "folder" : "files").click() },
 );
 
-/** @param {string} text */
+/** Also within the drawer: what lies outside a modal dialog is not read out. @param {string} text */
 function announce(text) {
-  byId("announcer").textContent = text;
+  for (const node of document.querySelectorAll(".announcer")) node.textContent = text;
 }
 
 // --- the conversation -------------------------------------------------------------------------------------------------

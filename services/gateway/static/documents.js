@@ -109,6 +109,8 @@ class Shown {
     this.path = url.split(/[?#]/)[0];
     this.title = title;
     this.token = token;
+    /** Where the page lies in memory. @type {string | null} */
+    this.shown = null;
   }
 
   /** @param {string} url */
@@ -134,15 +136,23 @@ class Shown {
 
   /** @param {Blob} blob @param {string} fragment @param {string | null} part as in `2/7`; null: the page is all there is */
   #frame(blob, fragment, part) {
-    const src = URL.createObjectURL(blob) + fragment;
+    if (this.shown) URL.revokeObjectURL(this.shown);
+    this.shown = URL.createObjectURL(blob);
+    const src = this.shown + fragment;
     const frame = el("iframe", { sandbox: "", src, title: this.title });
-    Object.assign(frame.style, { flex: "1", width: "100%", border: "0", background: "#fff" });
+    Object.assign(frame.style, { flex: "1", width: "100%", border: "0" });
+    // Where styles and the frame's size come late, the browser has gone to a place that has moved since.
+    if (fragment) frame.addEventListener("load", () => frame.setAttribute("src", src), { once: true });
     const bar = el("p", {}, ...(part ? this.#ways(part) : []));
     Object.assign(bar.style, { display: part ? "flex" : "none", gap: "1em", margin: "0", padding: "0.5em" });
-    const { body } = this.tab.document;
+    const { body, head, documentElement: root } = this.tab.document;
     Object.assign(body.style, { display: "flex", flexDirection: "column", position: "fixed", inset: "0", margin: "0" });
     this.tab.document.title = this.title;
+    root.lang = document.documentElement.lang;
+    root.style.colorScheme = getComputedStyle(document.documentElement).colorScheme;
+    if (!head.querySelector("meta")) head.append(el("meta", { name: "viewport", content: "width=device-width" }));
     body.replaceChildren(bar, frame);
+    frame.focus();
   }
 
   /** @param {string} part */
@@ -178,7 +188,8 @@ class Shown {
 
   /** @param {unknown} error */
   #fail(error) {
-    this.tab.document.body.append(el("p", { role: "alert" }, `${t("source.failed")}: ${error}`));
+    const why = error instanceof Error ? error.message : error;
+    this.tab.document.body.append(el("p", { role: "alert" }, `${t("source.failed")}: ${why}`));
   }
 }
 

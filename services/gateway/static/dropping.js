@@ -49,31 +49,23 @@ async function collect(entry, named) {
  * @param {{ wanted: () => boolean, drop: (transfer: DataTransfer) => void }} hooks
  */
 export function watchDrops(overlay, { wanted, drop }) {
-  let over = 0;
   /** @param {DragEvent} event */
   const files = (event) => Boolean(event.dataTransfer?.types.includes("Files"));
-  const leave = () => {
-    over = 0;
-    overlay.hidden = true;
-  };
-  window.addEventListener("dragenter", (event) => {
-    if (!files(event) || !wanted()) return;
-    over += 1;
-    overlay.hidden = false;
-  });
   window.addEventListener("dragleave", (event) => {
-    if (files(event) && --over <= 0) leave();
+    // Not from one element to another. What is drawn anew below the pointer is never left, so leaves are not counted.
+    if (!event.relatedTarget) overlay.hidden = true;
   });
   window.addEventListener("dragover", (event) => {
     if (!files(event)) return;
     // Also where nothing is wanted: the browser would leave the page and open the file.
     event.preventDefault();
+    overlay.hidden = !wanted();
     if (event.dataTransfer) event.dataTransfer.dropEffect = wanted() ? "copy" : "none";
   });
   window.addEventListener("drop", (event) => {
     if (!files(event) || !event.dataTransfer) return;
     event.preventDefault();
-    leave();
+    overlay.hidden = true;
     if (wanted()) drop(event.dataTransfer);
   });
 }

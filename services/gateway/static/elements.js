@@ -54,3 +54,34 @@ export function langAttribute(text) {
   const language = languageOf(text);
   return language === "zh" ? "zh-CN" : language;
 }
+
+/**
+ * Make `node` look like `wanted` with the elements that it has: one that were replaced while it is pressed would hear of
+ * no click, and one that is focused would lose the focus. Children are known by their tag, `data-key` and `data-what`.
+ * An element that stays keeps its listeners.
+ * @param {Element} node
+ * @param {Element} wanted is taken apart
+ */
+export function become(node, wanted) {
+  for (const { name } of [...node.attributes]) if (!wanted.hasAttribute(name)) node.removeAttribute(name);
+  for (const { name, value } of wanted.attributes)
+    if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+  const there = [...node.childNodes];
+  const children = [...wanted.childNodes].map((child) => {
+    const at = there.findIndex((each) => sameKind(each, child));
+    if (at < 0) return child;
+    const [kept] = there.splice(at, 1);
+    if (kept instanceof Element) become(kept, /** @type {Element} */ (child));
+    else if (kept.nodeValue !== child.nodeValue) kept.nodeValue = child.nodeValue;
+    return kept;
+  });
+  for (const gone of there) gone.remove();
+  children.forEach((child, index) => {
+    if (node.childNodes[index] !== child) node.insertBefore(child, node.childNodes[index] ?? null);
+  });
+}
+
+/** @param {any} a @param {any} b */
+function sameKind(a, b) {
+  return a.nodeName === b.nodeName && a.dataset?.key === b.dataset?.key && a.dataset?.what === b.dataset?.what;
+}

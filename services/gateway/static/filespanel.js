@@ -3,7 +3,7 @@
 
 import { documentUrl, openWithToken } from "./documents.js";
 import { MOST } from "./dropping.js";
-import { el, icon, langAttribute } from "./elements.js";
+import { become, el, icon, langAttribute } from "./elements.js";
 import { listFiles, removeFile, uploadFile, watchFiles } from "./files.js";
 import { has, t } from "./i18n.js";
 import { conversationProblem } from "./thread.js";
@@ -35,6 +35,10 @@ export class FilesPanel {
     this.maxBytes = Infinity;
     /** @type {Map<string, StoredFile>} */
     this.files = new Map();
+    /** In which order they became known. @type {Map<string, number>} */
+    this.ranks = new Map();
+    /** What was heard of since a list was asked for, which the list may not know. @type {Map<string, StoredFile>} */
+    this.meanwhile = new Map();
     /** @type {Upload[]} */
     this.uploads = [];
     /** What was brought in here, by the file's id, for trying again. @type {Map<string, Named>} */
@@ -52,11 +56,21 @@ export class FilesPanel {
 
   // --- what is there ---
 
-  /** Watch while somebody looks: a browser opens few connections to one server, and each hidden tab would hold one. */
+  /**
+   * Watch while somebody looks: a browser opens few connections to one server, and each hidden tab would hold one. A
+   * stream that has died tells nobody, so none outlives the connection; nor does it the token that it was asked with.
+   */
   #follow() {
-    const wanted = this.client.state === "online" && !document.hidden;
-    if (wanted && !this.watching) void this.#watch();
-    else if (!wanted && document.hidden) this.#stop();
+    const { state } = this.client;
+    if (state !== "online" || document.hidden) this.#stop();
+    else if (!this.watching) void this.#watch();
+    if (state !== "auth") return;
+    // Whoever comes next may be somebody else.
+    this.files.clear();
+    this.ranks.clear();
+    this.sources.clear();
+    this.mayUpload = false;
+    this.render();
   }
 
   #stop() {
@@ -68,7 +82,7 @@ export class FilesPanel {
     const watching = new AbortController();
     this.watching = watching;
     const { signal } = watching;
-    while (!signal.aborted && this.client.state === "online") {
+    while (!signal.aborted) {
       try {
         await this.#load(signal);
         if (!this.mayUpload) break;
@@ -77,7 +91,8 @@ export class FilesPanel {
       } catch {
         // Whatever it was: the list is asked for again, and says it.
       }
-      if (!signal.aborted) await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      // Not all at the same moment: a server that goes away sends everybody at once.
+      if (!signal.aborted) await pause(AGAIN_MS * (0.5 + Math.random()));
     }
     if (this.watching === watching) this.watching = null;
   }
@@ -85,14 +100,13 @@ export class FilesPanel {
   /** @param {AbortSignal} signal */
   async #load(signal) {
     try {
+      const meanwhile = new Map();
+      this.meanwhile = meanwhile;
       const { files, may_upload: may, max_bytes: most } = await listFiles(this.client);
       if (signal.aborted) return;
-      const known = this.files;
-      this.files = new Map();
-      for (const file of files) {
-        const before = known.get(file.file);
-        this.files.set(file.file, before && before.updated_ms > file.updated_ms ? before : file);
-      }
+      this.files = new Map(files.map((file) => [file.file, file]));
+      for (const file of [...files].sort((a, b) => a.updated_ms - b.updated_ms)) this.#rank(file);
+      for (const file of meanwhile.values()) this.#put(file);
       this.mayUpload = may === true;
       this.maxBytes = most ?? Infinity;
     } catch (error) {
@@ -107,14 +121,23 @@ export class FilesPanel {
   /** @param {StoredFile} file */
   #changed(file) {
     const before = this.files.get(file.file);
-    if (file.state === "removed") this.files.delete(file.file);
-    else if (!before || before.updated_ms <= file.updated_ms) this.files.set(file.file, file);
+    this.meanwhile.set(file.file, file);
+    this.#put(file);
+    if (before?.mine && file.state === "removed") this.hooks.announce(t("files.announce.removed", before.name));
     if (file.mine && before?.state !== file.state) {
       if (file.state === "ready") this.hooks.announce(t("files.announce.ready", file.name));
       if (file.state === "failed")
         this.hooks.announce(t("files.announce.failed", { name: file.name, why: file.error ?? "" }));
     }
     this.#soon();
+  }
+
+  /** @param {StoredFile} file */
+  #put(file) {
+    const before = this.files.get(file.file);
+    if (file.state === "removed") this.files.delete(file.file);
+    else if (!before || before.updated_ms <= file.updated_ms) this.files.set(file.file, file);
+    if (!before) this.#rank(file);
   }
 
   // --- bringing in ---
@@ -171,7 +194,7 @@ export class FilesPanel {
         const { status } = /** @type {ConversationError} */ (error);
         if (![429, 503].includes(status) || tries >= BUSY_TRIES) throw error;
       }
-      await new Promise((resolve) => setTimeout(resolve, BUSY_MS));
+      await pause(BUSY_MS);
     }
   }
 
@@ -197,31 +220,57 @@ export class FilesPanel {
     const { section, attach } = this.parts;
     section.hidden = !this.mayUpload;
     attach.hidden = !this.mayUpload;
-    if (!this.mayUpload) return;
+    if (!this.mayUpload) {
+      section.replaceChildren();
+      return;
+    }
     const focused = /** @type {HTMLElement | null} */ (document.activeElement);
     const [key, what] = [focused?.closest("li")?.dataset.key, focused?.dataset.what];
-    const stored = [...this.files.values()].sort((a, b) => b.updated_ms - a.updated_ms);
-    const entries = [...this.uploads.map((each) => this.#upload(each)), ...stored.map((each) => this.#stored(each))];
-    const hidden = entries.length - MOST_SHOWN;
-    const scrolled = section.querySelector("ul")?.scrollTop ?? 0;
-    section.replaceChildren(
+    const place = [...section.querySelectorAll("li")].findIndex((entry) => entry.contains(focused));
+    const uploads = this.uploads.slice(0, MOST_SHOWN);
+    const stored = [...this.files.values()].sort((a, b) => this.#rank(b) - this.#rank(a));
+    const room = MOST_SHOWN - uploads.length;
+    const entries = [
+      ...uploads.map((each) => this.#upload(each)),
+      ...stored.slice(0, room).map((each) => this.#stored(each)),
+    ];
+    const hidden = this.uploads.length + stored.length - entries.length;
+    const wanted = /** @type {HTMLElement} */ (section.cloneNode());
+    wanted.append(
       ...[
         this.#bar(),
-        this.failure && el("p", { class: "failure", role: "alert" }, this.failure),
-        entries.length === 0 && el("p", { class: "empty" }, t("files.empty")),
-        entries.length > 0 && el("ul", {}, entries.slice(0, MOST_SHOWN)),
-        hidden > 0 && el("p", { class: "more" }, t("files.more", hidden)),
+        this.failure && el("p", { class: "failure", "data-key": "failure", role: "alert" }, this.failure),
+        entries.length === 0 && el("p", { class: "empty", "data-key": "empty" }, t("files.empty")),
+        entries.length > 0 && el("ul", {}, entries),
+        hidden > 0 && el("p", { class: "more", "data-key": "more" }, t("files.more", hidden)),
       ].filter((node) => node instanceof Node),
     );
-    const list = section.querySelector("ul");
-    if (list) list.scrollTop = scrolled;
-    if (what) this.#find(key, what)?.focus({ preventScroll: true });
+    become(section, wanted);
+    if (what && !focused?.isConnected) this.#focus(key, what, place);
   }
 
-  /** @param {string | undefined} key @param {string} what @returns {HTMLElement | null} */
+  /** Its place in the list, which it keeps: what moves while it is read cannot be pressed. @param {StoredFile} file */
+  #rank({ file }) {
+    const rank = this.ranks.get(file) ?? this.ranks.size;
+    this.ranks.set(file, rank);
+    return rank;
+  }
+
+  /**
+   * Where the focus was; where that is no more, the entry that has come in its place, or what adds one.
+   * @param {string | undefined} key @param {string} what @param {number} place
+   */
+  #focus(key, what, place) {
+    const entries = [...this.parts.section.querySelectorAll("li")];
+    const next = entries[Math.min(place, entries.length - 1)]?.dataset.key;
+    const found = this.#find(key, what) ?? (next && (this.#find(next, what) ?? this.#find(next)));
+    (found || this.#find(undefined, "add"))?.focus({ preventScroll: true });
+  }
+
+  /** @param {string | undefined} key @param {string} [what] anything @returns {HTMLElement | null} */
   #find(key, what) {
     const within = key === undefined ? "" : `li[data-key="${CSS.escape(key)}"] `;
-    return this.parts.section.querySelector(`${within}[data-what="${what}"]`);
+    return this.parts.section.querySelector(`${within}[data-what${what ? `="${what}"` : ""}]`);
   }
 
   #bar() {
@@ -292,7 +341,8 @@ export class FilesPanel {
       const { token } = this.client;
       if (!token) return;
       event.preventDefault();
-      void openWithToken(documentUrl(id), title || name, token, (message) => {
+      const { href } = /** @type {HTMLAnchorElement} */ (event.currentTarget);
+      void openWithToken(href, title || name, token, (message) => {
         this.failure = message;
         this.render();
       });
@@ -310,13 +360,21 @@ export class FilesPanel {
     const sure = el("button", { type: "button", class: "primary danger" }, t("files.remove.sure"));
     const leave = el("button", { type: "button", class: "quiet", onclick: () => confirm.close() }, t("token.cancel"));
     sure.addEventListener("click", async () => {
+      failure.textContent = "";
       try {
         await removeFile(this.client, file.file);
-        confirm.close();
       } catch (error) {
-        failure.textContent = problem(error);
+        // Gone is gone, whoever removed it.
+        if (/** @type {ConversationError} */ (error).code !== "not_found") {
+          failure.textContent = problem(error);
+          return;
+        }
       }
+      confirm.close();
     });
+    const entries = [...this.parts.section.querySelectorAll("li")];
+    const place = entries.findIndex((entry) => entry.dataset.key === file.file);
+    confirm.addEventListener("close", () => this.#focus(file.file, "remove", place), { once: true });
     confirm.replaceChildren(
       el(
         "div",
@@ -331,6 +389,11 @@ export class FilesPanel {
     confirm.showModal();
     leave.focus();
   }
+}
+
+/** @param {number} ms */
+function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** @param {string} what @param {string} picture @param {string} label @param {() => void} onclick */

@@ -96,6 +96,7 @@ const WORDS = {
   "files.open": [(name) => `Open: ${name}`, (name) => `打开：${name}`],
   "files.announce.ready": [(name) => `${name} is ready.`, (name) => `${name} 已就绪。`],
   "files.announce.failed": [(f) => `${f.name} failed: ${f.why}`, (f) => `${f.name} 失败：${f.why}`],
+  "files.announce.removed": [(name) => `${name} was removed.`, (name) => `${name} 已移除。`],
   "files.announce.added": [
     (n) => (n === 1 ? "1 file is being uploaded." : `${n} files are being uploaded.`),
     (n) => `正在上传 ${n} 个文件。`,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .question import NEGATION, Question
 from .stop_words import WEAK
+from .synonyms import SYNONYMS
 from .units import Unit
 from .words import content_words
 
@@ -31,6 +32,7 @@ _FAR = 60
 _MISSING = 1.3
 _ROW = 0.88
 _PARTS = 0.9
+_SYNONYM = 0.8
 _RARITY = 0.5
 _WEAK = 0.3
 _CHARACTER = 0.7
@@ -157,13 +159,16 @@ def _is_accident(word: str, present: Sequence[str]) -> bool:
 
 
 def _found(word: str, parts: Sequence[str], words: frozenset[str], text: str) -> float:
-    """1 where the word is there; less for parts of a compound, or a lone Chinese character inside another word."""
+    """1 where the word is there; less for parts of a compound, another word for the same, or a lone Chinese character
+    inside another word."""
     if word in words:
         return 1.0
     inside = [part for part in parts if part in words and part not in WEAK]
     if inside:
         covered = {at for part in inside for at in range(word.find(part), word.find(part) + len(part))}
         return _PARTS * len(covered) / len(word)
+    if not words.isdisjoint(SYNONYMS.get(word, ())):
+        return _SYNONYM
     if len(word) == 1 and not word.isascii() and word in text:
         return _CHARACTER
     return 0.0

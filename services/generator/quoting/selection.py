@@ -13,6 +13,7 @@ from .units import Unit
 from .words import content_words
 
 MIN_COVERAGE = 0.52
+_FIRST_RANKS, _LATER_COVERAGE = 2, 0.60
 MIN_OWN = 0.24
 """Below these shares of the question's words a unit does not answer it."""
 
@@ -71,7 +72,12 @@ def select(
 
 
 def answers(one: Scored) -> bool:
-    return one.coverage >= MIN_COVERAGE and one.own >= MIN_OWN
+    return one.coverage >= _enough(one) and one.own >= MIN_OWN
+
+
+def _enough(one: Scored) -> float:
+    """The coverage that a unit needs: more where the search, which knows all passages, has put it behind others."""
+    return MIN_COVERAGE if one.unit.rank < _FIRST_RANKS else _LATER_COVERAGE
 
 
 def _facts(question: Question, scored: Sequence[Scored], answering: Sequence[Scored], most: int) -> Selection | None:

@@ -35,6 +35,7 @@ CHINESE_STOP = frozenset(_CHINESE.split())
 
 PARTICLES = frozenset(
     "的了是在吗呢吧啊呀嘛么和与及或我你您他她它这那就都也还再很最更把被对于由从到给等之其并而但若则因有没不请"
+    "能要会可得该想多却先才只让"
 )
 """Characters that never begin or end a word of their neighbours."""
 

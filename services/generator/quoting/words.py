@@ -54,7 +54,7 @@ def content_words(text: str) -> tuple[str, ...]:
         else:
             word = run.lower().replace("’", "'").removesuffix("'s")
             if word not in ENGLISH_STOP and word.replace("'", "") not in ENGLISH_STOP:
-                found.append(_stem(word))
+                found.append(stem(word))
     return tuple(SAME_WORD.get(word, word) for word in found)
 
 
@@ -73,7 +73,8 @@ def _chinese(run: str) -> list[str]:
 
 
 @lru_cache(maxsize=8192)
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
+    """The stem of a lower-case English word."""
     # A stemmer keeps the word it works on in itself: a new one for each word makes this safe on every thread.
-    stem: str = snowballstemmer.stemmer("english").stemWord(word)
-    return stem
+    stemmed: str = snowballstemmer.stemmer("english").stemWord(word)
+    return stemmed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 import time
@@ -64,12 +65,14 @@ class OpenAIEmbedder:
         for attempt in range(1, MAX_TRIES + 1):
             pause = random.uniform(0.5, 1.0) * 0.5 * 2 ** (attempt - 1)
             try:
-                answer = await self._client.post(self._url, json={"model": self._model, "input": list(texts)})
-            except httpx.TransportError as error:
+                answer, data = await self._post({"model": self._model, "input": list(texts)})
+            except httpx.InvalidURL as error:
+                raise _failed(f"BATON_EMBEDDING_URL is no address ({error}).", retryable=False) from None
+            except httpx.RequestError as error:
                 problem = f"The embedding server cannot be reached ({type(error).__name__})."
             else:
                 if answer.status_code == 200:
-                    return _vectors(answer, len(texts))
+                    return _vectors(data, len(texts))
                 problem = f"The embedding server answered with status {answer.status_code}."
                 if answer.status_code != 429 and answer.status_code < 500:
                     raise _failed(problem + " Check BATON_EMBEDDING_URL, _MODEL and _API_KEY.", retryable=False)
@@ -79,12 +82,21 @@ class OpenAIEmbedder:
             await asyncio.sleep(pause)
         raise _failed(problem)
 
+    async def _post(self, body: dict[str, Any]) -> tuple[httpx.Response, bytes]:
+        data = bytearray()
+        async with self._client.stream("POST", self._url, json=body) as answer:
+            async for piece in answer.aiter_bytes():
+                data += piece
+                if len(data) > MAX_RESPONSE_BYTES:
+                    raise _failed(f"The embedding server's answer has more than {MAX_RESPONSE_BYTES:,} bytes.")
+        return answer, bytes(data)
 
-def _vectors(answer: httpx.Response, count: int) -> list[list[float]]:
+
+def _vectors(data: bytes, count: int) -> list[list[float]]:
     try:
-        rows: list[dict[str, Any]] = sorted(answer.json()["data"], key=lambda row: row["index"])
+        rows: list[dict[str, Any]] = sorted(json.loads(data)["data"], key=lambda row: row["index"])
         vectors = [[float(number) for number in row["embedding"]] for row in rows]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise _failed("The embedding server's answer is not what /v1/embeddings returns.", retryable=False) from None
     if len(vectors) != count:
         raise _failed(f"The embedding server gave {len(vectors)} vectors for {count} texts.")

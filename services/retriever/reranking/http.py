@@ -80,7 +80,7 @@ def _documents(model: str, query: str, passages: list[str]) -> dict[str, Any]:
 
 
 def _texts(model: str, query: str, passages: list[str]) -> dict[str, Any]:
-    return {"query": query, "texts": passages}
+    return {"query": query, "texts": passages, "truncate": True}  # a passage too long is otherwise refused, with all
 
 
 async def _body(answer: httpx.Response) -> bytes:
@@ -97,7 +97,7 @@ def _scores(data: bytes, count: int) -> list[float]:
         answer = json.loads(data)
         rows = answer if isinstance(answer, list) else answer["results"]
         scores = {int(row["index"]): _score(row) for row in rows}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise _failed("The reranking server's answer is not what /rerank returns.") from None
     if scores.keys() != set(range(count)) or not all(math.isfinite(score) for score in scores.values()):
         raise _failed("The reranking server's answer does not give every passage a score.")

@@ -41,7 +41,8 @@ class Ordering:
             return best
         try:
             async with asyncio.timeout(self._timeout_s):
-                scores = await self._reranker.rerank(query, [_shown(hit) for hit in best])
+                given = await self._reranker.rerank(query, [_shown(hit) for hit in best])
+            scores = [float(score) for score in given]  # also of arrays: what is not Python's cannot be sent
             if len(scores) != len(best) or not all(math.isfinite(score) for score in scores):
                 raise ServiceError("retrieval_failed", "The reranker does not give every passage a number.")
         except (ServiceError, TimeoutError) as error:

@@ -458,7 +458,7 @@ class Bus:
         state: dict[str, Any] = (await self.api(f"STREAM.INFO.{stream}")).get("state", {})
         return state
 
-    async def api(self, name: str, **request: Any) -> dict[str, Any]:
+    async def api(self, name: str, /, **request: Any) -> dict[str, Any]:
         """An answer of the JetStream API. That a stream, a consumer or a message is not found is an answer too.
 
         Raises:

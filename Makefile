@@ -122,7 +122,8 @@ lock: ## Resolve the dependencies anew; ARGS=--upgrade moves them to the newest 
 	@scripts/lock.sh $(ARGS)
 
 clean: ## Remove everything that was made here: .venv, data, logs, caches.
-	@rm -rf .venv .baton .make .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules
+	@rm -rf .venv .baton .make .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/node/node_modules \
+	    examples/worker-node/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.browser.chromium import NoBrowser, find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
-NODE_TESTS = ROOT / "tests" / "node"
+NODE_PACKAGES = (ROOT / "tests" / "node", ROOT / "examples" / "worker-node")
 INSTALL_TIMEOUT_S = 600
 
 
@@ -58,20 +58,25 @@ def ensure_promtool() -> str | None:
 
 
 def ensure_node_packages() -> str | None:
-    """Runs `npm ci` in tests/node unless it has run for the same lock file."""
-    lock = NODE_TESTS / "package-lock.json"
+    """None when all are there, otherwise what a person has to do."""
+    return next(filter(None, map(_ensure_packages_of, NODE_PACKAGES)), None)
+
+
+def _ensure_packages_of(folder: Path) -> str | None:
+    """Runs `npm ci` in a folder unless it has run for the same lock file."""
+    lock, name = folder / "package-lock.json", folder.relative_to(ROOT)
     if not lock.exists():
         return None
-    stamp = NODE_TESTS / "node_modules" / ".installed-from"
+    stamp = folder / "node_modules" / ".installed-from"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return None
     npm = find_npm()
     if npm is None:
         return "node and npm: install Node.js 20 or newer (Debian: apt install nodejs npm; macOS: brew install node)."
-    print("Installing the node packages of tests/node …", file=sys.stderr)
-    if not _run([*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=NODE_TESTS):
-        return "node packages: `npm ci` in tests/node failed; its reason is above."
+    print(f"Installing the node packages of {name} …", file=sys.stderr)
+    if not _run([*npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder):
+        return f"node packages: `npm ci` in {name} failed; its reason is above."
     stamp.write_text(digest)
     return None
 

@@ -6,16 +6,22 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 from services.retriever.bad_document import BadDocument
 from services.retriever.extract import Document
 
-ANSWERS = 3
-"""Where the child has its answers: the first file that it opened."""
+
+def _works(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return False
+    return True
 
 
 def misbehave(name: str, data: bytes) -> Document:
@@ -29,8 +35,7 @@ def misbehave(name: str, data: bytes) -> Document:
                 pass
         case "family":
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-            Path(data.decode()).write_text(f"{os.getpid()} {child.pid}")
-            while True:
+            while child.pid:
                 pass
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -40,14 +45,25 @@ def misbehave(name: str, data: bytes) -> Document:
             raise BadDocument("no good, 不行")
         case "print":
             print("noise " * 1000, flush=True)
-        case "forge":
-            # As a file would that has taken the process over: past the protocol's own code.
-            os.write(ANSWERS, b"d" + len(data).to_bytes(8, "big") + data)
-            time.sleep(60)
         case "large file":
             Path("big").write_bytes(b"x" * 2_000_000)
+        case "forged":
+            return Document(name, "text", "text/plain", "en", True, (0, 5))
+        case "spy":
+            outside, port = json.loads(data)
+            attempts: dict[str, Callable[[], object]] = {
+                "the worker's environment": Path(f"/proc/{os.getppid()}/environ").read_bytes,
+                "a file": Path(outside).read_bytes,
+                "a new file": lambda: Path("new").write_bytes(b"x"),
+                "another's file": lambda: Path(outside).write_bytes(b"x"),
+                "the network": lambda: socket.create_connection(("127.0.0.1", port), 5).close(),
+                "a signal": lambda: os.kill(os.getppid(), 0),
+            }
+            return Document(
+                "seen", json.dumps([what for what, attempt in attempts.items() if _works(attempt)]), "", "en"
+            )
         case "environment":
             limits = {kind: resource.getrlimit(getattr(resource, kind))[0] for kind in ("RLIMIT_CORE", "RLIMIT_NOFILE")}
             seen = {"environment": dict(os.environ), "folder": os.listdir(), "pid": os.getpid(), **limits}
             return Document("seen", json.dumps(seen), "text/plain", "en")
-    return Document(name, f"{os.getpid()}", "text/plain", "en", True, (0, 5), {"year": 2026, "部门": "hr"})
+    return Document(name, f"{os.getpid()}", "text/plain", "en", True, (0, 1), {"year": 2026, "部门": "hr"})

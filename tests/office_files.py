@@ -11,6 +11,8 @@ import docx
 import openpyxl
 import pptx
 import pptx.util
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls, qn
 
 CONTAINER = (
     '<?xml version="1.0"?><container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
@@ -41,6 +43,24 @@ def make_docx() -> bytes:
     table.rows[2].cells[0].merge(table.rows[2].cells[1])
     document.add_heading("病假", 2)
     document.add_paragraph("请假前告知主管。")
+    return saved(document)
+
+
+def make_docx_of(body: str) -> bytes:
+    """A Word document of this XML; its list 1 has numbers at all depths."""
+    document = docx.Document()
+    parsed = parse_xml(f"<w:body {nsdecls('w')}>{body}</w:body>")
+    for element in list(parsed):
+        document.element.body.insert(len(document.element.body) - 1, element)
+    numbering = document.part.numbering_part.element
+    for level in numbering.iter(qn("w:lvl")):
+        level.remove(level.find(qn("w:numFmt")))
+        level.append(parse_xml(f'<w:numFmt {nsdecls("w")} w:val="decimal"/>'))
+    kind = next(numbering.iterchildren(qn("w:abstractNum")))
+    for depth in range(1, 3):
+        kind.append(parse_xml(f'<w:lvl {nsdecls("w")} w:ilvl="{depth}"><w:numFmt w:val="decimal"/></w:lvl>'))
+    number = next(number for number in numbering.iterchildren(qn("w:num")) if number.get(qn("w:numId")) == "1")
+    number.find(qn("w:abstractNumId")).set(qn("w:val"), kind.get(qn("w:abstractNumId")))
     return saved(document)
 
 

@@ -55,6 +55,17 @@ async def last_message(nc, stream, subject):
     raise Unanswered(answer["error"]["description"])
 
 
+def read(data, **kinds):
+    """The message in these bytes with fields of these types; None where it is none that we can read."""
+    try:
+        message = msgpack.unpackb(data) if isinstance(data, bytes) else data
+    except (ValueError, msgpack.UnpackException):
+        return None
+    if not isinstance(message, dict) or message.get("v") != 1:
+        return None
+    return message if all(isinstance(message.get(name), kind) for name, kind in kinds.items()) else None
+
+
 class Log:
     """A request's log and our place in it: `seq` of the next frame, stream sequence of the last message."""
 
@@ -167,7 +178,10 @@ async def take(nc, log, ref):
     item = latest["handoff"].get("item")
     if item is None:
         documents = await nc.jetstream().object_store("baton_documents")
-        item = msgpack.unpackb((await documents.get(latest["handoff"]["object"])).data)
+        item = (await documents.get(latest["handoff"]["object"])).data
+    item = read(item, query=str, language=str, deadline_ms=int)
+    if item is None or not isinstance(item.get("passages", []), list):
+        return None
     return latest["handoff"], item, [frame for frame in frames if frame["seq"] > ref["seq"]]
 
 
@@ -254,11 +268,11 @@ async def set_aside(nc, log, ref, handoff, deliveries):
 
 async def serve(nc, message, ack_wait):
     """One delivery of a work item."""
-    lease, ref = Lease(nc, message, ack_wait), msgpack.unpackb(message.data)
+    lease, ref = Lease(nc, message, ack_wait), read(message.data, key=str, shard=int, seq=int)
     renewing = asyncio.create_task(lease.renew())
     deliveries = message.metadata.num_delivered
     try:
-        if ref["v"] == 1:
+        if ref is not None:
             log = Log(nc, ref)
             taken = await take(nc, log, ref)
             if taken is not None and deliveries > MAX_DELIVERIES:
@@ -273,6 +287,11 @@ async def serve(nc, message, ack_wait):
         renewing.cancel()
 
 
+async def say(nc, running, stopping):
+    state = {"v": 1, "worker": NAME, "stage": STAGE, "slots": SLOTS, "running": len(running)}
+    await nc.publish(f"baton.v1.workers.{STAGE}", msgpack.packb({**state, "draining": stopping.is_set()}))
+
+
 async def announce(nc, running, stopping):
     """Say every second, and when asked, that we are here."""
     asked = asyncio.Event()
@@ -283,8 +302,7 @@ async def announce(nc, running, stopping):
     await nc.subscribe("baton.v1.census", cb=on_census)
     while True:
         asked.clear()
-        state = {"v": 1, "worker": NAME, "stage": STAGE, "slots": SLOTS, "running": len(running)}
-        await nc.publish(f"baton.v1.workers.{STAGE}", msgpack.packb({**state, "draining": stopping.is_set()}))
+        await say(nc, running, stopping)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), 1)
 
@@ -294,12 +312,14 @@ async def consumer(nc):
     js = nc.jetstream()
     config = ConsumerConfig(durable_name=STAGE, filter_subject=f"baton.v1.work.{STAGE}", max_ack_pending=10_000)
     config.ack_policy, config.ack_wait, config.max_deliver = AckPolicy.EXPLICIT, ACK_WAIT, -1
-    try:
-        info = await js.consumer_info("BATON_WORK", STAGE)
-    except NotFoundError:
-        with contextlib.suppress(APIError):  # somebody else has made it meanwhile
-            await js.add_consumer("BATON_WORK", config)
-        info = await js.consumer_info("BATON_WORK", STAGE)
+    info = None
+    while info is None:
+        try:
+            info = await js.consumer_info("BATON_WORK", STAGE)
+        except NotFoundError:
+            with contextlib.suppress(APIError):  # somebody else has made it meanwhile, or there is no stream yet
+                await js.add_consumer("BATON_WORK", config)
+            await asyncio.sleep(0.2)
     return await js.pull_subscribe_bind(STAGE, stream="BATON_WORK"), info.config.ack_wait
 
 
@@ -319,6 +339,7 @@ async def main(url):
                 task = asyncio.create_task(serve(nc, message, ack_wait))
                 running.add(task)
                 task.add_done_callback(running.discard)
+    await say(nc, running, stopping)
     if running:
         await asyncio.wait(running, timeout=DRAIN)
     announcing.cancel()

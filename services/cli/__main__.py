@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("ask", "chat", "conversations", "ingest", "eval", "run", "log", "work")
+COMMANDS = ("ask", "chat", "conversations", "ingest", "eval", "run", "log", "work", "conformance")
 """Modules of this package, in the order of `baton --help`. They import what is heavy only when they are used."""
 
 INTERRUPTED = 130

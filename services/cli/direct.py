@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -48,17 +49,24 @@ async def _connected(command: str, work: Callable[[Bus], Coroutine[Any, Any, int
 
 
 @asynccontextmanager
-async def open_bus(command: str) -> AsyncIterator[Bus]:
-    """A connection that changes nothing in NATS: streams are left as they are, whatever this shell's settings say."""
+async def open_bus(command: str, url: str = "") -> AsyncIterator[Bus]:
+    """A connection that changes nothing in NATS: streams are left as they are, whatever this shell's settings say.
+
+    Args:
+        url: of another NATS than that of the settings.
+    """
     from services.common.connection import connect
 
     (settings,) = load([NatsSettings], ALL_SETTINGS)
+    settings = dataclasses.replace(settings, url=url or settings.url)
     connecting = connect(settings, f"baton-{command}")
     try:
         async with asyncio.timeout(CONNECT_S):
             bus = await connecting.__aenter__()
     except TimeoutError:
-        raise CannotReach(f"NATS cannot be reached at {settings.shown_url} (BATON_NATS_URL); is it running?") from None
+        raise CannotReach(
+            f"NATS cannot be reached at {settings.shown_url} {'(--nats)' if url else '(BATON_NATS_URL)'}; is it running?"
+        ) from None
     try:
         yield bus
     finally:

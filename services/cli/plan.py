@@ -133,10 +133,14 @@ def _nats(env: dict[str, str], data: Path, take_ports: TakePorts, parts: list[Pa
         return host_and_port(url, NATS_PORT)
     (port,) = take_ports(1, (NATS_PORT,))
     env["BATON_NATS_URL"] = f"nats://127.0.0.1:{port}"
-    argv = [_beside_python("nats-server"), "--addr", "127.0.0.1", "--port", str(port)]
-    argv += ["--jetstream", "--store_dir", str(data / "nats")]
-    parts.append(Part("nats", Command("nats", argv, dict(env), stop_s=1.5), port))
+    parts.append(Part("nats", nats_command(data / "nats", port, env), port))
     return "127.0.0.1", port
+
+
+def nats_command(data: Path, port: int, env: Mapping[str, str]) -> Command:
+    """A nats-server on loopback that keeps its streams in `data`."""
+    argv = [_beside_python("nats-server"), "--addr", "127.0.0.1", "--port", str(port)]
+    return Command("nats", [*argv, "--jetstream", "--store_dir", str(data)], dict(env), stop_s=1.5)
 
 
 def _milvus(env: dict[str, str], data: Path, take_ports: TakePorts, parts: list[Part]) -> tuple[str, int] | None:

@@ -43,6 +43,7 @@ NEWEST_ROUNDS = 8
 """Looks further back, where the last messages of a stream are none that are asked for."""
 _OBJECTS = f"OBJ_{subjects.DOCUMENTS_BUCKET}"
 _OBJECT_META = f"$O.{subjects.DOCUMENTS_BUCKET}.M."
+_OBJECT_CHUNKS = f"$O.{subjects.DOCUMENTS_BUCKET}.C."
 _WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _FULL = frozenset({10047, 10077, 10122, 10023, 10068})
 _NOT_FOUND = frozenset({10014, 10037, 10059})  # consumer, message, stream
@@ -397,15 +398,51 @@ class Bus:
         Raises:
             Unconfirmed
         """
+        async for info in self._object_infos():
+            try:
+                name, age_s = info["name"], _age_s(info["mtime"])
+            except (KeyError, TypeError, ValueError):
+                continue
+            if name.startswith(prefix):
+                yield Kept(name, info.get("description") or "", age_s)
+
+    async def drop_stray_chunks(self, age_s: float) -> int:
+        """Remove what is left of objects whose storing was begun and never finished, and whose last piece is so old at
+        least; of how many. It reads what is known of every object, as `objects` does.
+
+        Args:
+            age_s: far more than storing an object and this call take.
+
+        Raises:
+            Unconfirmed
+        """
+        kept = {info.get("nuid") async for info in self._object_infos()}
+        strays: list[str] = []
+        offset = 0
+        while True:  # at most 100,000 at once
+            answer = await self.api(f"STREAM.INFO.{_OBJECTS}", subjects_filter=f"{_OBJECT_CHUNKS}*", offset=offset)
+            found = answer.get("state", {}).get("subjects") or {}
+            if not found:
+                break
+            strays += [subject for subject in found if subject.removeprefix(_OBJECT_CHUNKS) not in kept]
+            offset += len(found)
+        dropped = 0
+        for subject in strays:
+            answer = await self.api(f"STREAM.MSG.GET.{_OBJECTS}", last_by_subj=subject)
+            if "message" in answer and _age_s(answer["message"]["time"]) > age_s:
+                await self.purge(_OBJECTS, subject)
+                dropped += 1
+        return dropped
+
+    async def _object_infos(self) -> AsyncIterator[dict[str, Any]]:
+        """What the client library keeps of each object that was not deleted."""
         async for _, data, _ in self.later(_OBJECTS, f"{_OBJECT_META}*"):
             try:
                 info = msgspec.json.decode(data)
-                name, deleted = info["name"], info.get("deleted", False)
-                age = datetime.now(UTC) - datetime.fromisoformat(info["mtime"])
-            except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            except msgspec.DecodeError:
                 continue
-            if name.startswith(prefix) and not deleted:
-                yield Kept(name, info.get("description") or "", age.total_seconds())
+            if isinstance(info, dict) and not info.get("deleted"):
+                yield info
 
     async def _bucket(self) -> ObjectStore:
         if self._objects is None:
@@ -421,7 +458,7 @@ class Bus:
         state: dict[str, Any] = (await self.api(f"STREAM.INFO.{stream}")).get("state", {})
         return state
 
-    async def api(self, name: str, **request: Any) -> dict[str, Any]:
+    async def api(self, name: str, /, **request: Any) -> dict[str, Any]:
         """An answer of the JetStream API. That a stream, a consumer or a message is not found is an answer too.
 
         Raises:
@@ -499,6 +536,10 @@ class Bus:
         except (nats.errors.Error, TimeoutError, msgspec.DecodeError) as error:
             raise Unconfirmed(f"{subject}: {error or type(error).__name__}") from None
         return parsed
+
+
+def _age_s(time: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:

@@ -225,15 +225,24 @@ async def ensure_documents(bus: Bus) -> None:
     """Make the store of originals, the queue of files and their records where there are none yet; repeated until it
     works. It changes nothing: whoever brings documents in from a shell may well have other settings than the
     services."""
+    ours = (subjects.INGEST_STREAM, f"KV_{subjects.FILES_BUCKET}")
+    await _ensure_missing(bus, [config for config in stream_configs(bus.settings) if config.name in ours])
+
+
+async def ensure_missing(bus: Bus, places_per_user: int) -> None:
+    """Make those streams and buckets that are not there yet, and change none; repeated until it works."""
+    await _ensure_missing(bus, [*stream_configs(bus.settings), _places_config(places_per_user, bus.settings)])
+
+
+async def _ensure_missing(bus: Bus, wanted: list[StreamConfig]) -> None:
     js = bus.client.jetstream(timeout=5)
-    wanted = {config.name: config for config in stream_configs(bus.settings)}
     while True:
         try:
             if not await _is_there(js, f"OBJ_{subjects.DOCUMENTS_BUCKET}"):
                 await _make_documents(js, bus.settings)
-            for name in (subjects.INGEST_STREAM, f"KV_{subjects.FILES_BUCKET}"):
-                if not await _is_there(js, name):
-                    await _tolerant(js.add_stream(wanted[name]))
+            for config in wanted:
+                if not await _is_there(js, config.name or ""):
+                    await _tolerant(js.add_stream(config))
             return
         except (TimeoutError, NatsError, OSError) as error:
             log.warning("JetStream is not ready (%s); trying again", error or type(error).__name__)
@@ -322,8 +331,11 @@ async def _ensure_consumer(bus: Bus, stream: str, name: str, subject: str, ack_w
                 existing = await js.consumer_info(stream, name)
             except NotFoundError:
                 existing = None
-            if existing is None or existing.config.ack_wait != ack_wait_s:
+            if existing is None:
                 await js.add_consumer(stream, config)
+            elif existing.config.ack_wait != ack_wait_s:
+                # A worker that is none of ours may have made it otherwise, and not everything can be changed.
+                await js.add_consumer(stream, existing.config.evolve(ack_wait=ack_wait_s))
             return
         except (TimeoutError, APIError, NatsError) as error:
             log.warning("the work queue is not ready (%s); trying again", error or type(error).__name__)

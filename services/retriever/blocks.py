@@ -11,7 +11,7 @@ Kind = Literal["heading", "paragraph", "item", "table", "code"]
 MAX_HEADING_CHARS = 300
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
-_HEADING = re.compile(r"^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_HEADING = re.compile(r"^ {0,3}(#{1,6})(?:[ \t](.*))?$")
 _UNDERLINE = re.compile(r"^ {0,3}(=+|-{2,})[ \t]*$")
 _ITEM = re.compile(r"^\s*(?:[-*+•·]|\d{1,3}[.)、]|[(（]\d{1,3}[)）])(?:\s+|(?<=[、)）]))\S")
 
@@ -74,10 +74,15 @@ def markdown_blocks(text: str, start: int, end: int) -> Iterator[Block]:
 
 
 def _lines(text: str, start: int, end: int) -> Iterator[_Line]:
+    """The lines; of several blank ones in a row the first, for there may be millions."""
+    blank = False
     while start < end:
         stop = text.find("\n", start, end)
         stop = end if stop < 0 else stop
-        yield _Line(start, stop, text[start:stop])
+        line = _Line(start, stop, text[start:stop])
+        if not (blank and line.blank):
+            yield line
+        blank = line.blank
         start = stop + 1
 
 
@@ -100,13 +105,19 @@ def _heading(lines: list[_Line], number: int) -> tuple[int, str, int] | None:
     """Level, text and number of lines of the heading that starts at a line, if one does."""
     line = lines[number]
     if found := _HEADING.match(line.text):
-        title = (found.group(2) or "").strip()
+        title = _without_closing((found.group(2) or "").strip())
         return (len(found.group(1)), title, 1) if title else None
     alone = number == 0 or lines[number - 1].blank
     if not alone or line.blank or number + 1 >= len(lines) or _ITEM.match(line.text):
         return None
     underline = _UNDERLINE.match(lines[number + 1].text)
     return (1 if "=" in underline.group(1) else 2, line.text.strip(), 2) if underline else None
+
+
+def _without_closing(title: str) -> str:
+    """`Title ##` is `Title`. No regular expression: those take for ever where a stranger writes many blanks."""
+    bare = title.rstrip("#")
+    return bare.rstrip() if not bare or bare[-1] in " \t" else title
 
 
 def _fenced(lines: list[_Line], number: int, fence: str) -> int:

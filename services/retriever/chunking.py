@@ -18,6 +18,8 @@ MIN_LIMIT = 20
 LEAD_TOKENS = 50
 """The most of a document's first sentence that is searched with its later passages."""
 _LEAD_CHARS = 20
+MAX_CHARS_PER_TOKEN = 8
+"""A run of blanks is one token however long it is, and no store takes passages without end."""
 _TINY = 5
 """A passage of less than this part of the limit is too little to stand alone."""
 _LINE = re.compile(r"\n")
@@ -43,6 +45,7 @@ class Chunk:
 
 def chunk(text: str, *, limit: int, markdown: bool = False, pages: Sequence[int] = ()) -> list[Chunk]:
     """The passages of `text`, in order, none larger than `limit`, together all of it but blanks.
+    None has more than `MAX_CHARS_PER_TOKEN * limit` characters.
 
     Args:
         limit: most tokens of a passage (`count_tokens`), at least `MIN_LIMIT`.
@@ -78,18 +81,18 @@ def _packed(text: str, blocks: Iterator[Block], limit: int) -> Iterator[list[Blo
         if start == end:
             continue
         block = replace(block, start=start, end=end)
-        if _tokens(text, [*current, block]) <= limit:
+        if _fits(text, [*current, block], limit):
             current.append(block)
             continue
         done, current = _split_off(text, current)
         if done:
             yield done
-        if current and _tokens(text, [*current, block]) <= limit:
+        if current and _fits(text, [*current, block], limit):
             current.append(block)
             continue
         # What leads to a block that is too large stays with its first piece.
         for piece in _pieces(text, block, limit, _room(text, current, limit)):
-            if current and _tokens(text, [*current, piece]) > limit:
+            if current and not _fits(text, [*current, piece], limit):
                 yield current
                 current = []
             current.append(piece)
@@ -122,7 +125,7 @@ def _without_leftovers(text: str, groups: list[list[Block]], limit: int) -> list
         before = result[-1] if result else []
         same = bool(before) and group[0].kind != "heading" and before[-1].heading == group[0].heading
         if same and _tokens(text, group) * _TINY < limit:
-            if _tokens(text, [*before, *group]) <= limit:
+            if _fits(text, [*before, *group], limit):
                 before.extend(group)
                 continue
             rest = before[:-1]
@@ -130,7 +133,7 @@ def _without_leftovers(text: str, groups: list[list[Block]], limit: int) -> list
             if (
                 any(block.kind != "heading" for block in rest)
                 and _tokens(text, rest) * _TINY >= limit
-                and _tokens(text, moved) <= limit
+                and _fits(text, moved, limit)
             ):
                 result[-1] = rest
                 group = moved
@@ -148,11 +151,15 @@ def _tokens(text: str, blocks: list[Block]) -> int:
     return count_tokens(text[blocks[0].start : blocks[-1].end])
 
 
+def _fits(text: str, blocks: list[Block], limit: int) -> bool:
+    return blocks[-1].end - blocks[0].start <= MAX_CHARS_PER_TOKEN * limit and _tokens(text, blocks) <= limit
+
+
 def _pieces(text: str, block: Block, limit: int, first: int) -> Iterator[Block]:
     """The block itself, or its pieces where it is too large; the first piece has at most `first` tokens."""
     start, end = block.start, block.end
     left = count_tokens(text[start:end])
-    if left <= first:
+    if left <= first and end - start <= MAX_CHARS_PER_TOKEN * first:
         yield block
         return
     # Rows that are cut off from their table keep the names of its columns in the heading.

@@ -19,6 +19,14 @@ _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CJK = re.compile(r"[\u3400-\u9fff]")
 _MAX_CONTROL_SHARE = 0.005
+_DECLARED = re.compile(
+    rb"<(?:meta|\?xml)\b[^>]{0,200}?(?:charset|encoding)\s{0,9}=\s{0,9}[\"']?\s{0,9}"
+    rb"(iso-8859-\d{1,2}|windows-125\d|big5|euc-jp|euc-kr|shift_jis|koi8-[ru]|gb2312|gbk|gb18030)\b",
+    re.IGNORECASE,
+)
+_DECLARED_WITHIN = 2_048
+_WIDER = {"iso-8859-1": "windows-1252", "gb2312": "gb18030", "gbk": "gb18030", "big5": "big5-hkscs"}
+"""What browsers read instead, for that is what pages have that say so."""
 
 
 def decode(data: bytes) -> str:
@@ -31,6 +39,18 @@ def decode(data: bytes) -> str:
     if len(_CONTROL.findall(text)) > _MAX_CONTROL_SHARE * len(text):
         raise BadDocument("this is a binary file, not a text file")
     return text
+
+
+def decode_page(data: bytes) -> str:
+    """As `decode`, for HTML: a page may say which encoding it has, and is believed where it is not UTF-8."""
+    found = _DECLARED.search(data[:_DECLARED_WITHIN])
+    if found and not data.startswith(tuple(bom for bom, _ in _BOMS)) and not _is_utf8(data):
+        name = found.group(1).decode("ascii").lower()
+        try:
+            return data.decode(_WIDER.get(name, name))
+        except (UnicodeDecodeError, LookupError):
+            pass
+    return decode(data)
 
 
 def clean(text: str) -> str:
@@ -59,6 +79,14 @@ def _decoded(data: bytes) -> str:
     if not _everyday_chinese(text):
         raise BadDocument(f"unknown encoding ({problem}, and it is not GB18030 either); save it as UTF-8")
     return text
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _everyday_chinese(text: str) -> bool:

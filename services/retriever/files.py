@@ -81,11 +81,16 @@ def _below(root: Path, archives: bool) -> Iterator[SourceFile | PassedOver]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = here / name
+            try:
+                leads_out, regular = not path.resolve().is_relative_to(inside), path.is_file()
+            except (OSError, RuntimeError):  # no right to look at it; a link that leads to itself
+                yield PassedOver(path, "cannot be opened", wrong=True)
+                continue
             if name.startswith("."):
                 yield PassedOver(path, "hidden")
-            elif not path.resolve().is_relative_to(inside):
+            elif leads_out:
                 yield PassedOver(path, "a link that leads out of the folder")
-            elif not path.is_file():
+            elif not regular:
                 yield PassedOver(path, "not a regular file")
             else:
                 yield _source(path, path.relative_to(root).as_posix(), archives, wrong=False)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import pairwise
+
+from msgspec.structs import replace
 
 from .stored import Hit
 
@@ -57,7 +58,7 @@ def _put(groups: list[list[Hit]], hit: Hit, merge_chars: int) -> None:
 
 
 def _beside(one: Sequence[Hit], other: Sequence[Hit]) -> bool:
-    if (one[0].document_id, one[0].heading) != (other[0].document_id, other[0].heading):
+    if one[0].document_id != other[0].document_id or one[0].heading != other[0].heading:
         return False
     return one[-1].ordinal + 1 == other[0].ordinal or other[-1].ordinal + 1 == one[0].ordinal
 
@@ -79,12 +80,27 @@ def _joined(group: Sequence[Hit]) -> Hit:
     )
 
 
+def _far_apart(mine: str, theirs: str) -> bool:
+    """Whether more shingles of one text lack in the other than may, of two that say the same. That is soon seen, as a
+    rule; cutting both into all their shingles takes much longer."""
+    most = (1 - SIMILAR) * len(mine) + 1
+    missing: set[str] = set()
+    for start in range(0, len(mine) - SHINGLE_CHARS + 1, SHINGLE_CHARS):
+        shingle = mine[start : start + SHINGLE_CHARS]
+        if shingle not in theirs:
+            missing.add(shingle)
+            if len(missing) > most:
+                return True
+    return False
+
+
 class _Said:
     """What a passage says, to be compared. What takes time is worked out only where there is a doubt."""
 
     def __init__(self, hit: Hit) -> None:
         self._hit = hit
         self._quick = "".join(hit.text.casefold().split())
+        self._probes: list[str] | None = None
         self._text: str | None = None
         self._numbers: list[str] = []
         self._shingles: frozenset[str] | None = None
@@ -100,17 +116,26 @@ class _Said:
             return mine == theirs and self._hit.heading == other._hit.heading
         if mine == theirs:
             return True
+        if _far_apart(mine, theirs):
+            return False
         my_cut, their_cut = self._cut(), other._cut()
         common = len(my_cut & their_cut)
         return common >= SIMILAR * (len(my_cut) + len(their_cut) - common)
 
     def _shares_with(self, other: _Said) -> bool:
         """Whether one of a few probes of the shorter text is in the longer one: of two that say the same, some are."""
-        short, long = sorted((self._quick, other._quick), key=len)
-        if len(short) < SHORT_CHARS:
+        short, long = (self, other) if len(self._quick) <= len(other._quick) else (other, self)
+        if len(short._quick) < SHORT_CHARS:
             return True
-        step = (len(short) - PROBE_CHARS) / (PROBES - 1)
-        return any(short[int(n * step) : int(n * step) + PROBE_CHARS] in long for n in range(PROBES))
+        return any(map(long._quick.__contains__, short._probed()))
+
+    def _probed(self) -> list[str]:
+        if self._probes is None:
+            text = self._quick
+            step = (len(text) - PROBE_CHARS) / (PROBES - 1)
+            starts = [int(n * step) for n in range(PROBES)]
+            self._probes = [text[start : start + PROBE_CHARS] for start in starts]
+        return self._probes
 
     def _letters(self) -> str:
         if self._text is None:

@@ -7,8 +7,10 @@ strong one. So scores count: each route's are brought to 0…1, and added with w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from operator import itemgetter
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from .stored import Hit
 
@@ -37,17 +39,20 @@ def fuse(
         near: cosines or the like, which differ little: the best counts 1, the last 0.
         wanted: how many each route was to find at most. What only one has found gets nothing from the other.
     """
-    least = min((score for _, score in words), default=0.0) if len(words) >= wanted else 0.0
-    scores = {id: (1 - words_weight) * share for id, share in _shares(near, min((s for _, s in near), default=0.0))}
-    for id, share in _shares(words, least):
-        scores[id] = scores.get(id, 0.0) + words_weight * share
-    return sorted(scores.items(), key=lambda entry: -entry[1])
+    least = words[-1][1] if len(words) >= wanted else 0.0
+    scores = dict(_weighted(near, near[-1][1] if near else 0.0, 1 - words_weight))
+    for id, share in _weighted(words, least, words_weight):
+        scores[id] = scores.get(id, 0.0) + share
+    return sorted(scores.items(), key=itemgetter(1), reverse=True)
 
 
-def _shares(ranking: Ranking[Id], least: float) -> list[tuple[Id, float]]:
-    """Scores brought to 0…1, from `least` to the best; all 1 where there is no difference."""
-    best = max((score for _, score in ranking), default=0.0)
-    return [(id, 1 - (best - score) / (best - least) if best > least else 1.0) for id, score in ranking]
+def _weighted(ranking: Ranking[Id], least: float, weight: float) -> list[tuple[Id, float]]:
+    """Scores brought to 0…`weight`, from `least` to the best; all `weight` where there is no difference."""
+    best = ranking[0][1] if ranking else 0.0
+    if best <= least:
+        return [(id, weight) for id, _ in ranking]
+    span = best - least
+    return [(id, weight * (1 - (best - score) / span)) for id, score in ranking]
 
 
 def fused(words: Sequence[Hit], near: Sequence[Hit], wanted: int) -> list[Hit]:

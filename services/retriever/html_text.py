@@ -7,6 +7,7 @@ is small and well-formed.
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 import nh3
 from bs4 import BeautifulSoup
@@ -42,11 +43,12 @@ _DROPPED = {"script", "style", "nav", "noscript", "template", "svg", "math", "if
 _DROPPED |= {"footer", "select", "textarea"}
 _UNCLOSED = {"p", "li", "dt", "dd", "td", "th", "tr", "thead", "tbody", "tfoot", "option", "colgroup", "html", "body"}
 _UNCLOSED |= {"br", "hr", "img", "input", "meta", "link", "col", "area", "base", "wbr", "source", "track", "embed"}
+_RAW = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style")}
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9-]*)")
 _SPACE = re.compile(r"[^\S\u2028]+")
 _BREAK = "\u2028"
 _HAN = "\u3000-\u9fff\uff00-\uffef"
-_WRAPPED = re.compile(rf"(?<=[{_HAN}])[^\S\u2028]*\n[^\S\u2028]*(?=[{_HAN}])")
+_WRAPPED = re.compile(rf"(?<=[{_HAN}])[^\S\n\u2028]*\n[^\S\u2028]*(?=[{_HAN}])")
 
 
 def html_to_text(html: str) -> tuple[str, str]:
@@ -78,9 +80,14 @@ def html_to_text(html: str) -> tuple[str, str]:
 
 
 def _check_depth(html: str) -> None:
-    depth = 0
-    for found in _TAG.finditer(html):
-        if found.group(2).lower() not in _UNCLOSED:
+    depth = at = 0
+    while found := _TAG.search(html, at):
+        at = found.end()
+        name = found.group(2).lower()
+        if name in _RAW and not found.group(1):  # `i<n` in a script is no element
+            end = _RAW[name].search(html, at)
+            at = end.end() if end else len(html)
+        elif name not in _UNCLOSED:
             depth += -1 if found.group(1) else 1
             depth = max(depth, 0)
             if depth > MAX_DEPTH:
@@ -112,6 +119,8 @@ def _block(tag: Tag) -> list[str]:
         text = _joined(list(tag.children)).replace("\n", " ")
         return [f"{'#' * _HEADINGS[tag.name]} {text}"] if text else []
     if tag.name == "pre":
+        for line_break in tag.find_all("br"):
+            line_break.replace_with("\n")
         code = tag.get_text().strip("\n")
         return [f"```\n{code}\n```"] if code.strip() else []
     if tag.name in ("ul", "ol"):
@@ -122,17 +131,26 @@ def _block(tag: Tag) -> list[str]:
 
 
 def _list(tag: Tag, indent: str) -> list[str]:
-    lines = []
-    items = [child for child in tag.children if isinstance(child, Tag) and child.name == "li"]
-    for number, item in enumerate(items, start=1):
-        mark = f"{number}." if tag.name == "ol" else "-"
-        nested = [child for child in item.children if isinstance(child, Tag) and child.name in ("ul", "ol")]
-        text = _flat([child for child in item.children if child not in nested])
+    lines: list[str] = []
+    number = 0
+    for child in tag.children:
+        if _is_list(child):  # not allowed, and common
+            lines += _list(child, indent + "  ")
+            continue
+        inside = list(child.children) if isinstance(child, Tag) else [child]
+        text = _flat([NavigableString(" ") if _is_list(node) else node for node in inside])
         if text:
+            number += 1
+            mark = f"{number}." if tag.name == "ol" else "-"
             lines.append(f"{indent}{mark} {text}")
-        for inner in nested:
-            lines += _list(inner, indent + "  ")
+        for node in inside:
+            if _is_list(node):
+                lines += _list(node, indent + "  ")
     return lines
+
+
+def _is_list(node: PageElement) -> TypeGuard[Tag]:
+    return isinstance(node, Tag) and node.name in ("ul", "ol")
 
 
 def _table(tag: Tag) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -24,14 +24,13 @@ from services.common.errors import ServiceError
 
 from .bad_document import BadDocument
 from .extract import Document
-from .reading.content import MAX_TEXT_CHARS
+from .reading.content import MAX_PAGES, MAX_TEXT_CHARS
 from .sandbox_child import BAD, LENGTH_BYTES, MEMORY, READ, READY
 
 Reader = Callable[[str, bytes], Awaitable[Document]]
 FILES_PER_CHILD = 300
 START_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
-_PR_SET_DUMPABLE = 4
 _EXTRACT = "services.retriever.extract:extract"
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONHOME", "VIRTUAL_ENV")
 
@@ -47,7 +46,6 @@ async def open_sandbox(settings: IngestSettings, reader: str = _EXTRACT) -> Asyn
         BadDocument: the file cannot be read, or reading it took too long or too much memory, or killed the child.
         ServiceError: no child could be started.
     """
-    _hide()
     with tempfile.TemporaryDirectory(prefix="baton-parse-") as folder:
         sandbox = _Sandbox(settings, reader, folder)
         try:
@@ -174,7 +172,7 @@ class _Sandbox:
             child.kill()  # it has closed its end, and may not have ended yet
             raise _ChildDied(_reason(await child.process.wait())) from None
         if status == READ:
-            return _document(answer)
+            return _checked(answer)
         if status == BAD:
             raise BadDocument(answer.decode("utf-8", "replace"))
         if status == MEMORY:
@@ -183,30 +181,22 @@ class _Sandbox:
         raise _ChildDied("the reader crashed")
 
 
-def _document(answer: bytes) -> Document:
-    """What a child has read. One that a file has taken over may say anything.
-
-    Raises:
-        _ChildDied: it is no document.
-    """
+def _checked(answer: bytes) -> Document:
+    """What a child has answered. One that a file has taken over may answer anything."""
     try:
         document = msgspec.msgpack.decode(answer, type=Document)
-    except (msgspec.MsgspecError, RecursionError):
+        document.text.encode()
+    except (msgspec.DecodeError, UnicodeEncodeError):
         raise _ChildDied("the reader crashed") from None
-    pages = document.pages
+    starts = document.pages
     if (
         len(document.text) > MAX_TEXT_CHARS
-        or list(pages) != sorted(pages)
-        or any(not 0 <= start <= len(document.text) for start in pages)
+        or len(starts) > MAX_PAGES
+        or (starts and starts[0] != 0)
+        or any(before > after for before, after in itertools.pairwise([*starts, len(document.text)]))
     ):
         raise _ChildDied("the reader crashed")
     return document
-
-
-def _hide() -> None:
-    """Let no other process of this user look into this one: a child could read its environment, keys and all."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 class _ChildDied(Exception):

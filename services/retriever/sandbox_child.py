@@ -20,12 +20,13 @@ from typing import BinaryIO
 import msgspec
 
 from .bad_document import BadDocument
+from .confining import confine
 
 READY, READ, BAD, MEMORY = b"r", b"d", b"b", b"m"
 LENGTH_BYTES = 8
 MAX_OPEN_FILES = 64
 MAX_FILE_SIZE = 1024 * 1024
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, memory_bytes: int, reader: str) -> None:
@@ -36,6 +37,8 @@ def main(parent: int, memory_bytes: int, reader: str) -> None:
     module, _, name = reader.partition(":")
     read = getattr(importlib.import_module(module), name)
     limit(memory_bytes)
+    confine()
+    die_with(parent)  # again, for a change of rights may end it
     answers.write(READY)
     answers.flush()
     serve(sys.stdin.buffer, answers, read)
@@ -73,12 +76,9 @@ def limit(memory_bytes: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Ends this process when its parent ends, however that does; where there is no such call, its pipe closes. Nothing
-    that it starts gets more rights than it has."""
+    """Ends this process when its parent ends, however that does; where there is no such call, its pipe closes."""
     if sys.platform == "linux":
-        system = ctypes.CDLL(None)
-        system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from baton_proto.readers import EVERYBODY
 
 
@@ -58,8 +60,7 @@ class StoredPassage:
         return document_url(self.document.document_id, self.ordinal)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """A found passage, and a score of which higher is better; scores of one search can be compared."""
 
     id: str

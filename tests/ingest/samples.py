@@ -6,7 +6,7 @@ import io
 import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import docx
@@ -72,9 +72,14 @@ def make_epub(title: str, text: str) -> bytes:
 
 
 def make_zip(members: dict[str, bytes]) -> bytes:
+    return make_zip_of(members.items())
+
+
+def make_zip_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """As `make_zip`; the same name may come twice."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
+        for name, data in members:
             archive.writestr(name, data)
     return out.getvalue()
 

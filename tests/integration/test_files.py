@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from baton_proto import codec, subjects
 from baton_proto.messages import FileRecord, IngestItem
 from services.common.bus import Bus, Full
 from services.common.files import Files, Removed
+from services.retriever.ingestion.sweep import sweep_chunks
 from tests.rig import Rig, run_rig
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
@@ -123,5 +125,39 @@ def test_changes_and_removals_are_seen_also_after_the_connection_was_lost(nats: 
         assert again in await files.all("ada")
         await asyncio.sleep(0)
         assert again not in seen
+
+    run(nats, scenario)
+
+
+def test_pieces_of_an_object_that_was_never_finished_go_once_they_are_old(nats: Nats) -> None:
+    large = bytes(300_000)  # three pieces
+
+    async def scenario(files: Files, rig: Rig) -> None:
+        stream = f"OBJ_{subjects.DOCUMENTS_BUCKET}"
+
+        async def pieces() -> dict[str, int]:
+            answer = await rig.bus.api(f"STREAM.INFO.{stream}", subjects_filter="$O.*.C.*")
+            return answer["state"].get("subjects") or {}
+
+        await rig.bus.put_object("uploads/whole", large)
+        whole = await pieces()
+        real = rig.bus.client.publish
+
+        async def killed_before_the_end(subject: str, *args: Any, **fields: Any) -> None:
+            if ".M." in subject:
+                raise asyncio.CancelledError
+            await real(subject, *args, **fields)
+
+        rig.bus.client.publish = killed_before_the_end
+        with pytest.raises(asyncio.CancelledError):
+            await rig.bus.put_object("uploads/half", large)
+        rig.bus.client.publish = real
+        left = await pieces()
+        assert len(left) == 2
+        await sweep_chunks(rig.bus, age_s=60)
+        assert await pieces() == left, "it may still be on its way"
+        await sweep_chunks(rig.bus, age_s=-1)
+        assert await pieces() == whole
+        assert await rig.bus.get_object("uploads/whole") == large
 
     run(nats, scenario)

@@ -3,7 +3,6 @@ is there twice, nothing stays behind."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from baton_proto import codec, subjects
 from baton_proto.messages import FileRecord, IngestItem
 from services.retriever.ingestion.sweep import sweep
-from tests.ingest.samples import make_zip
+from tests.ingest.samples import make_zip, make_zip_of
 from tests.ingesting import Place, place
 from tests.rig import Rig, run_rig
 from tests.servers.milvus import Milvus
@@ -175,31 +174,59 @@ def test_an_archive(nats: Nats, milvus: Milvus) -> None:
     run(nats, milvus, scenario)
 
 
-def test_an_archive_that_comes_again_leaves_alone_what_was_changed_since(nats: Nats, milvus: Milvus) -> None:
-    members = {"kept.md": b"# Kept", "new.md": b"# Old", "gone.md": b"# Gone", "late.md": b"# Late"}
+def test_an_archive_that_is_begun_again_leaves_newer_versions_of_its_files(nats: Nats, milvus: Milvus) -> None:
+    members = {"one.md": b"# One", "two.md": b"# Two", "in.zip": b"x", "in.rar": b"x"}
 
     async def scenario(one: Place, steps: Steps) -> None:
-        await one.bus.purge(subjects.INGEST_STREAM, subjects.INGEST)
-        item = await item_of(one, await one.add("a.zip", make_zip(members), archive=True))
+        newer = 0
 
-        async def member(name: str) -> FileRecord | None:
-            return await one.files.get("", subjects.file_key("", f"a.zip/{name}"))
-
-        for step in itertools.count(1):
+        async def survives(step: int) -> bool:
+            nonlocal newer
+            record = await one.add(f"{step}.zip", make_zip(members), archive=True)
+            item = await item_of(one, record)
             steps.kill_before(step)
-            with pytest.raises(Killed):
+            try:
                 await handled(one, item)
-            steps.kill_before(-1)
-            if await member("late.md") is not None:
-                break
-        kept, gone = await member("kept.md"), await member("gone.md")
-        newer = await one.add("a.zip/new.md", b"# New")
-        await one.files.forget(gone, (await one.files.hold("", gone.file)).revision)
-        assert await handled(one, item, 1) == "unpacked"
-        assert (await member("kept.md")).upload == kept.upload
-        assert (await member("new.md")).upload == newer.upload
-        assert await member("gone.md") is None
-        assert (await member("late.md")).state == "queued"
+            except Killed:
+                pass
+            else:
+                return False
+            finally:
+                steps.kill_before(-1)
+            done = (await one.files.get("", record.file)).done
+            uploads = {
+                name: (await one.add(f"{step}.zip/{name}", b"# Newer")).upload for name in list(members)[: min(done, 2)]
+            }
+            newer += len(uploads)
+            await handled(one, item, 1)
+            now = {one.name.partition("/")[2]: one for one in await one.files.all() if one.name.startswith(f"{step}.")}
+            assert {name: now[name].upload for name in uploads} == uploads
+            assert {name: now[name].state for name in members} == {
+                "one.md": "queued",
+                "two.md": "queued",
+                "in.zip": "failed",
+                "in.rar": "failed",
+            }
+            assert now[""].state == "ready"
+            assert now[""].done == 4
+            return True
+
+        assert await each_step(survives) >= 10
+        assert newer >= 10
+
+    run(nats, milvus, scenario)
+
+
+def test_a_file_that_is_twice_in_an_archive_comes_in_once(nats: Nats, milvus: Milvus) -> None:
+    async def scenario(one: Place, steps: Steps) -> None:
+        with pytest.warns(UserWarning, match="Duplicate"):
+            data = make_zip_of([("a.md", b"# First"), ("a.md", b"# Second")])
+        archive = await one.add("twice.zip", data, archive=True)
+        await handled(one, await item_of(one, archive))
+        now = await one.files.get("", archive.file)
+        assert (now.state, now.error) == ("ready", "1 of 2 files in it were refused")
+        (member,) = [record for record in await one.files.all() if record.name == "twice.zip/a.md"]
+        assert member.state == "queued"
 
     run(nats, milvus, scenario)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from baton_proto.readers import EVERYBODY
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.retriever.stored import DocumentInfo, StoredPassage
-from services.retriever.stores import local_index, local_vectors
+from services.retriever.stores import local_index, local_vectors, local_words
 from services.retriever.stores.local import open_store
 from services.retriever.stores.port import StoreQuery, Where
 from tests.servers.processes import Process, wait_until
@@ -170,5 +171,26 @@ def test_a_folder_that_cannot_be_used_is_a_clear_error_in_time(tmp_path: Path) -
             with pytest.raises(ServiceError, match="document store failed"):
                 await store.documents()
         assert time.monotonic() - started < 10
+
+    asyncio.run(scenario())
+
+
+def test_many_readers_find_what_few_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ids(few: int) -> list[str]:
+        monkeypatch.setattr(local_words, "FEW_KEYS", few)
+        async with open_store(settings_in(tmp_path)) as store:
+            where = Where(frozenset({"group:1", "group:2", "group:none"}))
+            return [hit.id for hit in await store.search(StoreQuery("quokka part3", 50, where))]
+
+    async def scenario() -> None:
+        async with open_store(settings_in(tmp_path)) as store:
+            await store.ensure(SIZE)
+            for number in range(6):
+                one = batch(number)
+                info = replace(one[0].document, readers=(f"group:{number % 4}",))
+                await store.upsert([replace(passage, document=info) for passage in one], 20)
+        by_terms, by_set = await ids(32), await ids(0)
+        assert by_terms == by_set
+        assert {int(id.partition("-")[0], 16) for id in by_terms} == {1, 2, 5}
 
     asyncio.run(scenario())

@@ -254,6 +254,22 @@ def test_an_answer_that_moves_is_not_taken_for_one_that_kills_its_workers(nats: 
     run_rig(nats, scenario)
 
 
+def test_a_queue_that_a_worker_of_another_make_has_made_is_taken_over(nats: Nats) -> None:
+    """It has settings of its own where the contract has none, and of those NATS changes only some."""
+
+    async def scenario(one: Rig) -> None:
+        other = {"ack_policy": "explicit", "deliver_policy": "all", "max_deliver": -1, "max_ack_pending": 20_000}
+        config = {"durable_name": "retrieve", "filter_subject": "baton.v1.work.retrieve", "ack_wait": int(7e9), **other}
+        name = "BATON_WORK.retrieve"
+        await one.bus.api(f"CONSUMER.DURABLE.CREATE.{name}", stream_name="BATON_WORK", config=config)
+        async with asyncio.timeout(10):
+            await ensure_consumer(one.bus, "retrieve", 2.0, 1)
+        made = (await one.bus.api(f"CONSUMER.INFO.{name}"))["config"]
+        assert (made["ack_wait"], made["max_ack_pending"]) == (2e9, 20_000)
+
+    run_rig(nats, scenario)
+
+
 def test_deliveries_that_were_given_back_in_a_drain_do_not_count_towards_poisoned(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         item = one.item(stage="generate")

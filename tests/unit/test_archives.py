@@ -7,6 +7,8 @@ import stat
 import zipfile
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from services.retriever.archives import Archive, Limits
 from services.retriever.bad_document import BadDocument
@@ -62,6 +64,31 @@ def test_links_archives_locked_twice_named_and_large_files_are_refused_by_name()
     assert "two files" in reasons["a.md"]
     assert "50,000 bytes" in reasons["large.txt"]
     assert "encrypted" in dict(Archive(encrypted_zip(), LIMITS).refused)["a.md"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_bound_are_refused_by_name(method: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("fine.md", b"fine")
+        archive.writestr("bomb.md", b" " * 1_000_000, compress_type=method)
+    found = Archive(out.getvalue(), LIMITS)
+    assert found.members == ["fine.md"]
+    assert "Deflate" in dict(found.refused)["bomb.md"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=4))
+@example([(0, 0), (30, 0xFF)])  # the name before the data is not UTF-8, the one in the directory is
+def test_no_damage_makes_an_archive_fail_in_another_way(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(make_zip({"员工/a.md": b"hello " * 20, "b.md": b"x"}))
+    for at, byte in changes:
+        data[at % len(data)] = byte
+    try:
+        archive = Archive(bytes(data), LIMITS)
+        for name in archive.members:
+            archive.read(name)
+    except BadDocument:
+        return
 
 
 def test_sizes_are_counted_and_not_believed() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pptx
 import pytest
 
 from services.retriever.extract import Document, extract
-from tests.office_files import make_docx, make_epub, make_pptx, make_xlsx
+from tests.office_files import make_docx, make_docx_of, make_epub, make_pptx, make_xlsx, saved
 
 
 def blocks(document: Document) -> list[str]:
@@ -80,3 +81,36 @@ def test_a_table_of_text_is_read_with_its_own_delimiter_and_encoding(name: str, 
 def test_a_cell_with_a_line_break_and_a_comma_stays_a_cell() -> None:
     text = extract("a.csv", b'Item,Price\n"Desk, large\nwhite",120\nChair,50\n').text
     assert "| Desk, large white | 120 |" in text
+
+
+def test_a_word_document_keeps_repeated_rows_and_its_numbers_and_has_moved_text_once() -> None:
+    inside = (
+        "<w:p><w:moveFrom><w:r><w:t>moved</w:t></w:r></w:moveFrom><w:del><w:r><w:delText>gone</w:delText></w:r></w:del>"
+        "<w:r><w:t>first</w:t></w:r></w:p><w:p><w:moveTo><w:r><w:t>moved</w:t></w:r></w:moveTo></w:p>"
+        "<w:tbl><w:tr><w:tc><w:p><w:r><w:t>A</w:t></w:r></w:p></w:tc><w:tc><w:tbl><w:tr><w:tc><w:tcPr>"
+        '<w:gridSpan w:val="3"/></w:tcPr><w:p><w:r><w:t>B</w:t></w:r></w:p></w:tc></w:tr></w:tbl><w:p/></w:tc>'
+        "<w:tc><w:p><w:r><w:t>C</w:t></w:r></w:p></w:tc></w:tr><w:sdt><w:sdtContent><w:tr>"
+        + "".join(f"<w:tc><w:p><w:r><w:t>{n}</w:t></w:r></w:p></w:tc>" for n in (1, 2, 3))
+        + "</w:tr></w:sdtContent></w:sdt></w:tbl>"
+        + "".join(
+            f'<w:p><w:pPr><w:numPr><w:ilvl w:val="{level}"/><w:numId w:val="1"/></w:numPr></w:pPr>'
+            f"<w:r><w:t>item</w:t></w:r></w:p>"
+            for level in (0, 1, 1, 0, 1)
+        )
+    )
+    assert blocks(extract("a.docx", make_docx_of(inside))) == [
+        "first",
+        "moved",
+        "| A | B | C |\n| --- | --- | --- |\n| 1 | 2 | 3 |",
+        "1. item\n  1. item\n  2. item\n2. item\n  1. item",
+    ]
+
+
+def test_a_slide_keeps_a_shape_that_has_the_number_of_its_title() -> None:
+    presentation = pptx.Presentation()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[5])
+    slide.shapes.title.text = "Title"
+    box = slide.shapes.add_textbox(0, 0, 100, 100)
+    box.text_frame.text = "kept"
+    box._element.nvSpPr.cNvPr.set("id", str(slide.shapes.title.shape_id))
+    assert extract("a.pptx", saved(presentation)).text.split() == ["#", "Title", "kept"]

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.retriever import folding
 from services.retriever.folding import arranged
 from services.retriever.stored import Hit
 
@@ -125,3 +126,14 @@ def test_fifty_long_candidates_take_no_noticeable_time() -> None:
     started = time.process_time()
     arranged(hits, 50, fold=True, merge_chars=2_000)
     assert time.process_time() - started < 0.5
+
+
+@given(st.lists(st.sampled_from(["annual", "leave", "of", "x", "年假", "ab"]), min_size=20, max_size=60), st.data())
+def test_what_is_far_apart_by_a_few_pieces_is_so_by_all(words: list[str], data: st.DataObject) -> None:
+    changed = list(words)
+    for place in data.draw(st.lists(st.integers(0, len(words) - 1), max_size=12)):
+        changed[place] = data.draw(st.sampled_from(["leave", "q", "加班", ""]))
+    mine, theirs = "".join(words), "".join(changed)
+    if folding._far_apart(mine, theirs):
+        one, other = ({text[n : n + 6] for n in range(len(text) - 5)} for text in (mine, theirs))
+        assert len(one & other) < folding.SIMILAR * len(one | other)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.llm.tokens import count_tokens
-from services.retriever.chunking import LEAD_TOKENS, Chunk, chunk, lead
+from services.retriever.chunking import LEAD_TOKENS, MAX_CHARS_PER_TOKEN, Chunk, chunk, lead
 from services.retriever.graphemes import is_inside
 
 PIECES = [
@@ -29,6 +29,9 @@ PIECES = [
     "~~~\nopen fence\n",
     "averyveryverylongwordwithoutanyplacetobreak" * 4,
     "   \t ",
+    "far" + " " * 3_000 + "apart",
+    "\n" * 3_000,
+    "🇩🇪" * 150,
     "e\u0301" * 40,
     "👩‍👩‍👧" * 20,
     "---\n",
@@ -48,6 +51,7 @@ def test_passages_cover_all_that_is_not_blank_within_the_bound(text: str, limit:
         passage = text[piece.start : piece.end]
         assert passage == passage.strip() != ""
         assert count_tokens(passage) <= limit
+        assert len(passage) <= MAX_CHARS_PER_TOKEN * limit
         assert not is_inside(text, piece.start) or not shorter_than(text, piece.start, limit)
         position = piece.end
     assert not text[position:].strip()
@@ -177,7 +181,12 @@ def test_code_is_cut_between_its_lines() -> None:
 
 
 def test_chunking_takes_time_in_proportion_to_the_text() -> None:
-    for text in ("一句话，关于年假的规定。" * 8_000, "A sentence about leave, with words. " * 8_000, "x" * 300_000):
+    for text in (
+        "一句话，关于年假的规定。" * 8_000,
+        "A sentence about leave, with words. " * 8_000,
+        "x" * 300_000,
+        "🇩🇪" * 50_000,
+    ):
         started = time.process_time()
         chunk(text, limit=300)
         assert time.process_time() - started < 10, "it takes a second at most on an idle machine"

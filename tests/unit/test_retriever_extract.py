@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import time
 
 import pypdf
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.retriever.bad_document import BadDocument
+from services.retriever.chunking import chunk
 from services.retriever.extract import extract
 from services.retriever.html_text import html_to_text
 from tests.servers.pdf import make_pdf
@@ -126,27 +129,6 @@ def test_a_page_that_lies_in_a_form_is_read_without_the_forms_fields() -> None:
     assert extract("a.html", page).text == "# Leave\n\n15 days."
 
 
-@pytest.mark.parametrize(
-    ("charset", "says"),
-    [("big5", "\u7279\u4f11\u5047\u6709\u5341\u4e94\u5929"), ("windows-1252", "caf\u00e9 r\u00e9sum\u00e9")],
-)
-def test_html_is_read_in_the_charset_that_it_names(charset: str, says: str) -> None:
-    page = f'<html><head><meta http-equiv="Content-Type" content="text/html; charset={charset}"></head><p>{says}'
-    assert extract("a.html", page.encode(charset)).text == says
-
-
-def test_html_in_another_charset_than_it_names_is_refused() -> None:
-    for name in ("big5", "no-such", "rot13", "base64"):
-        page = f"<meta charset={name}><p>".encode() + b"\xff\xfe\x81"
-        with pytest.raises(BadDocument, match=f"it is not in {name}, as it says; save it as UTF-8"):
-            extract("a.html", page)
-
-
-@pytest.mark.parametrize("text", ["ID3 tags are in MP3 files.", "GIF8 is how a GIF begins.", "OggS begins a page."])
-def test_a_text_about_a_kind_of_file_is_not_taken_for_one(text: str) -> None:
-    assert extract("a.txt", text.encode()).text == text
-
-
 def test_html_without_end_tags_is_read_as_browsers_read_it() -> None:
     _, text = html_to_text(
         "<p>one<p>two<ul><li>a<li>b</ul><table><tr><th>K<th>V<tr><td>1<td>2</table>" + "<p>x" * 5_000
@@ -171,3 +153,50 @@ def test_no_file_makes_extraction_fail_in_another_way(data: bytes, name: str) ->
         return
     document.text.encode()
     assert document.title
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "text"),
+    [
+        ("pdf.md", b"# PDFs begin\n\nwith `%PDF-1.7`.", "# PDFs begin\n\nwith `%PDF-1.7`."),
+        ("box.txt", b"The ftyp box", "The ftyp box"),
+        ("tags.txt", b"ID3 tags", "ID3 tags"),
+        ("a.md", b"---\na: !!bool no such\n---\nx", "---\na: !!bool no such\n---\nx"),
+        ("a.html", b"<script>" + b"if(i<n){}" * 400 + b"</script><p>Hello", "Hello"),
+        ("a.html", b"<form id=aspnetForm><h1>Policy</h1><p>Text</form>", "# Policy\n\nText"),
+        (
+            "a.html",
+            b"<ul><li>one<ul><li>in</ul>more</li><ul><li>two</ul>and</ul>",
+            "- one more\n  - in\n  - two\n- and",
+        ),
+        ("a.html", b"<pre>a<br>b</pre>", "```\na\nb\n```"),
+        ("a.html", b"<meta charset=iso-8859-1><p>Gr\xfc\xdfe \x96", "Grüße –"),
+        ("a.html", b'<meta charset="big5"><p>' + "公司休假規定".encode("big5"), "公司休假規定"),
+        ("a.csv", b"a,b\n1," + b"x" * 200_000, "| a | b |\n| --- | --- |\n| 1 | " + "x" * 200_000 + " |"),
+        ("a.csv", b"sep=;\na;b\n1,5;2", "| a | b |\n| --- | --- |\n| 1,5 | 2 |"),
+    ],
+)
+def test_what_looks_wrong_and_is_usual_is_read(name: str, data: bytes, text: str) -> None:
+    assert extract(name, data).text.strip() == text
+
+
+def test_half_a_character_in_a_header_stays_out_of_the_metadata() -> None:
+    assert extract("a.md", b'---\na: "x\\ud800\\0"\n---\nText').metadata == {"a": "x\ufffd"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.md", "# a" + " " * 20_000 + "b"),
+        ("a.md", "# a" + " #" * 20_000 + "b"),
+        ("a.html", "<p>中" + "\n" * 20_000 + "x"),
+        ("a.csv", ",".join("c" * 9_000) + "\n" + "1\n" * 9_000),
+    ],
+    ids=["blanks in a heading", "marks in a heading", "line breaks", "a table that is wide above and long below"],
+)
+def test_what_was_made_to_take_for_ever_does_not(name: str, text: str) -> None:
+    started = time.process_time()
+    with contextlib.suppress(BadDocument):
+        document = extract(name, text.encode())
+        chunk(document.text, limit=300, markdown=document.markdown)
+    assert time.process_time() - started < 10, "it takes a part of a second on an idle machine"

@@ -80,7 +80,7 @@ class Handling:
             self._prepared = False
             if not error.retryable:
                 return await self._fail(item, record, error.message)
-            await self._put_back(record, f"waits: {error.message}", item.archive)
+            await self._put_back(item, record, f"waits: {error.message}")
             raise NotYet(error.message) from error
         finally:
             await end_tasks(touching)
@@ -89,13 +89,12 @@ class Handling:
         """Say in the record that nobody works on an item at the moment."""
         held = await self._files.hold(item.owner, item.file)
         if held.record is not None and held.record.upload == item.upload and waits(held.record):
-            await self._put_back(Record(self._files, item, held, lambda: True), why, item.archive)
+            await self._put_back(item, Record(self._files, item, held, lambda: True), why)
 
     async def _work(self, item: IngestItem, record: Record) -> str:
         if item.action == "remove":
             return await self._remove(item, record)
-        # Why it waited is told until that is over. How many files of an archive are queued is known for ever.
-        await record.write(state="parsing", **({} if item.archive else {"done": 0, "total": 0}))
+        await record.write(state="parsing", **_begin(item))  # why it waited is told until that is over
         try:
             data = await self._files.bytes_of(item.upload)
         except KeyError:
@@ -139,10 +138,10 @@ class Handling:
         log.info("%s failed: %s", item.name, reason)
         return "failed"
 
-    async def _put_back(self, record: Record, why: str, archive: bool = False) -> None:
+    async def _put_back(self, item: IngestItem, record: Record, why: str) -> None:
         state = "removing" if record.now.state == "removing" else "queued"
         try:
-            await record.write(state=state, error=why[:1_000], **({} if archive else {"done": 0, "total": 0}))
+            await record.write(state=state, error=why[:1_000], **_begin(item))
         except (Overtaken, LeaseLost):
             return
 
@@ -167,8 +166,8 @@ class Handling:
     # --- archives -----------------------------------------------------------------------------------------------------
 
     async def _unpack(self, item: IngestItem, data: bytes, record: Record) -> str:
-        """Make each file of an archive one of its own. Done again, it queues none twice: each has an upload id that
-        comes from the archive's."""
+        """Make each file of an archive one of its own. Begun again, it goes on where the record says that it was; the
+        file there is queued once, for its upload id comes from the archive's."""
         limits = Limits(
             self._settings.archive_max_files,
             self._settings.archive_max_bytes,
@@ -179,41 +178,42 @@ class Handling:
         if not archive.members:
             why = ": " + "; ".join(f"{name}: {reason}" for name, reason in archive.refused[:3]) if total else ""
             raise BadDocument(f"there is no file in it that can be read{why}")
-        queued = record.now.done
-        for done, name in enumerate(archive.members):
-            called = f"{item.name}/{name}"
-            upload = member_upload(item.upload, called)
-            if done < queued and await self._changed_since(item.owner, called, upload):
-                continue
-            content = await asyncio.to_thread(archive.read, name)
-            try:
-                await self._files.add(
-                    owner=item.owner,
-                    name=called,
-                    data=content,
-                    readers=item.readers,
-                    metadata=item.metadata,
-                    upload=upload,
-                )
-                if done >= queued:
-                    await record.write(state="writing", done=done + 1, total=total, error="")
-            except ValueError as error:
-                archive.refused.append((name, str(error)))
-            except Full as error:
-                await self._put_back(record, "waits: so many files are queued that its own find no place", True)
-                raise NotYet("the queue of files is full") from error
-        for name, reason in archive.refused:
-            await self._refuse(item, name, reason)
-        refused = f"{len(archive.refused)} of {total} files in it were refused" if archive.refused else ""
+        taken = set(archive.members)
+        entries = [(name, "") for name in archive.members]
+        entries += [(name, reason) for name, reason in archive.refused if name not in taken]
+        refused = len(archive.refused)
+        # A lost holder's entries are not done again: somebody may have brought in a newer version of them since.
+        start = record.now.done if record.now.total == total else 0
+        for done, (name, reason) in list(enumerate(entries))[start:]:
+            await record.write(state="writing", done=done, total=total, error="")
+            if not reason and (reason := await self._queue_member(item, archive, name, record)):
+                refused += 1
+            if reason:
+                await self._refuse(item, name, reason)
+        told = f"{refused} of {total} files in it were refused" if refused else ""
         await record.write(
-            state="ready", done=total, total=total, media_type="application/zip", readers=item.readers, error=refused
+            state="ready", done=total, total=total, media_type="application/zip", readers=item.readers, error=told
         )
         return "unpacked"
 
-    async def _changed_since(self, owner: str, name: str, upload: str) -> bool:
-        """Whether a file that an earlier holder has queued was brought in again since then, or removed."""
-        now = await self._files.get(owner, subjects.file_key(owner, name))
-        return now is None or now.upload != upload
+    async def _queue_member(self, item: IngestItem, archive: Archive, name: str, record: Record) -> str:
+        """Bring in a file of an archive; why that cannot be, or nothing."""
+        content = await asyncio.to_thread(archive.read, name)
+        try:
+            await self._files.add(
+                owner=item.owner,
+                name=f"{item.name}/{name}",
+                data=content,
+                readers=item.readers,
+                metadata=item.metadata,
+                upload=member_upload(item.upload, f"{item.name}/{name}"),
+            )
+        except ValueError as error:
+            return str(error)
+        except Full as error:
+            await self._put_back(item, record, "waits: so many files are queued that its own find no place")
+            raise NotYet("the queue of files is full") from error
+        return ""
 
     async def _refuse(self, item: IngestItem, name: str, reason: str) -> None:
         """A record for a file of an archive that is not taken, so that its owner can see why."""
@@ -226,6 +226,11 @@ class Handling:
                 return
             except Refused:
                 continue
+
+
+def _begin(item: IngestItem) -> dict[str, int]:
+    """The progress of an item that is begun again: an archive goes on where it was."""
+    return {} if item.archive else {"done": 0, "total": 0}
 
 
 def _refused(item: IngestItem, file: str, name: str, upload: str, reason: str, held: Held) -> FileRecord:

@@ -50,6 +50,16 @@ async def sweep(files: Files, bus: Bus, upload_age_s: float = UPLOAD_AGE_S, lost
         await _without_bytes(files, record)
 
 
+async def sweep_chunks(bus: Bus, age_s: float = UPLOAD_AGE_S) -> None:
+    """Remove what somebody left who was killed while storing an original, a view or an upload.
+
+    Raises:
+        Unconfirmed
+    """
+    if dropped := await bus.drop_stray_chunks(age_s):
+        log.warning("what was left of %d objects goes: storing them was begun and never finished", dropped)
+
+
 async def _waits_for(files: Files, upload: str, item: IngestItem | None) -> bool:
     record = None if item is None else await files.get(item.owner, item.file)
     return record is not None and record.upload == upload and waits(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import time
@@ -20,7 +21,7 @@ from services.common.taking import note_return, returned
 
 from .busy import Busy
 from .handling import Handling, NotYet
-from .sweep import sweep
+from .sweep import sweep, sweep_chunks
 from .telling import LeaseLost
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ REST_AGAIN_S = 5.0
 LATER_S = (1.0, 2.0, 5.0, 10.0)
 """Pauses before a file is tried again that could not be dealt with; the last one goes on."""
 SWEEP_EVERY_S = 600.0
+CHUNKS_EVERY = 36
+"""So many sweeps to one that looks for pieces of objects: that reads what is known of every document."""
 COUNT_EVERY_S = 5.0
 GIVEN_BACK_S = 5.0
 
@@ -206,9 +209,11 @@ class IngestWorker:
                     await asyncio.sleep(REST_AGAIN_S)
 
     async def _sweep(self) -> None:
-        while True:
+        for number in itertools.count():
             try:
                 await sweep(self._files, self._bus)
+                if number % CHUNKS_EVERY == 0:
+                    await sweep_chunks(self._bus)
             except (Unconfirmed, Full) as error:
                 log.debug("not swept: %s", error)
             await asyncio.sleep(SWEEP_EVERY_S * random.uniform(0.8, 1.2))

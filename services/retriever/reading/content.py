@@ -76,6 +76,8 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     used = sorted({number for row in flat for number, cell in enumerate(row) if cell})
     if not used:
         return ""
+    if len(used) * len(flat) > MAX_TEXT_CHARS // 3:  # each cell takes three characters, empty ones too
+        raise BadDocument("a table in it has cells too far apart; delete what is far out and empty, or split it")
     lines = ["| " + " | ".join(row[number] if number < len(row) else "" for number in used) + " |" for row in flat]
     lines.insert(1, "| " + " | ".join("---" for _ in used) + " |")
     return "\n".join(lines)

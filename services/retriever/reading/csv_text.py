@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 from services.retriever.decoding import clean, decode
 
-from .content import CellCount, Content, Writer, table
+from .content import MAX_TEXT_CHARS, CellCount, Content, Writer, table
 
 _SAMPLE_CHARS = 64 * 1024
 _DELIMITERS = ",;\t|"
+_SAID = re.compile(rf"sep=([{_DELIMITERS}])\n", re.IGNORECASE)
 
 
 def read_csv(data: bytes) -> Content:
@@ -22,10 +24,14 @@ def read_tsv(data: bytes) -> Content:
 
 
 def _read(data: bytes, usual: str) -> Content:
+    csv.field_size_limit(MAX_TEXT_CHARS)  # a quote that is never closed makes all the rest one cell
     text = clean(decode(data))
+    said = _SAID.match(text)  # Excel's own way to name the delimiter
+    text = text[said.end() :] if said else text
+    delimiter = said.group(1) if said else _delimiter(text[:_SAMPLE_CHARS], usual)
     count = CellCount()
     rows = []
-    for row in csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text[:_SAMPLE_CHARS], usual)):
+    for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
         count.add(len(row))
         rows.append(row)
     writer = Writer()

@@ -11,10 +11,12 @@ from .content import CellCount, Content, Writer, heading, prose, table
 from .zipped import checked_parts
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+_TWICE = {"{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback", f"{_W}moveFrom"}
+"""What is there a second time: text boxes for programs that do not know them, and text where it was moved away from."""
 _NO_TITLE = {"Word Document"}
 _MAX_DEPTH = 50
 _MAX_SPAN = 63
+_MAX_LEVELS = 9
 _BREAKS = {f"{_W}br": "\n", f"{_W}cr": "\n", f"{_W}tab": " ", f"{_W}noBreakHyphen": "-"}
 
 
@@ -47,6 +49,8 @@ def read_docx(data: bytes) -> Content:
         elif text and item:
             number_id, depth, bulleted = item
             numbers[number_id, depth] += 1
+            for deeper in range(depth + 1, _MAX_LEVELS):
+                numbers.pop((number_id, deeper), None)
             mark = "-" if bulleted else f"{numbers[number_id, depth]}."
             items.append(f"{'  ' * depth}{mark} {' '.join(text.split())}")
         else:
@@ -60,7 +64,10 @@ def _blocks(parent: Any, depth: int) -> Iterator[Any]:
     for child in parent:
         if child.tag in (f"{_W}p", f"{_W}tbl"):
             yield child
-        elif child.tag in (f"{_W}sdt", f"{_W}sdtContent", f"{_W}customXml", f"{_W}ins") and depth < _MAX_DEPTH:
+        elif (
+            child.tag in (f"{_W}sdt", f"{_W}sdtContent", f"{_W}customXml", f"{_W}ins", f"{_W}moveTo")
+            and depth < _MAX_DEPTH
+        ):
             yield from _blocks(child, depth + 1)
 
 
@@ -68,8 +75,7 @@ def _text(element: Any) -> str:
     parts = []
     for node in element.iter(f"{_W}t", f"{_W}p", *_BREAKS):
         if node.tag == f"{_W}t":
-            # Text boxes are there twice: once for programs that do not know them.
-            if not any(above.tag == _FALLBACK for above in node.iterancestors()):
+            if not any(above.tag in _TWICE for above in node.iterancestors()):
                 parts.append(node.text or "")
         elif node.tag == f"{_W}p":
             parts.append("\n" if parts else "")
@@ -79,12 +85,15 @@ def _text(element: Any) -> str:
 
 
 def _rows(element: Any) -> Iterator[list[str]]:
-    for row in element.iterchildren(f"{_W}tr"):
+    for row in element.iter(f"{_W}tr"):
+        if next(row.iterancestors(f"{_W}tbl")) is not element:
+            continue
         cells: list[str] = []
         for cell in row.iter(f"{_W}tc"):
             if next(cell.iterancestors(f"{_W}tr")) is not row:
                 continue  # a table within a table: its text is in the outer cell
-            span = _value(cell, "gridSpan")
+            spanned = cell.find(f"{_W}tcPr/{_W}gridSpan")
+            span = "" if spanned is None else str(spanned.get(f"{_W}val", ""))
             merged = cell.find(f"{_W}tcPr/{_W}vMerge")
             continued = merged is not None and merged.get(f"{_W}val", "continue") == "continue"
             cells.append("" if continued else _text(cell))
@@ -127,7 +136,7 @@ class _Styles:
                 depth = depth or _value(found, "ilvl")
         if not number_id or number_id == "0":  # 0 takes a paragraph out of its style's list
             return None
-        level = min(int(depth), 8) if depth.isdigit() else 0
+        level = min(int(depth), _MAX_LEVELS - 1) if depth.isdigit() else 0
         return number_id, level, self._formats.get((number_id, level), "bullet") == "bullet"
 
     def _chain(self, paragraph: Any) -> Iterator[Any]:

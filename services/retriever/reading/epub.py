@@ -13,7 +13,7 @@ from typing import Any
 from defusedxml import ElementTree
 
 from services.retriever.bad_document import BadDocument
-from services.retriever.decoding import clean, decode
+from services.retriever.decoding import clean, decode_page
 from services.retriever.html_text import html_to_text
 
 from .content import Content, Writer
@@ -46,7 +46,7 @@ def read_epub(data: bytes) -> Content:
             if name not in parts:
                 continue
             # As XML an element may close itself; read as HTML it would swallow what follows.
-            page = _SELF_CLOSED.sub(r"<\1\2></\1>", clean(decode(book.read(name))))
+            page = _SELF_CLOSED.sub(r"<\1\2></\1>", clean(decode_page(book.read(name))))
             title, text = html_to_text(page)
             first = first or title
             writer.add(text)

@@ -28,7 +28,7 @@ def read_pptx(data: bytes) -> Content:
             writer.add(heading(1, named.text_frame.text))
             title = title or named.text_frame.text
         for shape in _shapes(slide.shapes, 0):
-            if named is not None and shape.shape_id == named.shape_id:
+            if named is not None and shape.element is named.element:
                 continue
             _add_shape(writer, count, shape)
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:

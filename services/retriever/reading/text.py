@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from services.retriever.blocks import markdown_blocks
 from services.retriever.decoding import clean, decode
 from services.retriever.filters import is_key
 
@@ -16,7 +17,6 @@ from .content import Content
 
 MAX_METADATA_CHARS = 512
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_MARKDOWN_TITLE = re.compile(r"^ {0,3}#{1,6}[ \t]+(.+?)[ \t]*#*[ \t]*$", re.MULTILINE)
 
 
 def read_text(data: bytes) -> Content:
@@ -32,9 +32,12 @@ def read_markdown(data: bytes) -> Content:
         metadata = header
         # Blanks in its place keep the offsets those of the file.
         text = re.sub(r"[^\n]", " ", found.group()) + text[found.end() :]
-    heading = _MARKDOWN_TITLE.search(text)
-    title = str(metadata.pop("title", "") or (heading.group(1) if heading else ""))
+    title = str(metadata.pop("title", "")) or _first_heading(text)
     return Content(re.sub(r"[*_`]", "", title), text, markdown=True, metadata=metadata)
+
+
+def _first_heading(text: str) -> str:
+    return next((block.heading for block in markdown_blocks(text, 0, len(text)) if block.kind == "heading"), "")
 
 
 def first_line(text: str) -> str:
@@ -55,7 +58,9 @@ def _front_matter(source: str) -> dict[str, Any] | None:
     """The plain values of a YAML header, for lists and maps cannot be filtered by equality; None if it is no header."""
     try:
         loaded = yaml.safe_load(source)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except MemoryError:
+        raise
+    except Exception:  # what is wrong in a header can be almost any error of the library's
         return None
     if not isinstance(loaded, dict):
         return None
@@ -63,6 +68,8 @@ def _front_matter(source: str) -> dict[str, Any] | None:
     for key, value in loaded.items():
         if isinstance(value, (datetime.date, datetime.datetime)):
             value = value.isoformat()
+        if isinstance(value, str):
+            value = clean(value)
         if is_key(key) and is_plain(value):
             plain[key] = value
     return plain

@@ -7,7 +7,8 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from services.common import metrics
 from services.common.errors import ServiceError

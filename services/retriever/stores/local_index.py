@@ -16,7 +16,7 @@ from services.retriever.search_text import search_text
 from .cutting import cut
 from .keys import equality_key, keys_of, reader_key
 from .local_rows import Change, Forgotten, Mark, Rows
-from .local_vectors import VectorIndex
+from .local_vectors import Selection, VectorIndex
 from .local_words import WordIndex
 from .port import StoreQuery, Where
 
@@ -46,6 +46,7 @@ class LocalIndex:
         self._numbers: dict[str, int] = {}
         self._keys: dict[str, list[int]] = {}
         self._masks: dict[Where, Mask | None] = {}
+        self._selections: dict[Where, Selection] = {}
         self._slot_documents: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def search(self, query: StoreQuery, dimension: int | None) -> dict[int, float]:
@@ -59,10 +60,13 @@ class LocalIndex:
         vector = None if query.vector is None or dimension is None else np.asarray(query.vector, np.float32)
         with self._lock:
             self._follow(dimension)
-            mask = self._mask(query.where)
-            one_of, all_of = ((), ()) if mask is None else _conditions(query.where)
+            asked = Where(query.where.readers, _Frozen(query.where.equals))
+            mask = self._mask(asked)
+            one_of, all_of = (None, []) if mask is None else _conditions(query.where)
+            if one_of is not None:
+                one_of = [key for key in one_of if key in self._keys]
             by_words = self._by_words(words, query.top_k if vector is None else wanted, mask, one_of, all_of)
-            near = self._near(vector, wanted, mask)
+            near = self._near(vector, wanted, asked)
         if vector is None:
             return dict(by_words)
         if not words:
@@ -75,30 +79,38 @@ class LocalIndex:
     ) -> list[tuple[int, float]]:
         if not words or (mask is not None and not mask.any()):
             return []
-        return self._words.search(words, most, None if mask is None else one_of, all_of)
+        return self._words.search(words, most, one_of, all_of)
 
-    def _near(self, vector: NDArray[np.float32] | None, most: int, mask: Mask | None) -> list[tuple[int, float]]:
+    def _near(self, vector: NDArray[np.float32] | None, most: int, where: Where) -> list[tuple[int, float]]:
         if vector is None or self._vectors is None:
             return []
-        index = self._vectors
+        if where not in self._selections:
+            self._selections[where] = self._selection(self._vectors, self._mask(where))
+        return self._vectors.search(vector, most, self._selections[where])
+
+    def _selection(self, index: VectorIndex, mask: Mask | None) -> Selection:
         if mask is None:
-            return index.search(vector, most, None)
+            return index.selection(None)
         if len(self._slot_documents) < len(index.seqs):
             new = index.seqs[len(self._slot_documents) :]
             numbers = [self._document_of.get(int(seq), 0) for seq in new]
             self._slot_documents = np.concatenate([self._slot_documents, np.asarray(numbers, np.int64)])
-        return index.search(vector, most, mask[self._slot_documents])
+        return index.selection(mask[self._slot_documents])
 
     # --- what may be found --------------------------------------------------------------------------------------------
 
     def _mask(self, where: Where) -> Mask | None:
         """Which documents are allowed, by their numbers; None where all are."""
-        key = Where(where.readers, _Frozen(where.equals))
-        if key not in self._masks:
+        if where not in self._masks:
             if len(self._masks) >= MASKS:
-                self._masks.clear()
-            self._masks[key] = self._worked_out(where)
-        return self._masks[key]
+                self._forget()
+            self._masks[where] = self._worked_out(where)
+        return self._masks[where]
+
+    def _forget(self) -> None:
+        """What was worked out for the documents and vectors that there were."""
+        self._masks.clear()
+        self._selections.clear()
 
     def _worked_out(self, where: Where) -> Mask | None:
         one_of, all_of = _conditions(where)
@@ -145,6 +157,7 @@ class LocalIndex:
         self._vectors, self._vectors_mark = None, Mark()
         self._slot_documents = np.zeros(0, np.int64)
         self._seen = threading.local()
+        self._forget()
 
     def _follow_some(self) -> bool:
         """Take in the next changes; False where there were none."""
@@ -163,7 +176,7 @@ class LocalIndex:
                 self._vectors.remove(seq)
         self._words.commit()
         self._words_mark = changes.mark
-        self._masks.clear()
+        self._forget()
         return True
 
     def _known(self, document_ids: set[str]) -> dict[str, list[str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from services.retriever.stored import DocumentInfo, Hit, StoredPassage
 
 REMOVALS_KEPT = 100_000
+MAPPED_BYTES = 1 << 40
+"""So much of the file is read without a copy: as much of it as there is."""
 BUSY_S = 10.0
 """Longest wait for another process that is writing."""
 _SCHEMA = """
@@ -170,9 +172,9 @@ class Rows:
 
     def hits(self, scores: Mapping[int, float]) -> list[Hit]:
         """The passages of these `seq`, in the order of `scores`, without those that have gone."""
-        query = _HIT.format(_marks(list(scores)))
-        rows = {row[0]: row[1:] for row in self._db().execute(query, list(scores))}
-        return [_hit(rows[seq], score) for seq, score in scores.items() if seq in rows]
+        found = self._db().execute(_HIT.format(_marks(scores)), tuple(scores))
+        hits = {seq: Hit(id, scores[seq], *fields) for seq, id, *fields in found}
+        return [hits[seq] for seq in scores if seq in hits]
 
     def changes(self, since: Mark, most: int) -> Changes:
         """What has happened since a mark, of passages that came at most `most`. One moment's view.
@@ -228,6 +230,7 @@ class Rows:
             db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
             db.executescript(_SCHEMA)
             self._local.db = db
             with self._lock:
@@ -257,12 +260,7 @@ def _change(seq: int, document_id: str, words: str, vector: bytes | None) -> Cha
     return Change(seq, document_id, words, None if vector is None else np.frombuffer(vector, np.float32))
 
 
-def _hit(row: Sequence[Any], score: float) -> Hit:
-    id, document_id, ordinal, title, heading, text, start, end, page = row
-    return Hit(id, score, document_id, ordinal, title, heading, text, start, end, page)
-
-
-def _marks(values: Sequence[object]) -> str:
+def _marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 

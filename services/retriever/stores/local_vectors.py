@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,32 @@ REBUILD_SHARE = 0.3
 """Removed passages stay in the graph as steps on the way; beyond this share it is built anew."""
 
 Vectors = NDArray[np.float32]
+
+
+class Selection:
+    """The slots among which to look, made ready once for many searches. Good until the index changes."""
+
+    def __init__(self, mask: NDArray[np.bool_] | None) -> None:
+        self._selector = None
+        self.exact = False
+        if mask is not None:
+            self._selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
+            self.exact = bool(np.count_nonzero(mask) <= EXACT)
+        self._parameters: dict[int, Any] = {}
+
+    def parameters(self, width: int) -> Any:
+        """FAISS' parameters of a search that looks so far around in the graph; a width makes no difference to an exact
+        one."""
+        known = self._parameters.get(width)
+        if known is None:
+            if self.exact:
+                known = faiss.SearchParameters(sel=self._selector)  # type: ignore[call-arg]
+            elif self._selector is None:
+                known = faiss.SearchParametersHNSW(efSearch=width)  # type: ignore[attr-defined]
+            else:
+                known = faiss.SearchParametersHNSW(efSearch=width, sel=self._selector)  # type: ignore[attr-defined]
+            self._parameters[width] = known
+        return known
 
 
 class VectorIndex:
@@ -70,36 +97,27 @@ class VectorIndex:
         if slot is not None:
             self._alive[slot] = False
 
-    def search(self, vector: Vectors, most: int, allowed: NDArray[np.bool_] | None) -> list[tuple[int, float]]:
-        """The `seq` and cosine of the nearest passages among the `allowed` slots, nearest first.
+    def selection(self, allowed: NDArray[np.bool_] | None) -> Selection:
+        """What is still there of the `allowed` slots: a mask of all slots; None: all."""
+        if allowed is not None:
+            return Selection(self.alive & allowed)
+        return Selection(None if len(self._slots) == self._count else self.alive)
 
-        Args:
-            allowed: a mask of all slots; None: all.
-        """
-        norm = float(np.linalg.norm(vector))
+    def search(self, vector: Vectors, most: int, among: Selection) -> list[tuple[int, float]]:
+        """The `seq` and cosine of the nearest passages, nearest first."""
+        norm = math.sqrt(vector @ vector)
         if norm == 0 or not self._count:
             return []
         asked = np.ascontiguousarray(vector / norm, np.float32)[None, :]
-        graph: Any = faiss.SearchParametersHNSW(efSearch=max(SEARCH_WIDTH, 2 * most))  # type: ignore[attr-defined]
-        if allowed is None and len(self._slots) == self._count:
-            return self._found(*self._index.search(asked, most, params=graph))
-        mask = self.alive if allowed is None else self.alive & allowed
-        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
-        if np.count_nonzero(mask) > EXACT:
-            graph.sel = selector
-            return self._found(*self._index.search(asked, most, params=graph))
-        stored = faiss.downcast_index(self._index.storage)
-        return self._found(
-            *stored.search(
-                asked,
-                most,
-                params=faiss.SearchParameters(sel=selector),  # type: ignore[call-arg]
-            )
-        )
+        searched: Any = faiss.downcast_index(self._index.storage) if among.exact else self._index
+        parameters = among.parameters(max(SEARCH_WIDTH, 2 * most))
+        return self._found(*searched.search(asked, most, params=parameters))
 
     def _found(self, near: Vectors, slots: NDArray[np.int64]) -> list[tuple[int, float]]:
-        pairs = zip(slots[0], near[0], strict=True)
-        return [(int(self._seqs[slot]), float(cosine)) for slot, cosine in pairs if slot >= 0]
+        found = slots[0]
+        if found[-1] < 0:  # fewer are there than were wanted
+            found = found[found >= 0]
+        return list(zip(self._seqs[found].tolist(), near[0].tolist(), strict=False))
 
     def save(self, folder: Path, mark: tuple[int, int]) -> None:
         """Write it, with what it knows of the file, so that the next start need not build it."""

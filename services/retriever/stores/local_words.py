@@ -8,6 +8,9 @@ from typing import Any
 import tantivy
 
 HEAP_BYTES = 64 * 1024 * 1024
+FEW_KEYS = 32
+"""So many keys are looked up as passages are found; for a set of keys all passages are gone through first, which takes
+longer than the search."""
 
 
 class WordIndex:
@@ -61,10 +64,17 @@ class WordIndex:
         asked = [(tantivy.Occur.Should, query.term_query(schema, "words", word)) for word in dict.fromkeys(words)]
         conditions = [query.term_query(schema, "keys", key, "basic") for key in all_of]
         if one_of is not None:
-            conditions.append(query.term_set_query(schema, "keys", list(one_of)))
+            conditions.append(self._any_of(one_of))
         found = query.boolean_query(asked)
         if not conditions:
             return found
         # A condition must not count: a rare reader would lift what it may read.
         musts = [(tantivy.Occur.Must, query.const_score_query(condition, 0.0)) for condition in conditions]
         return query.boolean_query([(tantivy.Occur.Must, found), *musts])
+
+    def _any_of(self, keys: Sequence[str]) -> tantivy.Query:
+        query, schema = tantivy.Query, self._schema
+        if len(keys) > FEW_KEYS:
+            return query.term_set_query(schema, "keys", list(keys))
+        terms = [query.term_query(schema, "keys", key, "basic") for key in keys]
+        return terms[0] if len(terms) == 1 else query.boolean_query([(tantivy.Occur.Should, term) for term in terms])

@@ -1,0 +1,64 @@
+"""What a worker says of itself (2.10, 3)."""
+
+from __future__ import annotations
+
+import time
+
+from baton_proto import subjects
+from baton_proto.messages import PRESENCE_TTL_MS
+from conformance.kit import Kit
+from conformance.promise import Advice, Broken, promise
+from services.common.inspection import gather_holdings
+
+ASKED = 3
+AT_ONCE_S = 1.5
+"""For all answers to `ASKED` questions; who only speaks every second needs two at least."""
+
+
+@promise("3")
+async def it_announces_itself(kit: Kit) -> None:
+    """A worker announces itself every second: one that has not been heard for four is taken for absent."""
+    since = time.monotonic()
+    name = kit.witness.announced[-1][0].worker
+    heard = [at for said, at in kit.witness.announced if said.worker == name]
+    before = len(heard)
+
+    def again() -> bool:
+        return sum(said.worker == name for said, _ in kit.witness.announced) >= before + 2
+
+    if not await kit.witness.until(again, PRESENCE_TTL_MS / 1000):
+        raise Broken(f"it was not heard twice within {time.monotonic() - since:.1f} s")
+    if kit.witness.unreadable:
+        raise Broken(f"an announcement that a reader must refuse: {kit.witness.unreadable[-1]}", "4")
+
+
+@promise("3")
+async def it_answers_a_census(kit: Kit) -> None:
+    """A worker announces itself at once when a message arrives on `baton.v1.census`."""
+    name = kit.witness.announced[-1][0].worker
+    times = []
+    for _ in range(3):
+        begun = time.monotonic()
+        for _ in range(ASKED):
+            asked = time.monotonic()
+            await kit.bus.publish(subjects.CENSUS, b"")
+            await kit.witness.until(
+                lambda asked=asked: any(  # type: ignore[misc]
+                    said.worker == name and at > asked for said, at in kit.witness.announced
+                ),
+                AT_ONCE_S,
+            )
+        times.append(time.monotonic() - begun)
+        if times[-1] < AT_ONCE_S:
+            return
+    raise Broken(f"{ASKED} announcements that were asked for took {min(times):.1f} s")
+
+
+@promise("2.10")
+async def it_tells_what_it_holds(kit: Kit) -> None:
+    """A worker answers a request on `baton.v1.inventory` with its `Holdings`."""
+    names = {said.worker for said in kit.witness.present()}
+    for _ in range(3):
+        if any(holdings.worker in names for holdings in await gather_holdings(kit.bus)):
+            return
+    raise Advice("no readable answer came: `baton work` cannot show who holds what")

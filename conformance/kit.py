@@ -1,0 +1,178 @@
+"""What a check works with: the worker under test, what is asked of it, and how requests are made for it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from baton_proto import codec, subjects
+from baton_proto.messages import LogFrame, Passage, ToolCall, ToolSpec, WorkItem
+from services.common.bus import Bus, Unconfirmed
+from services.common.clock import now_ms
+
+from .process import WorkerProcess
+from .promise import Kind, NotSeen
+from .request import Request
+from .witness import Witness
+
+DEADLINE_MS = 120_000
+_LEAVE = (
+    "Employees have 20 days of annual leave each calendar year. Days not taken by 31 December can be carried over "
+    "until 31 March. After that date unused annual leave expires. Part-time employees have annual leave in proportion."
+)
+_NOTICE = (
+    "Annual leave of more than five days is requested two weeks ahead. The manager answers within three working days. "
+    "Leave that was granted can be moved once."
+)
+PASSAGES = (
+    Passage(n=1, id="p1", document_id="d1", title="Annual leave", url="/documents/d1", text=_LEAVE, score=2.0),
+    Passage(n=2, id="p2", document_id="d2", title="Requesting leave", url="/documents/d2", text=_NOTICE, score=1.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked. `patience_s` bounds every wait for the worker; `calls` are what a tools worker is to run, each
+    with its tool's name and arguments."""
+
+    question: str = "How many days of annual leave do employees have, and what becomes of days not taken?"
+    calls: Sequence[tuple[str, dict[str, Any]]] = ()
+    patience_s: float = 20.0
+    attempts: int = 10
+    """Tries to get in between a worker's first frame and its last."""
+
+
+@dataclass
+class Kit:
+    """One worker under test."""
+
+    bus: Bus
+    kind: Kind
+    stage: str
+    witness: Witness
+    options: Options
+    ack_wait_s: float
+    process: WorkerProcess | None = None
+    alone: bool = False
+    """Whether the NATS is the kit's own, so that it may do to its streams what it likes."""
+    owner: str = field(default_factory=lambda: f"conformance-{secrets.token_hex(6)}")
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def patience_s(self) -> float:
+        return self.options.patience_s
+
+    def item(self, **changes: Any) -> dict[str, Any]:
+        """A good item for this worker, as the map that travels; `changes` may hold fields that nobody knows."""
+        request_id = f"conformance-{secrets.token_hex(8)}"
+        key = subjects.request_key(self.owner, request_id)
+        now = now_ms()
+        item = WorkItem(
+            stage=self.stage,
+            key=key,
+            shard=self.bus.address(key).shard,
+            request_id=request_id,
+            owner=self.owner,
+            query=self.options.question,
+            language="en",
+            received_ms=now,
+            queued_ms=now,
+            deadline_ms=now + DEADLINE_MS,
+            cache=False,
+            passages=[] if self.kind == "retriever" else list(PASSAGES),
+            calls=self.calls() if self.kind == "tools" else [],
+        )
+        return {**codec.item_to_map(item), **changes}
+
+    def calls(self) -> list[ToolCall]:
+        """The calls that a tools worker is given, each with an id of its own."""
+        named = self.options.calls or [(spec.name, _arguments(spec)) for spec in self.tools()[:2]]
+        return [ToolCall(call_id=f"call_{secrets.token_hex(4)}", name=name, arguments=args) for name, args in named]
+
+    def tools(self) -> list[ToolSpec]:
+        """The tools that the worker has announced last.
+
+        Raises:
+            NotSeen: none.
+        """
+        for said, _ in reversed(self.witness.announced):
+            if said.tools:
+                return said.tools
+        raise NotSeen("the worker announces no tool; name calls for it with --call NAME=JSON")
+
+    async def request(
+        self,
+        item: Mapping[str, Any] | None = None,
+        *,
+        written: Sequence[LogFrame] = (),
+        unknown: bool = False,
+        as_object: bool = False,
+        droppable: bool = False,
+    ) -> Request:
+        """A request whose log has come to this worker's stage, with what an earlier holder has `written` since; nobody
+        has been told yet.
+
+        Args:
+            item: fields of the item that are not the usual ones.
+            unknown, as_object, droppable: as in `Request`.
+        """
+        fields = self.item(**(item or {}))
+        how = {"unknown": unknown, "as_object": as_object}
+        one = Request(self.bus, self.kind, self.witness, fields, self.patience_s, **how)
+        one.droppable = droppable
+        self.requests.append(one)
+        await one.open(written)
+        return one
+
+    async def answered(self) -> list[LogFrame]:
+        """The frames that the worker wrote to a good request, from the telling to the end, all its promises checked."""
+        one = await self.request()
+        await one.tell()
+        return await one.finished()
+
+    @asynccontextmanager
+    async def blocked(self, one: Request) -> AsyncIterator[None]:
+        """Let the stream of a request's log take nothing, and say so to whoever appends.
+
+        Raises:
+            NotSeen: it is somebody else's NATS.
+        """
+        if not self.alone:
+            raise NotSeen("it takes a NATS of the kit's own: leave out --nats")
+        stream = subjects.log_stream(one.at.shard)
+        config = (await self.bus.api(f"STREAM.INFO.{stream}"))["config"]
+        await self.bus.api(f"STREAM.UPDATE.{stream}", **{**config, "max_msg_size": 1})
+        try:
+            yield
+        finally:
+            await self.bus.api(f"STREAM.UPDATE.{stream}", **config)
+
+    async def clean_up(self) -> None:
+        """Leave nothing of these requests in NATS."""
+        for request in self.requests:
+            try:
+                await request.forget()
+            except Unconfirmed:
+                continue
+
+
+def _arguments(spec: ToolSpec) -> dict[str, Any]:
+    """Arguments that fit a tool's schema in simple cases; where they do not, that is a result with `ok` false."""
+    properties = spec.parameters.get("properties") or {}
+    wanted = spec.parameters.get("required") or []
+    return {name: _value(properties.get(name) or {}) for name in wanted}
+
+
+def _value(schema: dict[str, Any]) -> Any:
+    for key in ("default", "const"):
+        if key in schema:
+            return schema[key]
+    for key in ("enum", "examples"):
+        if schema.get(key):
+            return schema[key][0]
+    kind = schema.get("type")
+    simple: dict[Any, Any] = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True}
+    return simple.get(kind, [] if kind == "array" else {} if kind == "object" else "1")

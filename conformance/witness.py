@@ -1,0 +1,112 @@
+"""What passes by on NATS while a worker is tested: who settles which item, who tells which stage, who is there.
+
+Acknowledgements and appends are plain messages before JetStream takes them, so whoever listens sees them too, refused
+ones as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from baton_proto import codec, subjects
+from baton_proto.messages import PRESENCE_TTL_MS, Announcement, WorkRef
+from services.common.bus import Bus
+from services.common.queue import Delivery
+
+MAX_KEPT = 20_000
+"""Most messages of one kind that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """A message to the reply subject of a work item: `+ACK`, `-NAK …` or `+WPI`."""
+
+    what: str
+    delivery: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A reference that somebody has published to a stage."""
+
+    ref: WorkRef
+    message_id: str
+
+
+@dataclass
+class Witness:
+    """Listens from `watch` on. `news` wakes whoever waits for something to come true."""
+
+    bus: Bus
+    stage: str
+    settlings: dict[int, list[Settling]] = field(default_factory=dict)
+    told: dict[str, list[Told]] = field(default_factory=dict)
+    workers: dict[str, tuple[Announcement, float]] = field(default_factory=dict)
+    announced: list[tuple[Announcement, float]] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    on_settling: dict[int, Callable[[Settling], None]] = field(default_factory=dict)
+    on_told: dict[str, Callable[[Told], None]] = field(default_factory=dict)
+    news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def watch(self) -> None:
+        consumer = f"{subjects.WORK_STREAM}.{subjects.work_consumer(self.stage)}"
+        for subject in (f"$JS.ACK.{consumer}.>", f"$JS.ACK.*.*.{consumer}.>"):
+            await self.bus.subscribe(subject, self._on_settling)
+        await self.bus.subscribe(f"{subjects.PREFIX}.work.>", self._on_work)
+        await self.bus.subscribe(subjects.presence_subject(self.stage), self._on_presence)
+
+    def present(self) -> list[Announcement]:
+        """The workers of the stage that have been heard lately and are not leaving."""
+        since = time.monotonic() - PRESENCE_TTL_MS / 1000
+        return [said for said, at in self.workers.values() if at > since and not said.draining]
+
+    async def until(self, condition: Callable[[], object], within_s: float) -> bool:
+        """Wait until the condition holds; whether it did in time. What was heard last wakes it."""
+        try:
+            async with asyncio.timeout(within_s), self.news:
+                await self.news.wait_for(condition)
+        except TimeoutError:
+            return bool(condition())
+        return True
+
+    async def wake(self) -> None:
+        async with self.news:
+            self.news.notify_all()
+
+    async def _on_settling(self, message: Delivery) -> None:
+        # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<left>[.…]
+        parts = message.subject.split(".")
+        parts = parts[parts.index(subjects.WORK_STREAM) :]
+        settling = Settling(message.data.decode(errors="replace") or "+ACK", int(parts[2]), time.monotonic())
+        seq = int(parts[3])
+        if len(self.settlings) < MAX_KEPT:
+            self.settlings.setdefault(seq, []).append(settling)
+        if (heard := self.on_settling.get(seq)) is not None:
+            heard(settling)
+        await self.wake()
+
+    async def _on_work(self, message: Delivery) -> None:
+        try:
+            ref = codec.decode(message.data, WorkRef)
+        except codec.WireError:
+            return
+        told = Told(ref, (message.headers or {}).get("Nats-Msg-Id", ""))
+        if len(self.told) < MAX_KEPT:
+            self.told.setdefault(ref.key, []).append(told)
+        if (heard := self.on_told.get(ref.key)) is not None:
+            heard(told)
+        await self.wake()
+
+    async def _on_presence(self, message: Delivery) -> None:
+        try:
+            said = codec.decode(message.data, Announcement)
+        except codec.WireError as error:
+            self.unreadable = [*self.unreadable[-9:], str(error)]
+            return
+        self.workers[said.worker] = (said, time.monotonic())
+        self.announced = [*self.announced[-999:], (said, time.monotonic())]
+        await self.wake()

@@ -1,0 +1,136 @@
+"""The kit passes on the workers that Baton ships, on the one in Node and on the one-file example: real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from services.common.config import NatsSettings, RetrieverSettings
+from services.common.connection import connect
+from services.common.inspection import log_shards
+from tests.servers.llm import node
+from tests.servers.nats import Nats
+from tests.servers.processes import ROOT, running, wait_until
+from tests.shelf import ingest, write_documents
+
+QUICK = ("--timeout", "60", "--ack-wait", "2")
+ENV = {"BATON_ACK_WAIT_S": "2", "BATON_METRICS_PORT": "0", "BATON_EXTRACTIVE_DELAY_MS": "10", "PACE_MS": "10"}
+DOCUMENTS = {f"leave-{n}.en.md": f"# Annual leave {n}\n\nEmployees have 2{n} days of annual leave.\n" for n in range(4)}
+SAMPLES = "tests.conformance.sample_tools"
+TOOLS = f"builtin: []\ntools: [{{python: '{SAMPLES}:slow'}}, {{python: '{SAMPLES}:large'}}]\n"
+NOT_SEEN = {
+    "retriever": {"a cancel stops the work", "a deadline stops the work"},  # four documents are found too quickly
+    "node": {"a generator uses what tools gave"},  # it calls none
+}
+NODE = [*node(), "examples/worker-node/worker.js", "{nats}"]
+
+
+@dataclass
+class Kit:
+    """A run of `baton conformance` as a process."""
+
+    kind: str
+    command: list[str]
+    folder: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        self.folder.mkdir()
+        argv = [
+            sys.executable,
+            "-m",
+            "services.cli",
+            "conformance",
+            self.kind,
+            "--junit",
+            str(self.folder / "junit.xml"),
+        ]
+        path = f"{ROOT}{os.pathsep}{ROOT / 'proto'}"
+        with (self.folder / "out").open("wb") as out:
+            return subprocess.Popen(
+                [*argv, "--command", " ".join(self.command), *QUICK],
+                cwd=ROOT,
+                env={**os.environ, **ENV, **self.env, "PYTHONPATH": path},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def text(self) -> str:
+        return (self.folder / "out").read_text()
+
+    def skipped(self) -> dict[str, str]:
+        """What was not kept, and why, by the report for machines."""
+        suite = ElementTree.parse(self.folder / "junit.xml").getroot()
+        cases = suite.findall("testcase")
+        assert len(cases) == int(suite.attrib["tests"]) > 20
+        assert suite.attrib["failures"] == suite.attrib["errors"] == "0"
+        found = {case.attrib["name"]: case.find("skipped") for case in cases}
+        return {name: one.attrib["message"] for name, one in found.items() if one is not None}
+
+
+def kept_by(*kits: Kit) -> None:
+    """Runs side by side: most of their time they wait."""
+    processes = [kit.start() for kit in kits]
+    try:
+        for process in processes:
+            process.wait(200)
+    finally:
+        for process in processes:
+            process.terminate()
+    for kit in kits:
+        assert kit.skipped().keys() <= NOT_SEEN.get(kit.folder.name, set()), kit.text
+
+
+@pytest.mark.timeout(240)
+def test_generators_that_ship_and_the_one_in_node_keep_every_promise(tmp_path: Path) -> None:
+    ours = Kit("generator", [sys.executable, "-m", "services.generator"], tmp_path / "generator")
+    kept_by(ours, Kit("generator", NODE, tmp_path / "node"))
+
+
+@pytest.mark.timeout(240)
+def test_the_retriever_and_the_tools_worker_that_ship_keep_every_promise(tmp_path: Path) -> None:
+    store, tools = tmp_path / "store", tmp_path / "tools.yaml"
+    documents = write_documents(tmp_path / "documents", DOCUMENTS)
+    asyncio.run(ingest(RetrieverSettings(retriever="local", store_dir=str(store)), documents))
+    tools.write_text(TOOLS)
+    stored = {"BATON_RETRIEVER": "local", "BATON_STORE_DIR": str(store)}
+    kept_by(
+        Kit("retriever", [sys.executable, "-m", "services.retriever"], tmp_path / "retriever", stored),
+        Kit("tools", [sys.executable, "-m", "services.tools"], tmp_path / "tools", {"BATON_TOOLS": str(tools)}),
+    )
+
+
+def test_a_run_on_somebodys_nats_leaves_nothing_behind(nats: Nats, tmp_path: Path) -> None:
+    """With the one-file example as the worker, which somebody else has started."""
+
+    async def look() -> tuple[int, int, int]:
+        async with connect(NatsSettings(url=nats.url), "look") as bus:
+            streams = (await bus.api("STREAM.LIST"))["streams"]
+            return await log_shards(bus), len(streams), sum(one["state"]["messages"] for one in streams)
+
+    argv = [sys.executable, "-m", "services.cli", "conformance", "generator", "--nats", nats.url]
+    example = [sys.executable, "-m", "tests.conformance.wrong_workers", "none", nats.url]
+    env = {"BATON_LOG_SHARDS": "3"}
+    with running(argv, tmp_path / "kit", env) as kit, running(example, tmp_path / "worker"):
+        wait_until(lambda: not kit.alive, "the kit has ended", 90)
+    assert kit.popen.returncode == 0, kit.text()
+    shards, streams, messages = asyncio.run(look())
+    assert (shards, messages) == (3, 0)
+    assert streams > shards
+
+
+def test_without_a_worker_it_says_so(nats: Nats, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "services.cli", "conformance", "tools", "--nats", nats.url, "--wait", "1"]
+    with running(argv, tmp_path / "kit") as kit:
+        wait_until(lambda: not kit.alive, "the kit has ended", 60)
+    assert kit.popen.returncode == 2
+    assert "no worker of the stage tools.default announced itself on baton.v1.workers.tools.default" in kit.text()

@@ -56,7 +56,7 @@ def test_a_service_that_waits_for_nats_is_alive_and_not_ready(tmp_path: Path, se
     }
     with running([sys.executable, "-m", f"services.{service}"], tmp_path / "out", env) as process:
         wait_until(lambda: _status(port, "/healthz") == 200, "it says that it lives", within_s=30)
-        assert _status(port, "/readyz") == 503
+        wait_until(lambda: _status(port, "/readyz") == 503, "it says that it is not ready")
         wait_until(lambda: "no NATS at" in process.text(), "it says that it waits", within_s=30)
         assert "secret-word" not in process.text()
         if service == "gateway":
@@ -99,12 +99,12 @@ def test_a_worker_whose_event_loop_is_stuck_says_so(monkeypatch: pytest.MonkeyPa
 
     with metrics_server(settings, ready, pulse):
         monkeypatch.setattr("services.common.process.STUCK_S", 0.0)
-        assert _status(settings.metrics_port, "/healthz") == 503
-        assert _status(settings.metrics_port, "/readyz") == 503
+        wait_until(lambda: _status(settings.metrics_port, "/healthz") == 503, "/healthz says 503")
+        wait_until(lambda: _status(settings.metrics_port, "/readyz") == 503, "/readyz says 503")
         monkeypatch.setattr("services.common.process.STUCK_S", 60.0)
         asyncio.run(turn())
-        assert _status(settings.metrics_port, "/healthz") == 200
-        assert _status(settings.metrics_port, "/readyz") == 200
+        wait_until(lambda: _status(settings.metrics_port, "/healthz") == 200, "/healthz says 200")
+        wait_until(lambda: _status(settings.metrics_port, "/readyz") == 200, "/readyz says 200")
 
 
 def test_a_worker_tells_its_health_and_its_metrics(nats: Nats, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test test-models test-ingest check bench load chaos replay eval format lock docs dashboards clean venv \
-    venv-dev test-tools
+.PHONY: help run test test-models test-ingest test-deploy image check bench load chaos replay eval format lock docs \
+    dashboards clean venv venv-dev test-tools
 
 PYTHON ?=
 # Only for `make run`: PORT=9000 chooses the port of the page, ARGS="…" passes further options to `baton run`.
@@ -26,12 +26,16 @@ URL ?=
 # Only for `make load`: a file that says what the users do (docs/load.md).
 SCENARIO ?=
 
+# Only for `make image`: its name, and what it is built on (one made here of Debian's packages where it is empty).
+IMAGE ?= localhost/baton:dev
+BASE ?=
+
 # Only for `make eval`: DATA="dev-v1.1.json cmrc2018_dev.json" puts the whole system beside bm25s on such files;
 # EMBEDDER=openai (with BATON_EMBEDDING_URL and so on) or module:attribute configures one. ARGS passes further options.
 DATA ?=
 EMBEDDER ?=
 
-export PYTHON
+export PYTHON IMAGE BASE
 # Packages are installed without bytecode; each module is compiled when it is first used. Where this were forbidden,
 # every start would pay for it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -57,6 +61,14 @@ test-models: venv-dev ## Test against real inference servers and a model made he
 
 test-ingest: venv-dev ## Bring in FILES mixed files (1,000), some of them broken, while a worker is killed.
 	@FILES=$(FILES) .venv/bin/python -m pytest -n 0 -s tests/ingest $(ARGS)
+
+test-deploy: venv-dev test-tools ## Check manifests, dashboards and alerts on real servers; after `make image` the image too.
+	@scripts/deploy_tools.sh
+	@scripts/dashboards.sh tools
+	@TEST_DEPLOY=.make/deploy .venv/bin/python -m pytest -n 2 --dist loadfile tests/deploy $(ARGS)
+
+image: ## Build the image without a Docker daemon. IMAGE=name, BASE=another base image, ARGS=further options.
+	@scripts/image.sh $(ARGS)
 
 check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff check .

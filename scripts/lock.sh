@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml into the three lock files: every version pinned, every file by hash, for every platform and
-# every supported Python. Versions that are already locked stay; --upgrade moves them to the newest ones.
+# Resolves pyproject.toml, and what `make test-deploy` uses, into lock files: every version pinned, every file by hash, for
+# every platform and every supported Python. Versions that are already locked stay; --upgrade moves them to the newest ones.
 #
 # The resolver is uv, in a place of its own (.make/lock): Baton itself installs with plain pip.
 set -euo pipefail
@@ -19,3 +19,4 @@ resolve() {
 resolve "$@" --group pyproject.toml:build -o requirements-build.lock
 resolve "$@" pyproject.toml -c requirements-build.lock -o requirements.lock
 resolve "$@" pyproject.toml --extra dev -c requirements-build.lock -c requirements.lock -o requirements-dev.lock
+resolve "$@" tests/deploy/requirements.in -o tests/deploy/requirements.lock

@@ -14,12 +14,7 @@ tests=tests/models
 python=$root/venv/bin/python
 mkdir -p "$root"
 
-say() { printf '%s\n' "$@" >&2; }
-
-# is_made PART FILES…: whether a part is there and was made from these files, in this place.
-stamp_of() { printf '%s\n' "$PWD"; cksum "$@"; }
-is_made() { [ "$(cat "$root/.made-$1" 2>/dev/null)" = "$(stamp_of "${@:2}")" ]; }
-made() { stamp_of "${@:2}" >"$root/.made-$1"; }
+. scripts/made.sh
 
 make_venv() {
     say "Installing transformers, torch and llama-cpp-python in .make/models/venv (once; 1.3 GB or more) …"

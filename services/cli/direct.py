@@ -64,9 +64,8 @@ async def open_bus(command: str, url: str = "") -> AsyncIterator[Bus]:
         async with asyncio.timeout(CONNECT_S):
             bus = await connecting.__aenter__()
     except TimeoutError:
-        raise CannotReach(
-            f"NATS cannot be reached at {settings.url} {'(--nats)' if url else '(BATON_NATS_URL)'}; is it running?"
-        ) from None
+        named = "--nats" if url else "BATON_NATS_URL"
+        raise CannotReach(f"NATS cannot be reached at {settings.shown_url} ({named}); is it running?") from None
     try:
         yield bus
     finally:

@@ -225,7 +225,7 @@ async def _bus() -> AsyncIterator[Bus]:
                 await streams.ensure_documents(bus)
         except TimeoutError:
             raise CannotStart(
-                f"NATS cannot be reached at {nats.url} (BATON_NATS_URL); is the system running?"
+                f"NATS cannot be reached at {nats.shown_url} (BATON_NATS_URL); is the system running?"
             ) from None
         yield bus
 

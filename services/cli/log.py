@@ -240,7 +240,7 @@ async def _why_nothing(bus: Bus, keys: list[str], arguments: argparse.Namespace)
     ]
     shards = await log_shards(bus)
     if shards == 0:
-        return [*lines, f"  - no Baton uses this NATS ({bus.settings.url}): check BATON_NATS_URL"]
+        return [*lines, f"  - no Baton uses this NATS ({bus.settings.shown_url}): check BATON_NATS_URL"]
     if shards != bus.settings.shards:
         lines.append(f"  - this NATS has {shards} log streams, but BATON_LOG_SHARDS is {bus.settings.shards} here")
     lines += [

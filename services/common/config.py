@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .settings import setting
@@ -71,6 +72,11 @@ class NatsSettings:
         "the direct ones at 7 tenths; the rest is for answers that have begun.",
         minimum=1,
     )
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown: without user and password."""
+        return re.sub(r"(?<=//)[^/@,]*@", "", self.url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator
+from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -62,7 +63,7 @@ class _Events:
 @contextlib.asynccontextmanager
 async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
     """A connected bus, kept connected for good: NATS being away is weather, at start too."""
-    events = _Events(settings.url)
+    events = _Events(settings.shown_url)
     client = await _first_connection(settings, name, events)
     events.opened()
     try:
@@ -77,12 +78,25 @@ async def connect(settings: NatsSettings, name: str) -> AsyncIterator[Bus]:
             await quietly(client.close())
 
 
+def _credentials(urls: str) -> tuple[str | None, str | None]:
+    """User and password in one of the URLs, for all servers: also for those that are not named, but which the cluster
+    tells of."""
+    for url in urls.split(","):
+        parts = urlsplit(url.strip())
+        if parts.username and parts.password:
+            return unquote(parts.username), unquote(parts.password)
+    return None, None
+
+
 async def _first_connection(settings: NatsSettings, name: str, events: _Events) -> Client:
+    user, password = _credentials(settings.url)
     while True:
         client = NatsClient()
         try:
             await client.connect(
                 servers=[url.strip() for url in settings.url.split(",")],
+                user=user,
+                password=password,
                 name=name,
                 connect_timeout=2,
                 allow_reconnect=True,

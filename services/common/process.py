@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +32,12 @@ from .logs import set_up_logging
 from .presence import Presence, watch
 from .settings import SettingsError, describe, load
 from .worker import Worker
+
+STUCK_S = 30.0
+"""An event loop that has not turned for so long is stuck, and `/healthz` says so."""
+CLOSING_S = 15.0
+"""Most seconds between the end of a drain (BATON_DRAIN_S) and the end of the process: what is not finished is given
+back or closed, then connections and implementations close. Whoever sends SIGTERM waits for both together."""
 
 
 def read_settings(service: str, *groups: type) -> list[Any]:
@@ -143,11 +150,14 @@ async def serve(
     and end, and the one that it sets when it is ready; before that it is cancelled instead."""
     stop = stop_on_signals()
     ready = threading.Event()
-    with metrics_server(process, ready):
+    pulse = _Pulse()
+    with metrics_server(process, ready, pulse):
+        beating = asyncio.create_task(pulse.beat(), name="pulse")
         try:
             await _until_stopped(stop, ready, serving(stop, ready))
         finally:
             ready.clear()
+            beating.cancel()
 
 
 async def _serve(
@@ -170,20 +180,37 @@ async def _serve(
 
 
 async def _until_stopped(stop: asyncio.Event, ready: threading.Event, serving: Awaitable[None]) -> None:
-    """Await `serving`. Once ready it drains by itself on `stop`; before, while it is still waiting for NATS or its
-    implementation, it is cancelled."""
+    """Await `serving`. Once ready it drains by itself on `stop`, and is not ready any more; before, while it is still
+    waiting for NATS or its implementation, it is cancelled."""
     task = asyncio.ensure_future(serving)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not task.done() and not ready.is_set():
         task.cancel()
+    ready.clear()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
 
+class _Pulse:
+    """Whether the event loop still turns. A process whose loop is stuck serves nobody, and only a new start helps it;
+    NATS or Milvus being away does not stop the loop."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def there(self) -> bool:
+        return time.monotonic() - self._at < STUCK_S
+
+    async def beat(self) -> None:
+        while True:
+            self._at = time.monotonic()
+            await asyncio.sleep(1.0)
+
+
 @contextlib.contextmanager
-def metrics_server(process: ProcessSettings, ready: threading.Event) -> Iterator[None]:
+def metrics_server(process: ProcessSettings, ready: threading.Event, pulse: _Pulse) -> Iterator[None]:
     """`/metrics`, `/healthz` and `/readyz` of a worker, from a thread of its own; nothing where the port is 0."""
     if not process.metrics_port:
         yield
@@ -197,9 +224,9 @@ def metrics_server(process: ProcessSettings, ready: threading.Event) -> Iterator
         if path not in ("/healthz", "/readyz"):
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"try /metrics, /healthz or /readyz\n"]
-        healthy = path == "/healthz" or ready.is_set()
+        healthy = pulse.there() and (path == "/healthz" or ready.is_set())
         start_response("200 OK" if healthy else "503 Service Unavailable", [("Content-Type", "text/plain")])
-        return [b"ok\n" if healthy else b"not ready\n"]
+        return [b"ok\n" if healthy else b"not ready\n" if pulse.there() else b"stuck\n"]
 
     try:
         server = make_server(process.metrics_host, process.metrics_port, app, handler_class=_QuietHandler)

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from services.common import streams
 from services.common.config import GatewaySettings, NatsSettings, ProcessSettings
@@ -19,7 +22,7 @@ from services.common.process import instance_name, read_settings, run, stop_on_s
 
 from .app import Gateway
 from .auth import is_loopback
-from .connection import HEARTBEAT_MS
+from .connection import GOING_AWAY, HEARTBEAT_MS, LEAVING
 
 log = logging.getLogger(__name__)
 
@@ -41,26 +44,50 @@ def main() -> None:
     run(_serve(nats, settings, process, listening))
 
 
+class _Door:
+    """What the socket serves: the gateway as soon as it is there. Before, while it waits for NATS, it says that it
+    lives and is not ready: whoever started it shall wait too, and not start it again and again."""
+
+    def __init__(self) -> None:
+        self.gateway: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.gateway is not None:
+            await self.gateway(scope, receive, send)
+        elif scope["type"] == "websocket":
+            socket = WebSocket(scope, receive, send)
+            await socket.accept()
+            await socket.close(GOING_AWAY, LEAVING)
+        else:
+            lives = scope["path"] == "/healthz"
+            answer = PlainTextResponse("ok\n" if lives else "not ready: waiting for NATS\n", 200 if lives else 503)
+            await answer(scope, receive, send)
+
+
 async def _serve(
     nats: NatsSettings, settings: GatewaySettings, process: ProcessSettings, listening: socket.socket
 ) -> None:
     stop = stop_on_signals()
+    door = _Door()
+    server = _Server(_uvicorn_config(door))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    stopping = asyncio.create_task(stop.wait())
     async with contextlib.AsyncExitStack() as stack:
         starting = asyncio.create_task(_open(stack, nats, settings))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-            return
-        gateway = starting.result()
-        server = _Server(_uvicorn_config(gateway))
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        log.info("listening on http://%s:%d", settings.host, listening.getsockname()[1])
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            await gateway.drain(process.drain_s)
+        try:
+            await asyncio.wait([starting, serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                return
+            gateway = starting.result()
+            door.gateway = gateway.application()
+            log.info("listening on http://%s:%d", settings.host, listening.getsockname()[1])
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                await gateway.drain(process.drain_s)
+        finally:
             server.should_exit = True
-        await serving
+            await serving
 
 
 async def _open(stack: contextlib.AsyncExitStack, nats: NatsSettings, settings: GatewaySettings) -> Gateway:
@@ -72,9 +99,9 @@ async def _open(stack: contextlib.AsyncExitStack, nats: NatsSettings, settings: 
     return gateway
 
 
-def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
+def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        gateway.application(),
+        application,
         ws="websockets-sansio",
         ws_max_size=10_000_000,
         ws_ping_interval=HEARTBEAT_MS / 1000,

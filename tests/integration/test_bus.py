@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -14,7 +15,7 @@ from services.common import streams
 from services.common.bus import within
 from services.common.config import NatsSettings
 from services.common.connection import connect
-from tests.servers.nats import Nats
+from tests.servers.nats import Cluster, Nats, nats_cluster
 from tests.servers.processes import eventually, freeze
 
 
@@ -42,6 +43,17 @@ def test_closing_is_quiet_when_the_server_has_gone_with_something_still_to_be_se
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
+
+
+def test_a_server_that_only_the_cluster_has_named_is_logged_in_to_as_well(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        first = cluster.url.split(",")[0].replace("//", "//baton:a%2Fb@")
+        async with connect(NatsSettings(url=first), "told") as bus:
+            cluster.processes[0].kill()
+            await eventually(lambda: bus.connected and bus.reconnects, "it is connected to another server")
+
+    with nats_cluster(tmp_path, options=["--user", "baton", "--pass", "a/b"]) as cluster:
+        asyncio.run(scenario(cluster))
 
 
 def test_a_large_object_is_read_in_the_time_that_its_bytes_need(nats: Nats) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import websockets
 
+from services.common.process import CLOSING_S
 from tests.servers.processes import Process, eventually
 from tests.system import Frame, System, answer, assert_contiguous, only, system
 
@@ -17,6 +18,7 @@ QUESTIONS = ("公司年假政策有哪些?", "How long is probation?", "我还�
 SHORT = {"max_tokens": 40}
 RUNNING = 200
 SOCKETS = 20
+DRAIN_S = 1.0
 
 
 class Client:
@@ -65,7 +67,7 @@ def _ended(frames: list[Frame]) -> bool:
 
 
 def test_two_hundred_running_answers_survive_the_drain_of_one_process_of_each_kind(tmp_path: Path) -> None:
-    settings = {"BATON_EXTRACTIVE_DELAY_MS": "150", "BATON_DRAIN_S": "1", "BATON_CONCURRENCY": "200"}
+    settings = {"BATON_EXTRACTIVE_DELAY_MS": "150", "BATON_DRAIN_S": str(DRAIN_S), "BATON_CONCURRENCY": "200"}
     replicas = {"retriever": 2, "generator": 2, "tools": 2, "gateway": 2}
 
     async def scenario(one: System) -> tuple[list[Client], dict[str, str]]:
@@ -97,5 +99,6 @@ def test_two_hundred_running_answers_survive_the_drain_of_one_process_of_each_ki
 
 async def _terminate(process: Process) -> None:
     process.popen.terminate()
-    await eventually(lambda: not process.alive, "it has drained and gone", within_s=20)
+    # Whoever stops processes waits for so long and then kills them: deploy/k8s/base/every-service.yaml.
+    await eventually(lambda: not process.alive, "it has drained and gone", within_s=DRAIN_S + CLOSING_S)
     assert process.popen.returncode == 0, process.text()

@@ -17,12 +17,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from services.common.config import GatewaySettings
+from services.common.config import GatewaySettings, ProcessSettings
+from services.common.process import _Pulse, _until_stopped, metrics_server
 from services.gateway.auth import Authenticator, Unauthorized
 from tests.rig import rig
 from tests.servers.nats import Nats
-from tests.servers.processes import free_port, running, wait_until
+from tests.servers.processes import eventually, free_port, running, wait_until
 
 SERVICES = ("gateway", "retriever", "generator", "tools")
 
@@ -42,6 +45,66 @@ def test_a_service_that_still_waits_for_nats_stops_on_sigterm(tmp_path: Path, se
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(10) == 0
         assert "Traceback" not in process.text()
+
+
+@pytest.mark.parametrize("service", ["gateway", "tools"])
+def test_a_service_that_waits_for_nats_is_alive_and_not_ready(tmp_path: Path, service: str) -> None:
+    port = free_port()
+    env = {
+        "BATON_NATS_URL": f"nats://baton:secret-word@127.0.0.1:{free_port()}",
+        "BATON_GATEWAY_PORT" if service == "gateway" else "BATON_METRICS_PORT": str(port),
+    }
+    with running([sys.executable, "-m", f"services.{service}"], tmp_path / "out", env) as process:
+        wait_until(lambda: _status(port, "/healthz") == 200, "it says that it lives", within_s=30)
+        wait_until(lambda: _status(port, "/readyz") == 503, "it says that it is not ready")
+        wait_until(lambda: "no NATS at" in process.text(), "it says that it waits", within_s=30)
+        assert "secret-word" not in process.text()
+        if service == "gateway":
+            assert _closed_with(port) == 1012
+        assert process.stop() == 0
+        assert "Traceback" not in process.text()
+
+
+def _closed_with(port: int) -> int:
+    with connect(f"ws://127.0.0.1:{port}/ws") as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+        return closed.value.rcvd.code if closed.value.rcvd else 0
+
+
+def test_a_worker_that_drains_is_not_ready_any_more() -> None:
+    async def scenario() -> None:
+        stop, ready, over = asyncio.Event(), threading.Event(), asyncio.Event()
+        ready.set()
+        stop.set()
+        until = asyncio.create_task(_until_stopped(stop, ready, over.wait()))
+        await eventually(lambda: not ready.is_set(), "it is not ready")
+        assert not until.done()
+        over.set()
+        await until
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_whose_event_loop_is_stuck_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = threading.Event()
+    ready.set()
+    settings = ProcessSettings(metrics_port=free_port())
+    pulse = _Pulse()
+
+    async def turn() -> None:
+        beating = asyncio.create_task(pulse.beat())
+        await asyncio.sleep(0)
+        beating.cancel()
+
+    with metrics_server(settings, ready, pulse):
+        monkeypatch.setattr("services.common.process.STUCK_S", 0.0)
+        wait_until(lambda: _status(settings.metrics_port, "/healthz") == 503, "/healthz says 503")
+        wait_until(lambda: _status(settings.metrics_port, "/readyz") == 503, "/readyz says 503")
+        monkeypatch.setattr("services.common.process.STUCK_S", 60.0)
+        asyncio.run(turn())
+        wait_until(lambda: _status(settings.metrics_port, "/healthz") == 200, "/healthz says 200")
+        wait_until(lambda: _status(settings.metrics_port, "/readyz") == 200, "/readyz says 200")
 
 
 def test_a_worker_tells_its_health_and_its_metrics(nats: Nats, tmp_path: Path) -> None:

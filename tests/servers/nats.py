@@ -103,11 +103,12 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def nats_cluster(folder: Path, size: int = 3) -> Iterator[Cluster]:
-    """A JetStream cluster with routes between its servers (for `BATON_REPLICAS=3`)."""
+def nats_cluster(folder: Path, size: int = 3, options: Sequence[str] = ()) -> Iterator[Cluster]:
+    """A JetStream cluster with routes between its servers (for `BATON_REPLICAS=3`); `options` are further ones of
+    nats-server."""
     where = places(folder, size)
     with contextlib.ExitStack() as stack:
-        cluster = Cluster(where, [Process(place.argv(where), place.log) for place in where])
+        cluster = Cluster(where, [Process([*place.argv(where), *options], place.log) for place in where])
         stack.callback(lambda: [process.stop() for process in cluster.processes])
         wait_until(lambda: all(place.healthy() for place in where), "the cluster is healthy", within_s=60)
         yield cluster

@@ -1,0 +1,22 @@
+"""These tests need tools of their own: `make test-deploy` names their folder; others leave them out."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.deploy.manifests import Manifests, render
+
+collect_ignore_glob = [] if os.environ.get("TEST_DEPLOY") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session", params=["dev", "prod"])
+def overlay(request: pytest.FixtureRequest) -> Manifests:
+    """Each overlay, as a cluster would be given it."""
+    return render(request.param)
+
+
+@pytest.fixture(scope="session")
+def prod() -> Manifests:
+    return render("prod")

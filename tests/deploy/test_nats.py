@@ -1,0 +1,118 @@
+"""nats-server takes the configurations as they are deployed; only addresses are those of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats.errors
+import pytest
+
+from services.common import streams
+from services.common.config import NatsSettings
+from services.common.connection import connect
+from tests.deploy.manifests import Manifests, render
+from tests.servers.nats import Place, places
+from tests.servers.processes import BIN, Process, accepts, eventually, wait_until
+
+PASSWORDS = {"NATS_PASSWORD": "p4fcb0e1", "NATS_CLUSTER_PASSWORD": "c0de5e10"}
+
+
+@pytest.fixture
+def servers(overlay: Manifests, tmp_path: Path) -> Iterator[tuple[list[Place], list[Process]]]:
+    """All servers of an overlay."""
+    where = places(tmp_path, overlay.one("StatefulSet", "nats")["spec"]["replicas"])
+    with _running(overlay, where) as processes:
+        yield where, processes
+
+
+@contextlib.contextmanager
+def _running(overlay: Manifests, where: list[Place], cluster_password: str = "") -> Iterator[list[Process]]:
+    processes = [_start(overlay, place, where, cluster_password if place is where[-1] else "") for place in where]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.stop()
+
+
+def _start(overlay: Manifests, place: Place, where: list[Place], cluster_password: str) -> Process:
+    text = overlay.one("ConfigMap", "nats-config")["data"]["nats.conf"]
+    for old, new in (
+        ("port: 4222", f'host: "127.0.0.1"\nport: {place.port}'),
+        ("http: 8222", f'http: "127.0.0.1:{place.monitor}"'),
+        ("port: 6222", f'host: "127.0.0.1"\n  port: {place.route}'),
+        ("/run/nats/nats.pid", f'"{place.folder}/nats.pid"'),
+        ("store_dir: /data", f'store_dir: "{place.folder}/data"'),
+    ):
+        assert old in text or (overlay.name == "dev" and old == "port: 6222"), old
+        text = text.replace(old, new, 1)
+    file = place.folder / "nats.conf"
+    file.write_text(text)
+    passwords = {**PASSWORDS, "NATS_CLUSTER_PASSWORD": cluster_password} if cluster_password else PASSWORDS
+    env = {"POD_NAME": place.name, **overlay.environment("nats", passwords)}
+    for other in where:
+        env["NATS_ROUTES"] = env["NATS_ROUTES"].replace(f"{other.name}.nats-headless:6222", f"127.0.0.1:{other.route}")
+    assert overlay.name == "dev" or "headless" not in env["NATS_ROUTES"]
+    return Process([str(BIN / "nats-server"), "--config", str(file)], place.log, env)
+
+
+def test_baton_makes_its_streams_on_the_servers_and_a_stranger_is_kept_out(
+    overlay: Manifests, servers: tuple[list[Place], list[Process]]
+) -> None:
+    where, processes = servers
+    wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=60)
+    url = f"nats://baton:{PASSWORDS['NATS_PASSWORD']}@127.0.0.1:{where[0].port}"
+
+    async def scenario() -> int:
+        settings = NatsSettings(url=url, replicas=len(where))
+        async with asyncio.timeout(60), connect(settings, "test") as bus, streams.kept(bus):
+            info = await bus.client.jetstream().stream_info("BATON_WORK")
+        with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+            await nats.connect(f"nats://127.0.0.1:{where[0].port}", allow_reconnect=False, max_reconnect_attempts=1)
+        return 1 + len(info.cluster.replicas or []) if info.cluster else 1
+
+    assert asyncio.run(scenario()) == len(where)
+    assert all(process.alive for process in processes)
+
+
+def test_a_server_without_the_cluster_password_does_not_get_in(tmp_path: Path) -> None:
+    where = places(tmp_path, 3)
+    with _running(render("prod"), where, cluster_password="wrong") as processes:
+        wait_until(lambda: "Authorization Violation" in processes[2].text(), "the third is refused", within_s=30)
+        wait_until(lambda: "authentication error" in processes[0].text(), "the first says so", within_s=30)
+        assert not where[2].healthy()
+
+
+def test_the_sigterm_after_pre_stop_does_not_cut_a_lame_duck_short(
+    overlay: Manifests, servers: tuple[list[Place], list[Process]]
+) -> None:
+    where, processes = servers
+    place, process = where[0], processes[0]
+    grace_s = 1 if overlay.name == "dev" else 5
+
+    def pre_stop() -> None:
+        command = [str(BIN / "nats-server"), "--signal", f"ldm={place.folder}/nats.pid"]
+        assert subprocess.run(command, timeout=20).returncode == 0
+
+    async def scenario() -> float:
+        options = {"user": "baton", "password": PASSWORDS["NATS_PASSWORD"], "allow_reconnect": False}
+        client = await nats.connect(f"nats://127.0.0.1:{place.port}", **options)
+        began = time.monotonic()
+        await asyncio.to_thread(pre_stop)
+        await eventually(lambda: "Entering lame duck mode" in process.text(), "it goes as a lame duck")
+        os.kill(process.pid, signal.SIGTERM)
+        await eventually(lambda: not client.is_connected, "the client is asked to go", within_s=40)
+        lasted = time.monotonic() - began
+        await eventually(lambda: not process.alive, "the server ends by itself", within_s=40)
+        return lasted
+
+    wait_until(lambda: accepts(place.port), "the server accepts connections", within_s=30)
+    assert asyncio.run(scenario()) >= grace_s * 0.9
+    assert process.popen.returncode == 0

@@ -1,0 +1,160 @@
+"""What one resource says of another, of NATS or of a metric is true: selectors, ports, consumers, names of metrics."""
+
+from __future__ import annotations
+
+import re
+
+from prometheus_client import REGISTRY
+
+import services.common.metrics  # noqa: F401  (declares them)
+from baton_proto import subjects
+from services.common.config import ALL_SETTINGS, GatewaySettings, IngestSettings, ToolsSettings, WorkerSettings
+from services.common.settings import load
+from tests.deploy.manifests import SERVICES, Manifests, Resource, labels, pod, selects
+
+SECRETS = {"NATS_PASSWORD": "x"}
+CONSUMERS = {
+    "retriever": (subjects.WORK_STREAM, subjects.work_consumer(subjects.RETRIEVE)),
+    "generator": (subjects.WORK_STREAM, subjects.work_consumer(subjects.GENERATE)),
+    "ingest": (subjects.INGEST_STREAM, subjects.INGEST_CONSUMER),
+}
+
+
+def test_services_lead_to_ports_of_pods(overlay: Manifests) -> None:
+    for service in overlay.all("Service"):
+        (selected,) = (one for one in overlay.workloads() if service["spec"]["selector"].items() <= labels(one).items())
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(_ports(selected))
+
+
+def test_everything_is_denied_and_every_port_that_is_allowed_is_one(overlay: Manifests) -> None:
+    policies = overlay.all("NetworkPolicy")
+    denied = overlay.one("NetworkPolicy", "deny-all")["spec"]
+    assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in policies:
+        spec = policy["spec"]
+        selected = [one for one in overlay.workloads() if selects(spec["podSelector"], labels(one))]
+        assert selected, policy["metadata"]["name"]
+        open_ports = {number for one in selected for number in _ports(one).values()}
+        allowed = {port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]}
+        # The exporter is only there with the component `monitoring`, its port is allowed with either.
+        assert allowed <= open_ports | {7777}, policy["metadata"]["name"]
+
+
+def test_whoever_connects_to_nats_may(overlay: Manifests) -> None:
+    for service in SERVICES:
+        assert _may(overlay, service, "nats", 4222), service
+    assert _may(overlay, "nats", "nats", 6222)
+    assert not _may(overlay, "gateway", "retriever", 9090)
+    assert not _may(overlay, "tools", "nats", 8222)
+    if overlay.name == "dev":
+        assert _may(overlay, "retriever", "milvus", 19530)
+        assert _may(overlay, "ingest", "milvus", 19530)
+        assert not _may(overlay, "generator", "milvus", 19530)
+
+
+def _may(overlay: Manifests, source: str, target: str, port: int) -> bool:
+    """Whether the policies let one workload of the namespace connect to another one."""
+    found = {one["metadata"]["name"]: labels(one) for one in overlay.workloads()}
+    return _allows(overlay, found[source], found[target], port, "egress", "to") and _allows(
+        overlay, found[target], found[source], port, "ingress", "from"
+    )
+
+
+def _allows(
+    overlay: Manifests, own: dict[str, str], other: dict[str, str], port: int, direction: str, peers: str
+) -> bool:
+    for policy in overlay.all("NetworkPolicy"):
+        if not selects(policy["spec"]["podSelector"], own):
+            continue
+        for rule in policy["spec"].get(direction, []):
+            if "ports" in rule and port not in {one["port"] for one in rule["ports"]}:
+                continue
+            for peer in rule.get(peers, []):
+                if "podSelector" in peer and "namespaceSelector" not in peer and selects(peer["podSelector"], other):
+                    return True
+    return False
+
+
+def test_every_pod_is_scraped_once_at_a_port_that_it_has(prod: Manifests) -> None:
+    for workload in prod.workloads():
+        (monitor,) = (
+            one["spec"] for one in prod.all("PodMonitor") if selects(one["spec"]["selector"], labels(workload))
+        )
+        (endpoint,) = monitor["podMetricsEndpoints"]
+        assert endpoint["port"] in _ports(workload)
+
+
+def test_workers_scale_on_the_consumers_that_they_pull_from(prod: Manifests) -> None:
+    (tools,) = load((ToolsSettings,), ALL_SETTINGS, prod.environment("tools", SECRETS))
+    stage = subjects.work_consumer(subjects.tools_stage(tools.tool_set))
+    for service, (stream, consumer) in {**CONSUMERS, "tools": (subjects.WORK_STREAM, stage)}.items():
+        (trigger,) = prod.one("ScaledObject", service)["spec"]["triggers"]
+        asked = trigger["metadata"]
+        assert (asked["stream"], asked["consumer"], asked["account"]) == (stream, consumer, "$G")
+        monitor = prod.one("Service", "nats-headless")
+        (port,) = (one["port"] for one in monitor["spec"]["ports"] if one["name"] == "monitor")
+        namespace = prod.all("Namespace")[0]["metadata"]["name"]
+        assert asked["natsServerMonitoringEndpoint"] == f"nats-headless.{namespace}.svc.cluster.local:{port}"
+
+
+def test_a_worker_more_comes_before_the_others_are_full(prod: Manifests) -> None:
+    for service in ("retriever", "generator", "tools"):
+        (worker,) = load((WorkerSettings,), ALL_SETTINGS, prod.environment(service, SECRETS))
+        assert _threshold(prod, service) <= worker.concurrency
+    (ingest,) = load((IngestSettings,), ALL_SETTINGS, prod.environment("ingest", SECRETS))
+    assert _threshold(prod, "ingest") > ingest.concurrency  # nobody waits for documents as for an answer
+
+
+def test_gateways_scale_on_metrics_that_there_are(prod: Manifests) -> None:
+    known = {sample.name for metric in REGISTRY.collect() for sample in metric.samples}
+    triggers = prod.one("ScaledObject", "gateway")["spec"]["triggers"]
+    namespace = prod.all("Namespace")[0]["metadata"]["name"]
+    queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in triggers}
+    names = set()
+    for query in queries.values():
+        found = re.fullmatch(r'sum\((\w+)\{namespace="(.+)"\}\)', query)
+        assert found
+        assert found[2] == namespace
+        names.add(found[1])
+    assert names == {"baton_connections", "baton_running_requests"}
+    assert names <= known
+
+
+def test_a_gateway_more_comes_before_the_others_are_full(prod: Manifests) -> None:
+    (gateway,) = load((GatewaySettings,), ALL_SETTINGS, prod.environment("gateway", SECRETS))
+    triggers = prod.one("ScaledObject", "gateway")["spec"]["triggers"]
+    (connections,) = (int(one["metadata"]["threshold"]) for one in triggers if one["name"] == "connections")
+    assert connections <= gateway.max_connections / 2
+
+
+def test_kubectl_apply_does_not_undo_what_keda_has_decided(prod: Manifests) -> None:
+    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in prod.all("ScaledObject")}
+    assert scaled == set(SERVICES)
+    assert all("replicas" not in prod.one("Deployment", service)["spec"] for service in scaled)
+
+
+def test_only_what_clients_need_is_open_to_the_outside(prod: Manifests) -> None:
+    (rule,) = prod.one("Ingress", "baton")["spec"]["rules"]
+    paths = {path["path"]: path["pathType"] for path in rule["http"]["paths"]}
+    assert paths == {
+        "/": "Exact",
+        "/ws": "Exact",
+        "/static": "Prefix",
+        "/documents": "Prefix",
+        "/conversations": "Prefix",
+    }
+    annotations = prod.one("Ingress", "baton")["metadata"]["annotations"]
+    (gateway,) = load((GatewaySettings,), ALL_SETTINGS, prod.environment("gateway", SECRETS))
+    limit = int(annotations["nginx.ingress.kubernetes.io/proxy-body-size"].removesuffix("m")) * 1024 * 1024
+    assert limit > gateway.upload_max_bytes
+    assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > gateway.idle_s
+
+
+def _threshold(prod: Manifests, service: str) -> int:
+    (trigger,) = prod.one("ScaledObject", service)["spec"]["triggers"]
+    return int(trigger["metadata"]["lagThreshold"])
+
+
+def _ports(workload: Resource) -> dict[str, int]:
+    """Names and numbers of a workload's ports."""
+    return {port["name"]: port["containerPort"] for one in pod(workload)["containers"] for port in one["ports"]}

@@ -1,0 +1,121 @@
+"""Every resource is one that a cluster takes, field by field, and nothing in it is weaker than it has to be."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.manifests import CUSTOM, K8S, TOOLS, Manifests, Resource, pod, render, rendered
+from tests.servers.processes import BIN
+
+RESTRICTED_CONTAINER = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def test_kubernetes_knows_every_field(overlay: Manifests, tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(overlay.text)
+    ran = subprocess.run(
+        [TOOLS / "venv/bin/kubernetes-validate", "--strict", str(file)], capture_output=True, text=True, timeout=60
+    )
+    told = ran.stdout + ran.stderr
+    assert ran.returncode == 0, told
+    unknown = {match[1] for match in re.finditer(r"Couldn't find schema for kind (\w+)", told)}
+    assert unknown <= set(CUSTOM), told
+    assert told.count(" passed for resource ") == sum(one["kind"] not in CUSTOM for one in overlay.resources)
+
+
+def test_a_field_that_kubernetes_does_not_know_would_be_noticed(prod: Manifests, tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(prod.text.replace("terminationGracePeriodSeconds:", "terminationGraceSeconds:"))
+    ran = subprocess.run([TOOLS / "venv/bin/kubernetes-validate", "--strict", str(file)], capture_output=True)
+    assert ran.returncode != 0
+
+
+def test_custom_resources_are_as_their_definitions_say(prod: Manifests) -> None:
+    custom = [one for one in prod.resources if one["kind"] in CUSTOM]
+    assert {one["kind"] for one in custom} == {"ScaledObject", "PodMonitor", "PrometheusRule"}
+    custom += rendered(K8S / "components" / "gateway-api").resources
+    assert _problems(custom) == []
+
+
+def test_a_wrong_custom_resource_would_be_noticed(prod: Manifests) -> None:
+    misspelt, lacking = (copy.deepcopy(one) for one in prod.all("ScaledObject")[:2])
+    misspelt["spec"]["minReplicas"] = misspelt["spec"].pop("minReplicaCount")
+    del lacking["spec"]["triggers"]
+    problems = "\n".join(_problems([misspelt, lacking]))
+    assert "minReplicas" in problems
+    assert "triggers" in problems
+
+
+def _problems(resources: list[Resource]) -> list[str]:
+    script = shutil.copy(Path(__file__).with_name("custom_resources.mjs"), TOOLS / "node")
+    ran = subprocess.run(
+        [BIN / "node", script],
+        input=json.dumps(resources),
+        cwd=TOOLS / "node",
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+@pytest.mark.timeout(300)
+def test_checkov_finds_nothing_that_is_not_explained_in_place(tmp_path: Path) -> None:
+    overlays = [render("dev"), render("prod")]
+    files = [tmp_path / f"{one.name}.yaml" for one in overlays]
+    for one, file in zip(overlays, files, strict=True):
+        file.write_text(one.text)
+    options = ["--framework", "kubernetes", "--compact", "--skip-download", "-o", "json", "-f", *files]
+    ran = subprocess.run([TOOLS / "venv/bin/checkov", *options], capture_output=True, text=True, timeout=280)
+    report = json.loads(ran.stdout)
+    results = report["results"]
+    failed = [(one["check_id"], one["check_name"], one["resource"]) for one in results["failed_checks"]]
+    assert failed == []
+    assert report["summary"]["parsing_errors"] == 0
+    assert report["summary"]["passed"] > 1_000
+    for skipped in results["skipped_checks"]:
+        assert len(skipped["check_result"]["suppress_comment"]) > 30, skipped
+
+
+def test_every_pod_is_restricted_and_knows_nothing_of_the_cluster(overlay: Manifests) -> None:
+    for workload in overlay.workloads():
+        spec = pod(workload)
+        assert spec["automountServiceAccountToken"] is False
+        # Otherwise a Service called baton-gateway would set BATON_GATEWAY_PORT in every pod.
+        assert spec["enableServiceLinks"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] >= 10_000
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["serviceAccountName"] in {one["metadata"]["name"] for one in overlay.all("ServiceAccount")}
+    for name, container in overlay.containers():
+        assert container["securityContext"] == RESTRICTED_CONTAINER, name
+        assert set(container["resources"]) == {"requests", "limits"}, name
+    (namespace,) = overlay.all("Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_no_secret_is_in_the_manifests(overlay: Manifests) -> None:
+    assert overlay.all("Secret") == []
+    example = (K8S / "secrets.example.env").read_text()
+    assert not re.search(r"^\w+=.", example, re.MULTILINE)
+    named = set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+    used = {
+        variable["valueFrom"]["secretKeyRef"]["key"]
+        for _, container in overlay.containers()
+        for variable in container.get("env", [])
+        if "secretKeyRef" in variable.get("valueFrom", {})
+    }
+    assert used - named == set()
+    assert named - used <= {"NATS_CLUSTER_PASSWORD"}

@@ -32,6 +32,7 @@ from .watch import Watch
 
 DOCUMENTS = Path(__file__).parents[2] / "examples" / "hr_assistant" / "documents"
 SPARE_FILES = 200
+MOST_CONCURRENCY = 4_096
 FINISH_S = 60.0
 GROWTH = 1.5
 MOST_STEPS = 12
@@ -45,7 +46,7 @@ def own_system(scenario: Scenario, settings: dict[str, str]) -> Iterator[Running
     pace = {
         "LOAD_TOKENS": str(max(1, round(scenario.answer_s * scenario.tokens_per_s))),
         "LOAD_TOKENS_PER_S": str(scenario.tokens_per_s),
-        "BATON_CONCURRENCY": str(max(64, 2 * scenario.running)),
+        "BATON_CONCURRENCY": str(min(MOST_CONCURRENCY, scenario.connections)),
         "BATON_MAX_CONNECTIONS": str(scenario.connections + SPARE_FILES),
     }
     with started({**OWN, **pace, **settings}) as running:

@@ -12,8 +12,8 @@ from .watch import CLIENT, Usage
 TTFB_S, TTFT_S = 0.3, 1.0
 """The objectives, for 95 % of the questions: first frame, first token."""
 FAILED = 0.001
-BUSY = 0.9
-"""Cores in use of one, or of all, from which on they are called the limit."""
+BUSY, IDLE = 0.9, 0.7
+"""Cores in use of one, or of all, from which on they are called the limit, and below which they are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ def _limit(tally: Tally, usage: Mapping[str, Usage], cores: int) -> str:
         return f"the machine's CPU: {all_of_them:.2f} of {cores} cores, most of it in {_most(usage)}"
     if most.busiest >= BUSY:
         return f"the CPU of one {name} process: {most.busiest:.2f} of one core; {_advice(name)}"
+    if percentile(tally.ttft, 95) > TTFT_S and most.busiest < IDLE:
+        return (
+            f"places in workers: questions wait although no process is busy (most: {name}, {most.busiest:.2f} of one "
+            "core); raise BATON_CONCURRENCY, or look at what the workers wait for"
+        )
     return (
         f"not reached; nearest is the CPU of {name}: {most.busiest:.2f} of one core, "
         f"{all_of_them:.2f} of {cores} in all"

@@ -101,6 +101,7 @@ def test_the_first_limit_is_named_with_what_to_do() -> None:
         held(), gateway=Usage(1, 0.95, 0.95)
     )
     assert "run the test from several machines" in limit(held(), **{CLIENT: Usage(1, 0.95, 0.95)})
+    assert limit(held(ttft=[4.0] * 100)).startswith("places in workers: questions wait although no process is busy")
     assert limit(held()).startswith("not reached; nearest is the CPU of gateway: 0.30")
     assert "not on this machine" in verdict(held(), 0, {}, 2).limit
 

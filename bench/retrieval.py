@@ -282,7 +282,7 @@ async def one(name: str, size: int, questions: int) -> bool:
             for may_read, who in (("all", ALL), ("9 of 10", MOST)):
                 for kind, retriever, hybrid in (("words", by_words, False), ("words and vectors", by_both, True)):
                     times = await measured(plainly(hybrid, who), ours(retriever, who), asked)
-                    well &= told(f"{kind}, {may_read}", times)
+                    well &= told(f"{kind}, {may_read}", times, alike=who is MOST)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             print(f"  most memory of this process, the bare side's included: {peak:,} MiB")
             for retriever in (by_words, by_both):
@@ -290,16 +290,19 @@ async def one(name: str, size: int, questions: int) -> bool:
     return well
 
 
-def told(kind: str, times: dict[str, list[float]]) -> bool:
+def told(kind: str, times: dict[str, list[float]], *, alike: bool) -> bool:
+    """Print a line; whether the bound holds. It is for the rows in which both sides do the same: without a filter the
+    bare side finds what nobody has permitted."""
     p50 = {name: statistics.median(values) for name, values in times.items()}
     p95 = {name: sorted(values)[int(len(values) * 0.95)] for name, values in times.items()}
     ratio = p50["ours"] / p50["bare"]
     verdict = "within" if ratio <= BOUND else "OVER"
+    judged = f"{verdict} {BOUND}" if alike else "bare without permissions"
     print(
         f"  {kind:<26} bare p50 {p50['bare']:8.2f} ms, p95 {p95['bare']:8.2f} ms; "
-        f"ours p50 {p50['ours']:8.2f} ms, p95 {p95['ours']:8.2f} ms; ratio {ratio:.2f} ({verdict} {BOUND})"
+        f"ours p50 {p50['ours']:8.2f} ms, p95 {p95['ours']:8.2f} ms; ratio {ratio:.2f} ({judged})"
     )
-    return ratio <= BOUND
+    return ratio <= BOUND or not alike
 
 
 def main() -> int:

@@ -7,7 +7,6 @@ figures themselves come from ir-measures (https://ir-measur.es).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import ir_measures
 
 from .dataset import Entry
+from .ranks import percentile
 from .texts import exact_match, rouge_l, token_f1, token_recall, without_marks
 
 Values = dict[str, float | None]
@@ -204,8 +204,3 @@ def percentiles(answers: Sequence[Answered]) -> dict[str, dict[str, float]]:
         if values:
             told[name] = {f"p{p}": percentile(values, p) for p in PERCENTILES}
     return told
-
-
-def percentile(values: Sequence[float], p: float) -> float:
-    """The nearest-rank percentile of sorted values."""
-    return values[max(0, math.ceil(p / 100 * len(values)) - 1)]

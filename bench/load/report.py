@@ -9,10 +9,11 @@ from typing import Any
 
 from evaluation import svg
 from evaluation.page import document
+from evaluation.ranks import percentile
 from evaluation.text import aligned
 
 from .scenario import Scenario
-from .tally import PERCENTILES, Tally, percentile
+from .tally import PERCENTILES, Tally
 from .verdict import Verdict
 from .watch import Usage
 

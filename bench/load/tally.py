@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 PERCENTILES = (50.0, 95.0, 99.0, 99.9)
@@ -40,12 +38,3 @@ class Tally:
     @property
     def failed(self) -> int:
         return self.asked - self.outcomes["stop"] - self.outcomes["length"]
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """By nearest rank; `values` need not be sorted. 0 of none."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    # Rounded first: 99.9 % of 1,000 must not be 999.0000000000001.
-    return ordered[max(0, math.ceil(round(share / 100 * len(ordered), 6)) - 1)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .tally import Tally, percentile
+from evaluation.ranks import percentile
+
+from .tally import Tally
 from .users import REFUSED
 from .watch import CLIENT, Usage
 

@@ -11,10 +11,11 @@ import pytest
 
 from bench.load.report import Run, page, record, text
 from bench.load.scenario import BadScenario, Scenario, read
-from bench.load.tally import Tally, percentile
+from bench.load.tally import Tally
 from bench.load.verdict import verdict
 from bench.load.watch import CLIENT, OTHERS, Usage
 from bench.sockets import Address
+from evaluation.ranks import percentile
 
 QUIET = {"gateway": Usage(1, 0.3, 0.3), CLIENT: Usage(1, 0.1, 0.1), OTHERS: Usage()}
 

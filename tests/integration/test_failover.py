@@ -12,7 +12,7 @@ import websockets
 
 from tests.servers.llm import ContinuingLLM, continuing_llm
 from tests.servers.processes import wait_until
-from tests.system import Frame, System, answer, assert_contiguous, only, start, system
+from tests.system import Frame, System, answer, assert_contiguous, only, start, system, workers_alive
 
 QUESTION = "公司年假政策有哪些?"
 FIRST = "The handbook says [1] that you can carry over [99] at most five days, in words: " + " ".join(
@@ -44,10 +44,13 @@ async def _killed_in_the_middle(one: System, llm: ContinuingLLM, way: str) -> li
     number = 2 * next(_NUMBERS)
     with start(one, "generator", number, **settings) as first:
         wait_until(lambda: "serving generate" in first.text(), "the first generator serves")
+        # It says so before it is heard of, and a gateway refuses questions when the last generator it knew of has gone.
+        wait_until(lambda: workers_alive(one.gateways[0]).get("generate"), "the gateway has heard of it")
         async with websockets.connect(one.socket_url()) as socket, asyncio.timeout(60):
             await socket.send(json.dumps({"query": QUESTION}))
             while len(only(frames, "answer_chunk")) < 15:
                 frames.append(json.loads(await socket.recv()))
+                assert frames[-1]["type"] != "error", frames[-1]
             first.kill()
             with start(one, "generator", number + 1, **settings):
                 while frames[-1]["type"] not in ("done", "error"):

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -27,14 +26,12 @@ from .bus import Bus
 from .config import ALL_SETTINGS, NatsSettings, ProcessSettings, WorkerSettings
 from .connection import connect
 from .job import Handler
-from .lag import measure_lag
+from .lag import PULSE, Pulse
 from .logs import set_up_logging
 from .presence import Presence, watch
 from .settings import SettingsError, describe, load
 from .worker import Worker
 
-STUCK_S = 30.0
-"""An event loop that has not turned for so long is stuck, and `/healthz` says so."""
 CLOSING_S = 15.0
 """Most seconds between the end of a drain (BATON_DRAIN_S) and the end of the process: what is not finished is given
 back or closed, then connections and implementations close. Whoever sends SIGTERM waits for both together."""
@@ -98,11 +95,11 @@ def run(main: Awaitable[None]) -> None:
 
 
 async def _awaiting(main: Awaitable[None]) -> None:
-    lag = asyncio.create_task(measure_lag(), name="lag")
+    beating = asyncio.create_task(PULSE.beat(), name="pulse")
     try:
         await main
     finally:
-        lag.cancel()
+        beating.cancel()
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -150,14 +147,11 @@ async def serve(
     and end, and the one that it sets when it is ready; before that it is cancelled instead."""
     stop = stop_on_signals()
     ready = threading.Event()
-    pulse = _Pulse()
-    with metrics_server(process, ready, pulse):
-        beating = asyncio.create_task(pulse.beat(), name="pulse")
+    with metrics_server(process, ready, PULSE):
         try:
             await _until_stopped(stop, ready, serving(stop, ready))
         finally:
             ready.clear()
-            beating.cancel()
 
 
 async def _serve(
@@ -193,24 +187,8 @@ async def _until_stopped(stop: asyncio.Event, ready: threading.Event, serving: A
         await task
 
 
-class _Pulse:
-    """Whether the event loop still turns. A process whose loop is stuck serves nobody, and only a new start helps it;
-    NATS or Milvus being away does not stop the loop."""
-
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-
-    def there(self) -> bool:
-        return time.monotonic() - self._at < STUCK_S
-
-    async def beat(self) -> None:
-        while True:
-            self._at = time.monotonic()
-            await asyncio.sleep(1.0)
-
-
 @contextlib.contextmanager
-def metrics_server(process: ProcessSettings, ready: threading.Event, pulse: _Pulse) -> Iterator[None]:
+def metrics_server(process: ProcessSettings, ready: threading.Event, pulse: Pulse) -> Iterator[None]:
     """`/metrics`, `/healthz` and `/readyz` of a worker, from a thread of its own; nothing where the port is 0."""
     if not process.metrics_port:
         yield

@@ -21,7 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from services.common.config import GatewaySettings, ProcessSettings
-from services.common.process import _Pulse, _until_stopped, metrics_server
+from services.common.lag import Pulse
+from services.common.process import _until_stopped, metrics_server
 from services.gateway.auth import Authenticator, Unauthorized
 from tests.rig import rig
 from tests.servers.nats import Nats
@@ -90,7 +91,7 @@ def test_a_worker_whose_event_loop_is_stuck_says_so(monkeypatch: pytest.MonkeyPa
     ready = threading.Event()
     ready.set()
     settings = ProcessSettings(metrics_port=free_port())
-    pulse = _Pulse()
+    pulse = Pulse()
 
     async def turn() -> None:
         beating = asyncio.create_task(pulse.beat())
@@ -98,10 +99,10 @@ def test_a_worker_whose_event_loop_is_stuck_says_so(monkeypatch: pytest.MonkeyPa
         beating.cancel()
 
     with metrics_server(settings, ready, pulse):
-        monkeypatch.setattr("services.common.process.STUCK_S", 0.0)
+        monkeypatch.setattr("services.common.lag.STUCK_S", 0.0)
         wait_until(lambda: _status(settings.metrics_port, "/healthz") == 503, "/healthz says 503")
         wait_until(lambda: _status(settings.metrics_port, "/readyz") == 503, "/readyz says 503")
-        monkeypatch.setattr("services.common.process.STUCK_S", 60.0)
+        monkeypatch.setattr("services.common.lag.STUCK_S", 60.0)
         asyncio.run(turn())
         wait_until(lambda: _status(settings.metrics_port, "/healthz") == 200, "/healthz says 200")
         wait_until(lambda: _status(settings.metrics_port, "/readyz") == 200, "/readyz says 200")

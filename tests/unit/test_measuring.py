@@ -12,7 +12,7 @@ import pytest
 from baton_proto.messages import Accepted, AnswerChunk, Done, Error, Status, Timings, ToolCall, Usage
 from services.common.calls import observing
 from services.common.config import GeneratorSettings
-from services.common.lag import measure_lag
+from services.common.lag import Pulse
 from services.gateway.observer import Observer
 from services.generator.port import Event, Finish, Prompt, Text
 from services.generator.service import generate_handler
@@ -88,7 +88,7 @@ def test_a_loop_that_is_kept_busy_is_late() -> None:
         )
 
     async def scenario() -> None:
-        measuring = asyncio.create_task(measure_lag())
+        measuring = asyncio.create_task(Pulse().beat())
         await asyncio.sleep(0)
         before = late()
         time.sleep(0.5)  # noqa: ASYNC251 - that is the point

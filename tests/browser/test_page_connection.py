@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from playwright.async_api import Page, Route, expect
 
+from baton_proto.messages import Source
 from tests.browser.conftest import Talk
 from tests.browser.page import AskPage
 from tests.browser.scripted import Log, ScriptedGateway, source
@@ -131,11 +132,9 @@ async def test_a_refused_token_is_asked_for_again_and_the_question_goes_on(
     await turn.until("done")
 
 
-async def test_with_a_token_the_original_is_fetched_with_it_and_shown_without_scripts(
-    page: Page, gateway: ScriptedGateway
-) -> None:
+async def opened_with_a_token(page: Page, gateway: ScriptedGateway, cited: Source) -> Page:
+    """The tab of the original that an answer cites, for a user with a token."""
     gateway.auth = "required"
-    gateway.documents["document-1"] = "<!doctype html><h1>Original</h1><script>opener.hacked = 1</script>"
     await page.add_init_script("sessionStorage.setItem('baton.token', 'secret')")
     ask = await AskPage(page, gateway.url).open()
     connection = await gateway.connection()
@@ -143,7 +142,7 @@ async def test_with_a_token_the_original_is_fetched_with_it_and_shown_without_sc
     turn = await ask.ask("Where?")
     log = Log((await connection.receive("query"))["request_id"])
     log.accepted()
-    log.sources(source(1, "Leave", "Original"))
+    log.sources(cited)
     log.chunk("Here [1].")
     log.done(1)
     await connection.send(*log[:])
@@ -151,7 +150,14 @@ async def test_with_a_token_the_original_is_fetched_with_it_and_shown_without_sc
     await turn.citation(1).click()
     async with page.context.expect_page() as opening:
         await ask.panel.get_by_role("link", name="Open the original").click()
-    original = await opening.value
+    return await opening.value
+
+
+async def test_with_a_token_the_original_is_fetched_with_it_and_shown_without_scripts(
+    page: Page, gateway: ScriptedGateway
+) -> None:
+    gateway.documents["document-1"] = "<!doctype html><h1>Original</h1><script>opener.hacked = 1</script>"
+    original = await opened_with_a_token(page, gateway, source(1, "Leave", "Original"))
     await expect(original.frame_locator("iframe").get_by_role("heading", name="Original")).to_be_visible()
     assert gateway.document_requests == [{"name": "document-1", "authorization": "Bearer secret"}]
     assert await page.evaluate("window.hacked") is None
@@ -167,9 +173,7 @@ STYLED = (
 
 @pytest.mark.parametrize("context", [{}, {**PHONE, "color_scheme": "dark"}], indirect=True)
 async def test_with_a_token_the_passage_is_in_view_on_every_screen(page: Page, gateway: ScriptedGateway) -> None:
-    gateway.auth = "required"
     gateway.documents["d" * 32] = STYLED
-    await page.add_init_script("sessionStorage.setItem('baton.token', 'secret')")
     styles = asyncio.Event()
 
     async def slowly(route: Route) -> None:
@@ -177,22 +181,9 @@ async def test_with_a_token_the_passage_is_in_view_on_every_screen(page: Page, g
         await route.continue_()
 
     await page.context.route("**/document.css", slowly)
-    ask = await AskPage(page, gateway.url).open()
-    connection = await gateway.connection()
-    await connection.receive("auth")
-    turn = await ask.ask("Where?")
-    log = Log((await connection.receive("query"))["request_id"])
-    log.accepted()
     found = source(1, "Leave", "Here it is.", document_id="d" * 32)
-    log.sources(msgspec.structs.replace(found, url=f"{found.url}?passage=0#passage"))
-    log.chunk("Here [1].")
-    log.done(1)
-    await connection.send(*log[:])
-    await turn.until("done")
-    await turn.citation(1).click()
-    async with page.context.expect_page() as opening:
-        await ask.panel.get_by_role("link", name="Open the original").click()
-    original = await opening.value
+    found = msgspec.structs.replace(found, url=f"{found.url}?passage=0#passage")
+    original = await opened_with_a_token(page, gateway, found)
     mark = original.frame_locator("iframe").locator("#passage")
     await expect(mark).to_be_attached()
     styles.set()

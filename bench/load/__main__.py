@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadScenario, CannotAsk, ValueError, OSError) as error:
         print(f"load: {error}", file=sys.stderr)
         return 2
-    print("\n" + "\n\n".join(map(text, runs[-1:])))
+    print(f"\n{text(runs[-1])}")
     if len(runs) > 1:
         print(f"\n{steps(runs)}")
     for path, content in (

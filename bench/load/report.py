@@ -69,7 +69,7 @@ def record(run: Run) -> dict[str, Any]:
         "unfinished": run.unfinished,
         "times_ms": {
             name: {f"p{share:g}": round(1000 * percentile(values, share), 2) for share in PERCENTILES}
-            for name, values in _measured(tally).items()
+            for name, values in {**_measured(tally), "late": tally.late}.items()
         },
         "usage": {name: asdict(one) for name, one in run.usage.items()},
         "broken": list(run.verdict.broken),
@@ -81,7 +81,6 @@ def page(runs: Sequence[Run]) -> str:
     parts = ["<h1>Load test</h1>"]
     for run in runs:
         shown = {name: [1000 * value for value in values] for name, values in _measured(run.tally).items()}
-        del shown["late"]
         plots = [
             ("From when a question was due", svg.cumulative(shown, label="shares of questions and tokens")),
             ("Time to the first token, as time went by", svg.over_time(_sliced(run), label="time to first token")),
@@ -113,13 +112,11 @@ def _measured(tally: Tally) -> dict[str, list[float]]:
         "first token": tally.ttft,
         "gap between tokens": tally.gaps,
         "back after a break": tally.resumes,
-        "late": tally.late,
     }
 
 
 def _times(tally: Tally) -> list[list[str]]:
     shown = {**_measured(tally), "the test itself was late by": tally.late}
-    del shown["late"]
     return [
         [name, *(f"{1000 * percentile(values, share):,.1f} ms" for share in (*PERCENTILES, 100))]
         for name, values in shown.items()

@@ -7,7 +7,9 @@ import itertools
 import random
 import secrets
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.sockets import Address, Frame, Socket, connect
 
@@ -44,11 +46,10 @@ class Question:
 
 
 class User:
-    def __init__(self, crowd: Crowd, number: int) -> None:
+    def __init__(self, crowd: Crowd) -> None:
         self._crowd = crowd
         self._socket: Socket | None = None
         self._conversation = ""
-        self.number = number
         self.slow = False
         self.question: Question | None = None
 
@@ -166,7 +167,7 @@ class Crowd:
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.scenario.seed + 1)
-        self.users = [User(self, number) for number in range(self.scenario.connections)]
+        self.users = [User(self) for _ in range(self.scenario.connections)]
         slow = round(self.scenario.slow_readers * len(self.users))
         for user in self.chance.sample(self.users, slow):
             user.slow = True
@@ -200,13 +201,13 @@ class Crowd:
             self._hand_out()
 
     async def finish(self, within_s: float) -> int:
-        """Wait for the answers that run; how many did not end in time. Then everybody leaves."""
+        """Wait for the answers that run; how many did not end in time, or never had a turn. Then everybody leaves."""
         self._over = True
         for _ in range(round(within_s / _LOOK_S)):
             if not self.running:
                 break
             await asyncio.sleep(_LOOK_S)
-        unfinished = self.running
+        unfinished = self.running + len(self._waiting)
         for user in self.users:
             user.question = None
             user.leave()
@@ -226,8 +227,8 @@ class Crowd:
             self._free.append(user)
             self._hand_out()
 
-    def spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -495,7 +495,8 @@ def test_progress_is_shown_in_the_language_of_the_request(server: Web, tmp_path:
 @pytest.mark.parametrize("path", ["/slow", "/drip"])
 def test_a_slow_server_costs_no_more_than_the_time_out(server: Web, tmp_path: Path, path: str) -> None:
     started = time.monotonic()
-    outcome = ask(settings(tmp_path, tool(server, path), 0.5))
+    # The request has nine tenths of it: on a busy machine a tenth of half a second is no time to say what was wrong.
+    outcome = ask(settings(tmp_path, tool(server, path), 2))
     assert time.monotonic() - started < 3
     assert outcome.content == "The server behind the tool orders did not answer in time; try again later."
     assert len(server.seen) == 1
@@ -503,7 +504,7 @@ def test_a_slow_server_costs_no_more_than_the_time_out(server: Web, tmp_path: Pa
 
 def test_the_time_of_an_entry_is_the_request_s_too(server: Web, tmp_path: Path) -> None:
     started = time.monotonic()
-    outcome = ask(settings(tmp_path, tool(server, "/slow"), 20, timeout_s=0.5))
+    outcome = ask(settings(tmp_path, tool(server, "/slow"), 20, timeout_s=2))
     assert time.monotonic() - started < 3
     assert "did not answer in time" in outcome.content
 

@@ -90,13 +90,16 @@ def test_an_interval_of_unpaired_groups_holds_the_true_difference_as_often_as_it
     random = np.random.default_rng(7)
     held = real = 0
     for _ in range(200):
-        a, b = random.normal(0, 1, 60), random.normal(0.5, 2, 30)
+        a, b = random.normal(0, 2, 40), random.normal(0.5, 1, 30)
         (one,) = compare_groups({"m": list(a)}, {"m": list(b)}, resamples=500)
         held += one.low95 <= 0.5 <= one.high95
         (none,) = compare_groups({"m": list(a)}, {"m": list(b - 0.5)}, resamples=500)
         real += none.real
     assert 180 <= held <= 198
     assert real <= 20
+    alike = {"m": [float(at) for at in range(30)]}
+    (one,) = compare_groups(alike, alike)
+    assert one.low95 < -3, "each group is drawn by itself"
 
 
 def test_a_small_group_without_a_miss_is_not_called_better() -> None:

@@ -64,6 +64,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
             "OTEL_BSP_SCHEDULE_DELAY": "200",
             "BATON_CACHE": "on",
+            # So that of several questions at once some wait for their turn.
+            "BATON_CONCURRENCY": "1",
+            "BATON_DIRECT_REQUESTS": "1",
             "BATON_EXTRACTIVE_DELAY_MS": "10",
             "BATON_EMBEDDER": "openai",
             "BATON_EMBEDDING_URL": embeddings.url,
@@ -99,7 +102,7 @@ async def _traffic(url: str) -> None:
 
 
 async def _user(url: str, number: int, ends: float) -> None:
-    """Asks, asks again, follows up, cancels, comes back, and makes mistakes."""
+    """Asks, asks again, follows up, asks much at once, cancels, comes back, and makes mistakes."""
     turn = 0
     while turn < 3 or time.monotonic() < ends:
         turn += 1
@@ -113,6 +116,8 @@ async def _user(url: str, number: int, ends: float) -> None:
                     asked["conversation_id"] = conversation
                 await socket.send(json.dumps(asked))
                 await _until(socket, f"{name}-{kind}", "done", "error")
+            for further in range(6):
+                await socket.send(json.dumps({"query": question, "cache": False, "request_id": f"{name}-{further}"}))
             await socket.send(json.dumps({"query": f"Tell me all about leave, {name}.", "request_id": f"{name}-stop"}))
             await _until(socket, f"{name}-stop", "answer_chunk", "done", "error")
             await socket.send(json.dumps({"type": "cancel", "request_id": f"{name}-stop"}))

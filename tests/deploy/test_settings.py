@@ -13,6 +13,7 @@ import pytest
 from services.common.config import ALL_SETTINGS, GatewaySettings, NatsSettings, ProcessSettings, ToolsSettings
 from services.common.settings import load
 from services.gateway.__main__ import _check_authentication
+from services.gateway.documents import UPLOADS_AT_ONCE
 from services.tools.registry import open_tools
 from tests.deploy.manifests import SERVICES, Manifests, Resource, pod
 
@@ -52,6 +53,13 @@ def test_probes_and_ports_are_those_that_the_service_listens_on(overlay: Manifes
         assert _probed(container, "startupProbe") == ("/healthz", port["name"])
         assert _probed(container, "livenessProbe") == ("/healthz", port["name"])
         assert _probed(container, "readinessProbe") == ("/readyz", port["name"])
+
+
+def test_a_gateway_has_room_for_all_uploads_that_it_takes_at_once(overlay: Manifests) -> None:
+    (settings,) = load((GatewaySettings,), ALL_SETTINGS, overlay.environment("gateway", SECRETS))
+    (volume,) = (one for one in pod(overlay.one("Deployment", "gateway"))["volumes"] if one["name"] == "tmp")
+    room = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+    assert room > UPLOADS_AT_ONCE * settings.upload_max_bytes
 
 
 def test_the_tools_file_is_where_its_setting_says_and_names_tools_that_there_are(

@@ -25,7 +25,9 @@ def question() -> Dashboard:
 def _in_short() -> Row:
     refused = total("baton_refused_messages_total", REFUSED)
     failed = f"({total('baton_requests_total', FAILED)} + {refused}) / ({total('baton_requests_total')} + {refused})"
-    late = f"1 - {total('baton_ttfb_seconds_bucket', WITHIN_300_MS)} / {total('baton_ttfb_seconds_count')}"
+    in_turn = f"{total('baton_waiting_seconds_count')} - {total('baton_waiting_seconds_bucket', WITHIN_300_MS)}"
+    early = f"{total('baton_ttfb_seconds_bucket', WITHIN_300_MS)} + {in_turn}"
+    late = f"1 - ({early}) / {total('baton_ttfb_seconds_count')}"
     slow = f"1 - {total('baton_retrieval_seconds_bucket', WITHIN_500_MS)} / {total('baton_retrieval_seconds_count')}"
     return Row(
         "In short",
@@ -38,7 +40,13 @@ def _in_short() -> Row:
                 "percentunit",
                 bad_above=0.005,
             ),
-            number("First frame late", "Over 300 ms. Objective: 1 %.", Query(late), "percentunit", bad_above=0.01),
+            number(
+                "First frame late",
+                "Over 300 ms once it was their turn. Objective: 1 %.",
+                Query(late),
+                "percentunit",
+                bad_above=0.01,
+            ),
             number("Retrieval slow", "Over 500 ms. Objective: 5 %.", Query(slow), "percentunit", bad_above=0.05),
         ],
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
+import pytest
 from prometheus_client import REGISTRY
 
 import services.common.metrics  # noqa: F401  (declares them)
 from baton_proto import subjects
 from services.common.config import ALL_SETTINGS, GatewaySettings, IngestSettings, ToolsSettings, WorkerSettings
 from services.common.settings import load
-from tests.deploy.manifests import SERVICES, Manifests, Resource, labels, pod, selects
+from tests.deploy.manifests import K8S, SERVICES, Manifests, Resource, labels, pod, rendered, selects
 
 SECRETS = {"NATS_PASSWORD": "x"}
 CONSUMERS = {
@@ -126,6 +129,19 @@ def test_a_gateway_more_comes_before_the_others_are_full(prod: Manifests) -> Non
     triggers = prod.one("ScaledObject", "gateway")["spec"]["triggers"]
     (connections,) = (int(one["metadata"]["threshold"]) for one in triggers if one["name"] == "connections")
     assert connections <= gateway.max_connections / 2
+
+
+@pytest.mark.parametrize("component", ["autoscaling", "ingress", "monitoring", "network-policies"])
+def test_a_component_of_prod_can_be_left_out_by_its_line(component: str, tmp_path: Path) -> None:
+    deploy = shutil.copytree(K8S.parent, tmp_path / "deploy")
+    file = deploy / "k8s" / "overlays" / "prod" / "kustomization.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    left = [line for line in lines if f"../../components/{component}" not in line]
+    assert len(left) == len(lines) - 1
+    file.write_text("".join(left))
+    made = rendered(file.parent)
+    replicas = {made.one("Deployment", service)["spec"].get("replicas") for service in SERVICES}
+    assert replicas == ({2} if component == "autoscaling" else {None})
 
 
 def test_kubectl_apply_does_not_undo_what_keda_has_decided(prod: Manifests) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.manifests import CUSTOM, K8S, SERVICES, TOOLS, Manifests, Resource, pod, render, rendered
+from tests.deploy.manifests import CUSTOM, K8S, TOOLS, Manifests, Resource, pod, render, rendered
 from tests.servers.processes import BIN
 
 RESTRICTED_CONTAINER = {
@@ -39,19 +39,6 @@ def test_a_field_that_kubernetes_does_not_know_would_be_noticed(prod: Manifests,
     file.write_text(prod.text.replace("terminationGracePeriodSeconds:", "terminationGraceSeconds:"))
     ran = subprocess.run([TOOLS / "venv/bin/kubernetes-validate", "--strict", str(file)], capture_output=True)
     assert ran.returncode != 0
-
-
-@pytest.mark.parametrize("component", ["autoscaling", "ingress", "monitoring", "network-policies"])
-def test_a_component_of_prod_can_be_left_out_by_its_line(component: str, tmp_path: Path) -> None:
-    deploy = shutil.copytree(K8S.parent, tmp_path / "deploy")
-    file = deploy / "k8s" / "overlays" / "prod" / "kustomization.yaml"
-    lines = file.read_text().splitlines(keepends=True)
-    left = [line for line in lines if f"../../components/{component}" not in line]
-    assert len(left) == len(lines) - 1
-    file.write_text("".join(left))
-    made = rendered(file.parent)
-    replicas = {made.one("Deployment", service)["spec"].get("replicas") for service in SERVICES}
-    assert replicas == ({2} if component == "autoscaling" else {None})
 
 
 def test_custom_resources_are_as_their_definitions_say(prod: Manifests) -> None:

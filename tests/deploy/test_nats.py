@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import nats.errors
 import pytest
 
@@ -80,6 +82,45 @@ def test_baton_makes_its_streams_on_the_servers_and_a_stranger_is_kept_out(
 
     assert asyncio.run(scenario()) == len(where)
     assert all(process.alive for process in processes)
+
+
+def test_a_server_with_an_empty_volume_has_started_when_it_has_what_the_others_have(tmp_path: Path) -> None:
+    """Before that a rollout would take the next one away."""
+    prod, where = render("prod"), places(tmp_path, 3)
+    (container,) = (one for name, one in prod.containers() if (name, one["name"]) == ("nats", "nats"))
+    path = container["startupProbe"]["httpGet"]["path"]
+    with _running(prod, where) as processes:
+        wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=60)
+        asyncio.run(_fill(where[0]))
+        wait_until(lambda: _stored(where[2]) == _stored(where[0]), "the third has what the first has", within_s=30)
+        processes[2].stop()
+        shutil.rmtree(where[2].folder / "data")
+        processes[2] = _start(prod, where[2], where, "")
+        wait_until(lambda: _get(where[2], path), "the third has started again", within_s=60)
+        assert _stored(where[2]) == _stored(where[0])
+
+
+async def _fill(place: Place) -> None:
+    client = await nats.connect(place.url, user="baton", password=PASSWORDS["NATS_PASSWORD"])
+    stream = client.jetstream()
+    await stream.add_stream(name="BATON_LOG_0", subjects=["log"], num_replicas=3)
+    for _ in range(20):
+        await stream.publish("log", bytes(500_000))
+    await client.close()
+
+
+def _get(place: Place, path: str) -> httpx.Response | None:
+    """What the monitoring port answers, if that is well."""
+    with contextlib.suppress(httpx.HTTPError):
+        response = httpx.get(f"http://127.0.0.1:{place.monitor}{path}", timeout=5)
+        return response if response.is_success else None
+    return None
+
+
+def _stored(place: Place) -> int:
+    """Bytes in all streams of a server."""
+    response = _get(place, "/jsz")
+    return int(response.json()["bytes"]) if response else 0
 
 
 def test_a_server_without_the_cluster_password_does_not_get_in(tmp_path: Path) -> None:

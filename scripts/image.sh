@@ -35,12 +35,12 @@ buildah_() {
     buildah --root "$work/storage" --runroot "$work/run" "$@"
 }
 
-# A minimal Debian with Python, without its documentation.
+# A minimal Debian with Python, without its documentation; usr-is-merged in place of usrmerge, which would bring all of Perl.
 make_base() {
     need mmdebstrap
     say "Making a base of Debian's packages (once; one or two minutes) …"
     mkdir -p "$work/base"
-    mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates \
+    mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates,usr-is-merged \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt=force-unsafe-io bookworm "$work/base/base.tar"
     printf 'FROM scratch\nADD base.tar /\n' >"$work/base/Dockerfile"

@@ -102,7 +102,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def _all_seen(place: Place) -> Callable[[], bool]:
     """Tells whether there is by now whatever the tests look for; what has been found is not asked for again."""
-    unseen = [(_has_data, _filled_in(target["expr"])) for panel in PANELS for target in panel.values[0]["targets"]]
+    unseen: list[tuple[Callable[[Place, str], object], str]] = []
+    unseen += [(_has_data, _filled_in(target["expr"])) for panel in PANELS for target in panel.values[0]["targets"]]
     unseen += [(_examples, histogram) for histogram in HISTOGRAMS]
 
     def all_seen() -> bool:

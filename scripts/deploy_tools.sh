@@ -58,7 +58,7 @@ make_node() {
     cp $tests/package.json $tests/package-lock.json "$root/node"
     # The certificates that this system trusts, as pip and git do, and not only those that node carries.
     (cd "$root/node" && NODE_USE_SYSTEM_CA=1 again ../../../.venv/bin/npm ci --ignore-scripts --no-audit --no-fund \
-        --loglevel=error --fetch-retries=3 --fetch-retry-factor=3 --fetch-retry-mintimeout=2000 >&2)
+        --loglevel=error --fetch-retries=3 --fetch-retry-factor=3 --fetch-retry-mintimeout=2000 >/dev/null)
 }
 
 # part PART FILES…: makes it where it is not there.

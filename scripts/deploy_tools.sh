@@ -14,7 +14,10 @@ tests=tests/deploy
 mkdir -p "$root/bin"
 . scripts/made.sh
 
-pip() { again .venv/bin/python -m pip "$@" -qq --disable-pip-version-check --no-input --no-deps --require-hashes; }
+# Only wheels: what a source package is built with would be fetched without a hash.
+pip() {
+    again .venv/bin/python -m pip "$@" -qq --disable-pip-version-check --no-input --no-deps --require-hashes --only-binary :all:
+}
 
 make_venv() {
     say "Installing checkov, hadolint and kubernetes-validate in .make/deploy/venv (once; half a minute) …"

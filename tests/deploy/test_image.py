@@ -96,6 +96,18 @@ def test_it_holds_no_tools_to_build_with_and_nothing_of_this_machine() -> None:
 
 
 @needs_image
+def test_it_is_small() -> None:
+    size, unit = _buildah("images", "--format", "{{.Size}}", IMAGE).split()
+    assert unit == "MB"
+    assert float(size) < 700
+    with container() as name:
+        script = "ls /opt/baton/lib/python3*/site-packages"
+        packages = _buildah("run", "--isolation", "chroot", name, "--", "sh", "-c", script).splitlines()
+    assert "pymilvus" in packages
+    assert not {"torch", "scipy", "pip", "pytest"} & set(packages)
+
+
+@needs_image
 def test_baton_runs_from_the_image_and_answers_a_question(tmp_path: Path) -> None:
     dev = render("dev")
     milvus_port, gateway_port = free_port(), free_port()

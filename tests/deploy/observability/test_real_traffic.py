@@ -31,7 +31,7 @@ GRAFANA = ROOT / "deploy" / "grafana"
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 START_S = 180.0
 TRAFFIC_S = 240.0
-"""At most; it ends when Prometheus has seen all that the tests ask for, on an idle machine within some ten seconds."""
+"""At most; it ends when Prometheus has seen all that the tests ask for."""
 WORKERS = ("retriever", "generator", "tools")
 VARIANTS = ("a", "b")
 HISTOGRAMS = ("baton_ttfb_seconds", "baton_retrieval_step_seconds", "baton_tool_seconds")

@@ -136,7 +136,7 @@ def start(one: System, service: str, number: int, **settings: str) -> Iterator[P
 def start_gateway(one: System, number: int, **settings: str) -> Iterator[int]:
     port = free_port()
     with start(one, "gateway", number, BATON_GATEWAY_PORT=str(port), **settings):
-        wait_until(lambda: _state(port).get("ready"), "the gateway is ready", within_s=30)
+        wait_until(lambda: _state(port).get("ready"), "the gateway is ready", within_s=60)
         yield port
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -45,8 +46,9 @@ def done(seq: int, reason: str = "stop", citations: tuple[Citation, ...] = ()) -
     return frame(Done, seq, finish_reason=reason, **rest)
 
 
-def entry(*frames: LogFrame) -> LogEntry:
-    return LogEntry(request_id="r", append_id="a", writer="w", frames=list(frames))
+def entry(*frames: LogFrame, append_id: str = "") -> LogEntry:
+    append_id = append_id or secrets.token_hex(4)
+    return LogEntry(request_id="r", append_id=append_id, writer="w", frames=list(frames))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +65,14 @@ def test_a_gap_a_duplicate_and_a_frame_behind_the_end_are_seen(entries: list[Log
     assert (str(problem.value), problem.value.section) == (words, "1")
 
 
+def test_an_append_id_that_comes_twice_is_seen() -> None:
+    with pytest.raises(Broken, match="frame 1 came with the `append_id` 'mine' of an earlier append"):
+        check_follows([entry(chunk(0), append_id="mine"), entry(chunk(1), append_id="mine")])
+
+
 def test_an_entry_that_readers_refuse_is_broken() -> None:
-    assert read_entry(codec.encode(entry(chunk(0)))) == entry(chunk(0))
+    good = entry(chunk(0))
+    assert read_entry(codec.encode(good)) == good
     with pytest.raises(Broken, match="an entry of 2 bytes in the log that a reader must refuse"):
         read_entry(b"\x81\xc1")
 
@@ -158,6 +166,29 @@ def test_the_command_says_what_it_would_try_and_what_it_cannot(capsys: pytest.Ca
     assert "the arguments are not JSON" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["conformance", "tools", "--call", "slow=[1]"])
+    with pytest.raises(SystemExit):
+        main(["conformance", "tools", "--set", "a b"])
+    assert "argument --set: 'a b' is not 1 to 64 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generator", "--call", "slow={}"], "--call is for a tools worker"),
+        (["tools", "--restricted", "hr=d1"], "--restricted is for a retriever"),
+        (
+            ["tools", "--nats", "nats://127.0.0.1:1", "--ack-wait", "2"],
+            "--ack-wait is for a nats-server of the kit's own",
+        ),
+        (["generator", "--command", "a 'b"], "cannot be split into words: No closing quotation"),
+        (["generator", "--command", "no-such-program {nats}"], "there is no program 'no-such-program'"),
+    ],
+)
+def test_what_cannot_be_examined_is_said_in_a_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["conformance", *arguments]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_the_reports_have_what_was_promised_and_what_was_seen(tmp_path: Path) -> None:

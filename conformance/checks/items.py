@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+from baton_proto import codec
 from baton_proto.messages import MAX_ENTRY_BYTES, Error, WorkItem
 from conformance.frames import ending
 from conformance.kit import Kit
@@ -52,9 +53,10 @@ async def passed_on(one: Request) -> tuple[WorkItem, dict[str, Any]] | None:
     if last.handoff is None:
         return None
     item, raw = await one.next_item(last)
+    before = codec.item_from_map(one.item)
     for name in KEPT:
-        if raw.get(name) != one.item.get(name):
-            raise Broken(f"the item that it handed on has {name}={raw.get(name)!r}, not {one.item.get(name)!r}", "2.6")
+        if (now := getattr(item, name)) != (was := getattr(before, name)):
+            raise Broken(f"the item that it handed on has {name}={now!r:.200}, not {was!r:.200}", "2.6")
     if item.stage != last.handoff.stage:
         raise Broken(f"the item that it handed to {last.handoff.stage} says `stage` {item.stage!r}", "2.6")
     if item.queued_ms < one.item["queued_ms"]:

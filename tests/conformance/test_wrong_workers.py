@@ -17,6 +17,7 @@ GOOD = "good_items_are_dealt_with"
 REPLACED = "who_was_replaced_stops"
 CANCEL = "a_cancel_stops_the_work"
 TOOLS = "a_generator_uses_what_tools_gave"
+READERS = "what_a_user_may_not_read_is_not_found"
 DRAIN = "a_worker_that_is_told_to_go_leaves_nothing_undone"
 APPEND = "an_append_that_is_not_stored_is_repeated"
 EXPECTED = {
@@ -72,6 +73,16 @@ def test_what_is_wrong_with_a_worker_is_said(name: str) -> None:
     assert words in found.seen
     assert words.split(" (")[0] in " ".join(summary([found]).split())
     assert name == "dying_of_garbage" or outcomes["unreadable_references_are_dropped"].verdict == "kept"
+
+
+def test_a_retriever_that_shows_everybody_what_is_a_groups_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATON_RETRIEVER", "tests.chaos.small_retriever:open_retriever")  # it asks nobody who he is
+    options = Options(restricted=("hr", "annual-leave.en.md"))
+    command = f"{sys.executable} -m services.retriever"
+    subject = Subject(kind="retriever", command=command, only=[READERS], options=options)
+    (found,) = asyncio.run(examine(subject, lambda _: None, lambda _: None))
+    assert (found.verdict, found.section) == ("broken", "2.11")
+    assert "annual-leave.en.md, which only hr may read, was found for a user with the claims {}" in found.seen
 
 
 def test_a_worker_with_nothing_wrong_keeps_all_these_promises() -> None:

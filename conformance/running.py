@@ -172,7 +172,7 @@ async def _try_all(kit: Kit, promises: list[Promise], on_outcome: Callable[[Outc
 
     async def one(promise: Promise) -> None:
         async with slots:
-            outcomes.append(await _tried(kit, promise))
+            outcomes.append(await tried(kit, promise))
             on_outcome(outcomes[-1])
 
     async with asyncio.TaskGroup() as group:
@@ -205,7 +205,11 @@ async def _unless_it_dies(kit: Kit, promise: Promise) -> None:
         await end_tasks(checking, ending)
 
 
-async def _tried(kit: Kit, promise: Promise) -> Outcome:
+async def tried(kit: Kit, promise: Promise) -> Outcome:
+    """What comes of one promise.
+
+    Whatever a worker does comes to an outcome; another exception is a mistake of the kit.
+    """
     begun = time.monotonic()
     verdict: Verdict = "kept"
     seen = section = ""

@@ -63,7 +63,8 @@ async def _unless_it_ends(kit: Kit, condition: Callable[[], object], within_s: f
 def ended_so(end: End | None) -> str:
     """How a worker's process ended, for people."""
     status, lines = end or (0, [])
-    return f"ended with status {status}; its last lines: {' | '.join(lines[-3:]) or 'none'}"
+    how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+    return f"{how}; its last lines: {' | '.join(lines[-3:]) or 'none'}"
 
 
 async def _held(kit: Kit) -> list[Request]:
@@ -194,6 +195,8 @@ def _draining(kit: Kit, since: float) -> bool:
 
 
 async def _left_behind(kit: Kit, requests: list[Request], end: End, since: float) -> Broken | Advice | None:
+    if end[0] == -signal.SIGTERM:
+        return Broken(f"it {ended_so(end)}; if that was only what started it, name the worker's own program")
     if end[0] != 0:
         return Broken(f"it {ended_so(end)}")
     for one in requests:

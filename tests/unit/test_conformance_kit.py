@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from pathlib import Path
 from xml.etree import ElementTree
@@ -22,12 +23,16 @@ from baton_proto.messages import (
     ToolCalled,
     Usage,
 )
+from conformance.checks.process import ended_so
 from conformance.checks.succession import check_continues
 from conformance.frames import check_follows, check_written, read_entry, text_of, told
-from conformance.promise import PROMISES, Broken, Outcome
+from conformance.kit import Kit, Options
+from conformance.promise import PROMISES, Broken, Outcome, Promise
 from conformance.report import explained, summary, write_junit
-from conformance.running import Subject
+from conformance.running import Subject, tried
+from conformance.witness import Witness
 from services.cli.__main__ import main
+from services.common.bus import Bus, Refused, Unconfirmed
 
 STAMP = "2026-11-26T07:00:00.000Z"
 TEXT = "Employees have twenty days of leave."
@@ -131,6 +136,34 @@ def test_what_is_said_again_is_seen(earlier: LogFrame, later: list[LogFrame], wo
     with pytest.raises(Broken) as problem:
         check_continues([earlier], later)
     assert words in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(3, "ended with status 3; its last lines: b | c | d"), (-15, "was ended by SIGTERM; its last lines: b | c | d")],
+)
+def test_how_a_worker_ended_is_told(status: int, words: str) -> None:
+    assert ended_so((status, ["a", "b", "c", "d"])) == words
+
+
+@pytest.mark.parametrize(
+    ("problem", "verdict", "section"),
+    [
+        (Refused("7"), "broken", "1"),
+        (codec.WireError("no map"), "broken", "4"),
+        (Unconfirmed("nobody answered"), "not seen", "2.7"),
+    ],
+)
+def test_what_comes_of_a_promise_is_an_outcome_whatever_the_worker_did(
+    problem: Exception, verdict: str, section: str
+) -> None:
+    async def check(kit: Kit) -> None:
+        raise problem
+
+    one = Promise("one", "2.7", "A promise.", ("generator",), check)
+    kit = Kit(Bus.__new__(Bus), "generator", "generate", Witness(Bus.__new__(Bus), "generate"), Options(), owner="o")
+    outcome = asyncio.run(tried(kit, one))
+    assert (outcome.verdict, outcome.section) == (verdict, section)
 
 
 def test_frames_are_told_in_a_few_words() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .direct import CannotReach, quiet_bus
-from .options import bounded
+from .options import bounded, check_writable
 
 if TYPE_CHECKING:
     from conformance.promise import Outcome
@@ -93,6 +93,8 @@ def main(arguments: argparse.Namespace) -> int:
         print(*(f"{one.name}  ({one.section})\n    {one.text}" for one in promises), sep="\n")
         return KEPT
     try:
+        if arguments.junit is not None:
+            check_writable(arguments.junit)
         with interruptible(), quiet_bus():
             outcomes = asyncio.run(_examined(subject))
         if arguments.junit is not None:

@@ -27,7 +27,7 @@ from conformance.checks.process import ended_so
 from conformance.checks.succession import check_continues
 from conformance.frames import check_follows, check_written, read_entry, text_of, told
 from conformance.kit import Kit, Options
-from conformance.promise import PROMISES, Broken, Outcome, Promise
+from conformance.promise import PROMISES, Broken, Outcome, Promise, Verdict
 from conformance.report import explained, summary, write_junit
 from conformance.running import Subject, tried
 from conformance.witness import Witness
@@ -213,6 +213,7 @@ def test_the_command_says_what_it_would_try_and_what_it_cannot(capsys: pytest.Ca
             ["tools", "--nats", "nats://127.0.0.1:1", "--ack-wait", "2"],
             "--ack-wait is for a nats-server of the kit's own",
         ),
+        (["generator", "--junit", "/dev/null/junit.xml"], ": '/dev/null"),
         (["generator", "--command", "a 'b"], "cannot be split into words: No closing quotation"),
         (["generator", "--command", "no-such-program {nats}"], "there is no program 'no-such-program'"),
     ],
@@ -222,6 +223,20 @@ def test_what_cannot_be_examined_is_said_in_a_line(
 ) -> None:
     assert main(["conformance", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [(["kept", "not seen"], 0), (["advice"], 0), (["kept", "broken"], 1), (["not seen", "not seen"], 2), ([], 2)],
+)
+def test_a_run_in_which_nothing_could_be_tried_does_not_pass(
+    verdicts: list[Verdict], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def examined(subject: Subject) -> list[Outcome]:
+        return [Outcome(PROMISES[0], verdict, 0.0) for verdict in verdicts]
+
+    monkeypatch.setattr("services.cli.conformance._examined", examined)
+    assert main(["conformance", "generator"]) == status
 
 
 def test_the_reports_have_what_was_promised_and_what_was_seen(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from .promise import Kind, NotSeen
 from .request import Request
 from .witness import Witness
 
-DEADLINE_MS = 120_000
+DEADLINE_MS = 600_000
+"""Of a good item: enough for one that waits while a slow worker deals with others."""
 QUESTION = "How many days of annual leave do employees have, and what becomes of days not taken?"
 _LEAVE = (
     "Employees have 20 days of annual leave each calendar year. Days not taken by 31 December can be carried over "

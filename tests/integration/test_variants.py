@@ -167,6 +167,7 @@ def test_a_share_of_the_conversations_tries_a_variant_until_it_is_gone(tmp_path:
                         conversation = f"conv-{number}"
                         frames = await one.ask_async("How many days of leave?", conversation_id=conversation)
                         assert frames[-1]["type"] == "done", frames[-1]
+                        assert frames[0].get("variant") == frames[-1].get("variant")
                         assert ("variant=b" in frames[-1]["fingerprint"]) == (frames[-1].get("variant") == "b")
                         found.setdefault(conversation, set()).add(frames[-1].get("variant"))
                 return found

@@ -64,8 +64,7 @@ test-ingest: venv-dev ## Bring in FILES mixed files (1,000), some of them broken
 
 test-deploy: venv-dev test-tools ## Check manifests, dashboards and alerts on real servers; after `make image` the image too.
 	@scripts/deploy_tools.sh
-	@scripts/dashboards.sh tools
-	@TEST_DEPLOY=.make/deploy .venv/bin/python -m pytest -n 2 --dist loadfile tests/deploy $(ARGS)
+	@TEST_DEPLOY=.make/deploy .venv/bin/python -m pytest -n 2 --dist loadfile -r s --timeout 600 tests/deploy $(ARGS)
 
 image: ## Build the image without a Docker daemon. IMAGE=name, BASE=another base image, ARGS=further options.
 	@scripts/image.sh $(ARGS)

@@ -6,17 +6,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-venv=$PWD/.make/grafana/venv
+root=$PWD/.make/grafana
+venv=$root/venv
 lock=deploy/grafana/requirements.lock
-stamp=$(printf '%s\n' "$PWD"; cksum "$lock")
+. scripts/made.sh
 
-if [ "$(cat "$venv/.made" 2>/dev/null)" != "$stamp" ]; then
-    echo "Installing Grafana's SDK in .make/grafana (once; a few seconds) …" >&2
+if ! is_made venv "$lock"; then
+    say "Installing Grafana's SDK in .make/grafana (once; a few seconds) …"
     rm -rf "$venv"
     .venv/bin/python -m venv --without-pip "$venv"
-    .venv/bin/python -m pip --python "$venv/bin/python" install -qq --disable-pip-version-check --no-input --no-deps \
+    again .venv/bin/python -m pip --python "$venv/bin/python" install -qq --disable-pip-version-check --no-input --no-deps \
         --require-hashes -r "$lock"
-    printf '%s\n' "$stamp" >"$venv/.made"
+    made venv "$lock"
 fi
 
 if [ "${1:-}" != tools ]; then

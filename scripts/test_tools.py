@@ -91,7 +91,8 @@ def _apt_install(package: str) -> bool:
 
 def _run(command: list[str], cwd: Path = ROOT) -> bool:
     """Whether it went well. Its output is shown only when it did not."""
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Node trusts what this system trusts, as Python does, and not only the authorities that it carries.
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "NODE_USE_SYSTEM_CA": "1"}
     try:
         ran = subprocess.run(
             command, cwd=cwd, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=INSTALL_TIMEOUT_S

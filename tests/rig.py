@@ -20,7 +20,7 @@ from services.common.clock import now_ms
 from services.common.config import NatsSettings, WorkerSettings
 from services.common.connection import connect
 from services.common.job import Handler
-from services.common.log import LogWriter, make_handoff, push_ref, read_log
+from services.common.log import LogWriter, make_handoff, push_ref, read_log, ref_to
 from services.common.worker import Worker
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
@@ -63,7 +63,7 @@ class Rig:
     async def start(self, item: WorkItem, *, push: bool = True) -> WorkRef:
         """What the gateway does with a query: `accepted` with the hand-off, then the work reference."""
         await self.append(item, Accepted(conversation_id="c", handoff=await make_handoff(self.bus, item, 0)))
-        ref = WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=0)
+        ref = ref_to(item, 0)
         while push:
             try:
                 await push_ref(self.bus, ref)
@@ -118,12 +118,13 @@ class Rig:
         name: str = "",
         url: str = "",
         drain_s: float = 5.0,
+        variant: str = "",
         **settings: Any,
     ) -> AsyncIterator[RunningWorker]:
         """A worker with a connection of its own, to `url` if it is given."""
         nats = dataclasses.replace(self.settings, url=url or self.settings.url)
         async with connect(nats, name or f"worker-{secrets.token_hex(3)}") as bus:
-            worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 2.0, **settings}))
+            worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 2.0, **settings}), variant=variant)
             running = RunningWorker(bus, worker, drain_s)
             try:
                 yield running

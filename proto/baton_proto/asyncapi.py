@@ -132,6 +132,7 @@ def _channels() -> Part:
     key = "32 hex digits: the start of SHA-256 over owner, a zero byte and request_id."
     shard = "CRC-32 of the key, modulo the number of shards; every item and reference carries it."
     stage = "`retrieve`, `generate` or `tools.<set>` (two tokens)."
+    queue = f"{stage} Of a variant `retrieve.<variant>` or `generate.<variant>`."
     return {
         "client": _channel(
             "/ws", "One socket carries any number of requests.", "gateway", [*_from_client(), *_to_client()]
@@ -153,11 +154,11 @@ def _channels() -> Part:
             key=key,
         ),
         "work": _channel(
-            f"{PREFIX}.work.{{stage}}",
+            f"{PREFIX}.work.{{queue}}",
             f"The work queue, stream {subjects.WORK_STREAM}.",
             "nats",
             ["workRef"],
-            stage=stage,
+            queue=queue,
         ),
         "cancel": _channel(
             f"{PREFIX}.cancel.{{key}}",
@@ -209,11 +210,11 @@ def _channels() -> Part:
             subjects.INVENTORY, "Who holds what? Each worker answers with its holdings.", "nats", ["holdings"]
         ),
         "presence": _channel(
-            f"{PREFIX}.workers.{{stage}}",
+            f"{PREFIX}.workers.{{queue}}",
             "About once a second from every worker.",
             "nats",
             ["announcement"],
-            stage=stage,
+            queue=queue,
         ),
         "census": _channel(subjects.CENSUS, "Who is there?", "nats", ["census"]),
     }
@@ -232,7 +233,7 @@ def _operations() -> Part:
         "gatewaySends": _operation("send", "client", "What a client gets.", list(_to_client())),
         "gatewayFollowsLog": _operation("receive", "live", "Relay what is stored."),
         "workerTakesWork": _operation(
-            "receive", "work", "Pull from the stage's durable consumer; acknowledge when done."
+            "receive", "work", "Pull from the queue's durable consumer; acknowledge when done."
         ),
         "workerHandsOver": _operation("send", "work", "After the hand-off is in the log."),
         "workerReadsLog": _operation("receive", "log", "Read from the stream; never subscribe to it."),

@@ -50,10 +50,13 @@ REQUEST_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$(?!\n)"
 
 KEY_PATTERN = r"^[0-9a-f]{32}$(?!\n)"
 STAGE_PATTERN = r"^(retrieve|generate|tools\.[A-Za-z0-9_-]{1,64})$(?!\n)"
+VARIANT_PATTERN = r"^([a-z0-9][a-z0-9-]{0,15})?$(?!\n)"
 
 Version = Annotated[int, Meta(ge=1)]
 Key = Annotated[str, Meta(pattern=KEY_PATTERN)]
 StageName = Annotated[str, Meta(pattern=STAGE_PATTERN)]
+Variant = Annotated[str, Meta(pattern=VARIANT_PATTERN)]
+"""Which of several versions of a stage's workers is meant; empty: those that are no variant."""
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 """A bound that keeps out what JSON cannot carry: infinities and NaN."""
@@ -274,8 +277,9 @@ class WorkItem(Message, frozen=True, kw_only=True):
     handed over, for the time in the queue. `place` is the stream sequence of the user's place among the running
     requests, which is freed when the log ends. `lane` is set where the gateway let the request wait for its user's turn
     before it went to the first stage (absent: it went there at once). `on_disconnect` is the query's, for whichever
-    gateway its last client leaves. `extra` holds top-level fields this version does not know; they are written back as
-    they came, so a newer worker's fields survive an older one's hand-off.
+    gateway its last client leaves. `variant` is the variant of workers that the request tries, and `varied` the stages
+    at which it goes to them; at all others it goes to those of no variant. `extra` holds top-level fields this version
+    does not know; they are written back as they came, so a newer worker's fields survive an older one's hand-off.
     """
 
     stage: StageName
@@ -302,7 +306,8 @@ class WorkItem(Message, frozen=True, kw_only=True):
     timings: Timings = Timings()
     usage: Usage = Usage()
     traceparent: str = ""
-    variant: str = ""
+    variant: Variant = ""
+    varied: list[StageName] = field(default_factory=list)
     place: Count | None = None
     lane: Key | None = None
     on_disconnect: Literal["continue", "cancel"] | None = None
@@ -315,10 +320,11 @@ class WorkItem(Message, frozen=True, kw_only=True):
 
 
 class Handoff(Message, frozen=True, kw_only=True):
-    """The baton passes to `stage`. The item is here, or, where it is too large for a message, in the object store
-    under the name `object`."""
+    """The baton passes to `stage`, to the workers of `variant` if it says one. The item is here, or, where it is too
+    large for a message, in the object store under the name `object`."""
 
     stage: StageName
+    variant: Variant = ""
     item: dict[str, Any] | None = None
     object: str | None = None
 
@@ -327,6 +333,7 @@ class WorkRef(Message, frozen=True, kw_only=True):
     """What lies in the work queue: which log holds the item, and the `seq` of the frame that handed it over."""
 
     stage: StageName
+    variant: Variant = ""
     key: Key
     shard: Count
     seq: Count
@@ -483,6 +490,7 @@ class Announcement(Message, frozen=True, kw_only=True):
     slots: Count
     running: Count
     v: Version = field(default_factory=_wire_version)
+    variant: Variant = ""
     draining: bool = False
     tools: list[ToolSpec] = field(default_factory=list)
 

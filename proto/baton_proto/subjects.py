@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import NamedTuple
 
-from .messages import KEY_PATTERN, REQUEST_ID_PATTERN, STAGE_PATTERN
+from .messages import KEY_PATTERN, REQUEST_ID_PATTERN, STAGE_PATTERN, VARIANT_PATTERN, WorkItem
 
 PREFIX = "baton.v1"
 DEFAULT_SHARDS = 16
@@ -33,6 +33,8 @@ INGEST = f"{PREFIX}.ingest"
 RETRIEVE = "retrieve"
 GENERATE = "generate"
 TOOLS = "tools"
+VARIED_STAGES = (RETRIEVE, GENERATE)
+"""The stages that may have variants. A tool set needs none: another version of it is another set."""
 
 CENSUS = f"{PREFIX}.census"
 """A message here asks every worker to announce itself at once."""
@@ -45,6 +47,7 @@ FOLLOWED = f"{PREFIX}.followed"
 
 _KEY = re.compile(KEY_PATTERN)
 _STAGE = re.compile(STAGE_PATTERN)
+_VARIANT = re.compile(VARIANT_PATTERN)
 _ID = re.compile(REQUEST_ID_PATTERN)
 _LOG = re.compile(r"baton\.v1\.(?:live|log)\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{32})")
 
@@ -113,13 +116,63 @@ def checked_stage(stage: str) -> str:
     return stage
 
 
-def work_subject(stage: str) -> str:
-    return f"{PREFIX}.work.{checked_stage(stage)}"
+def queue_name(stage: str, variant: str = "") -> str:
+    """The name of the queue in which a stage's work waits, `generate`, or of that for one variant, `generate.b`.
+    Stages without variants have one queue.
+
+    Raises:
+        ValueError: it cannot be the name of a stage or of a variant.
+    """
+    has_own = checked_variant(variant) and stage in VARIED_STAGES
+    return f"{stage}.{variant}" if has_own else checked_stage(stage)
 
 
-def work_consumer(stage: str) -> str:
-    """Name of the durable pull consumer that all workers of a stage share."""
-    return checked_stage(stage).replace(".", "_")
+def parse_queue(name: str) -> tuple[str, str]:
+    """Stage and variant of a queue.
+
+    Raises:
+        ValueError: there is no such queue.
+    """
+    stage, _, variant = name.partition(".")
+    if stage in VARIED_STAGES and variant and _VARIANT.search(variant):
+        return stage, variant
+    return checked_stage(name), ""
+
+
+def checked_variant(variant: str) -> str:
+    """`variant` itself if it can be the name of one, or is empty; otherwise ValueError."""
+    if not _VARIANT.search(variant):
+        raise ValueError(f"a variant is 1 to 16 of a-z, 0-9 and -, and does not begin with -: not {variant!r}")
+    return variant
+
+
+def variant_at(item: WorkItem, stage: str) -> str:
+    """The variant whose workers serve this item at a stage; empty: those of no variant."""
+    return item.variant if stage in item.varied and stage in VARIED_STAGES else ""
+
+
+def is_queue(name: str) -> bool:
+    """Whether it is the name of a queue: somebody may have made other consumers and streams to look at things."""
+    try:
+        parse_queue(name)
+    except ValueError:
+        return False
+    return True
+
+
+def checked_queue(name: str) -> str:
+    """`name` itself if it is that of a queue; otherwise ValueError."""
+    parse_queue(name)
+    return name
+
+
+def work_subject(queue: str) -> str:
+    return f"{PREFIX}.work.{checked_queue(queue)}"
+
+
+def work_consumer(queue: str) -> str:
+    """Name of the durable pull consumer that all workers of a queue share."""
+    return checked_queue(queue).replace(".", "_")
 
 
 def dead_subject(stage: str) -> str:
@@ -206,13 +259,18 @@ def parse_waiting(subject: str) -> str:
     return checked_key(subject.removeprefix(f"{PREFIX}.waiting."))
 
 
-def presence_subject(stage: str) -> str:
-    return f"{PREFIX}.workers.{checked_stage(stage)}"
+def presence_subject(queue: str) -> str:
+    return f"{PREFIX}.workers.{checked_queue(queue)}"
 
 
 def work_message_id(key: str, seq: int) -> str:
     """`Nats-Msg-Id` of the work message for the hand-off in frame `seq`."""
     return f"{key}.{seq}"
+
+
+def moved_message_id(key: str, seq: int) -> str:
+    """`Nats-Msg-Id` of the same once it goes to the workers of no variant, because those of its variant are gone."""
+    return f"{key}.{seq}.moved"
 
 
 def handoff_object(key: str, seq: int) -> str:

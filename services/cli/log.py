@@ -172,6 +172,7 @@ class _Screen:
 
 async def _whereabouts(bus: Bus, at: LogAddress, screen: _Screen) -> Whereabouts | None:
     """Where the work item is; None when the log has ended. A request that goes on while we look is read on."""
+    from baton_proto.subjects import queue_name
     from services.common.inspection import find_item
 
     from .log_summary import latest_handoff
@@ -181,7 +182,8 @@ async def _whereabouts(bus: Bus, at: LogAddress, screen: _Screen) -> Whereabouts
         handed = latest_handoff(screen.frames)
         if screen.ended or handed is None or handed.frame.handoff is None:
             return None
-        where = await find_item(bus, at.key, handed.frame.handoff.stage, handed.frame.seq)
+        queue = queue_name(handed.frame.handoff.stage, handed.frame.handoff.variant)
+        where = await find_item(bus, at.key, queue, handed.frame.seq)
         if where.state != "nowhere" or not await _read_on(bus, at, screen):
             return where
     return where

@@ -26,6 +26,7 @@ from baton_proto.messages import (
     ToolCalled,
     ToolResult,
 )
+from baton_proto.subjects import queue_name
 from services.common.clock import from_rfc3339
 from services.common.log import StoredEntry
 
@@ -135,7 +136,7 @@ def describe(frame: LogFrame, *, content: bool) -> str:
     parts = [part for part in _parts(frame, content) if part]
     if frame.handoff is not None:
         where = f" (item in object {frame.handoff.object})" if frame.handoff.object else ""
-        parts.append(f"-> {frame.handoff.stage}{where}")
+        parts.append(f"-> {queue_name(frame.handoff.stage, frame.handoff.variant)}{where}")
     return one_line(", ".join(parts))
 
 

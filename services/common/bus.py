@@ -131,13 +131,13 @@ class Bus:
             raise Unconfirmed(error.get("description", "unknown answer from JetStream"))
         return int(answer["seq"])
 
-    async def push_work(self, stage: str, data: bytes, message_id: str) -> None:
-        """Put a work message into the queue; one with the same `message_id` is stored once.
+    async def push_work(self, queue: str, data: bytes, message_id: str) -> None:
+        """Put a work message into a queue; one with the same `message_id` is stored once.
 
         Raises:
             Unconfirmed, Full
         """
-        await self.store(subjects.work_subject(stage), data, {"Nats-Msg-Id": message_id})
+        await self.store(subjects.work_subject(queue), data, {"Nats-Msg-Id": message_id})
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from .settings import setting
+from .shares import Share, named, read_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,11 @@ class ProcessSettings:
     )
     metrics_host: str = setting("BATON_METRICS_HOST", "127.0.0.1", "Address on which a worker serves its metrics.")
     variant: str = setting(
-        "BATON_VARIANT", "", "What this process is called where two variants are compared, as in `b`; in its metrics."
+        "BATON_VARIANT",
+        "",
+        "Variant that this process is, as in `b`; in its metrics. A retriever or generator that is one serves the "
+        "requests that try it (BATON_VARIANTS of the gateway), and no others.",
+        read=named,
     )
     trace_contents: bool = setting(
         "BATON_TRACE_CONTENTS", False, "Whether traces hold what users, documents, tools and models say."
@@ -123,6 +128,12 @@ class GatewaySettings:
         "Milliseconds an answer may take when the client names none.",
         minimum=1_000,
         maximum=600_000,
+    )
+    variants: tuple[Share, ...] = setting(
+        "BATON_VARIANTS",
+        (),
+        "Variants of retrievers or generators, each with the percentage of conversations that try it, as in `b=10`.",
+        read=read_shares,
     )
     top_k: int = setting(
         "BATON_TOP_K", 6, "Passages per question when the client names no number.", minimum=1, maximum=50

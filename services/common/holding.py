@@ -22,7 +22,7 @@ from .clock import now_ms
 from .endings import end_log, record_end
 from .errors import DEADLINE, ServiceError
 from .job import Handler
-from .log import LogWriter, make_handoff, push_ref
+from .log import LogWriter, make_handoff, push_ref, ref_to
 from .queue import Lease
 from .taking import Taken, arrived, note_return, returned
 
@@ -78,7 +78,7 @@ class HeldJob:
         handoff = await make_handoff(self.bus, item, seq)
         await self.write(msgspec.structs.replace(frame, handoff=handoff))
         # Set before it is known to be stored: a cancel at this moment must not leave a hand-off that nobody published.
-        self.handed_over = WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=seq)
+        self.handed_over = ref_to(item, seq)
         await self.writer.flush()
 
     async def finish(self, frame: Done | Error) -> None:

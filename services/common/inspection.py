@@ -34,7 +34,8 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StageQueue:
-    """What the work queue says of one stage. `waiting` was never delivered; `delivered` was, and is not settled."""
+    """What the work queue says of one stage, or of a variant of it (`generate.b`). `waiting` was never delivered;
+    `delivered` was, and is not settled."""
 
     stage: str
     waiting: int
@@ -55,16 +56,7 @@ async def stage_queues(bus: Bus) -> list[StageQueue]:
         consumers = answer.get("consumers") or []
         found += map(_stage_queue, consumers)
         if not consumers or len(found) >= int(answer.get("total", 0)):
-            return sorted((queue for queue in found if _is_stage(queue.stage)), key=lambda queue: queue.stage)
-
-
-def _is_stage(name: str) -> bool:
-    """Whether it is a stage of ours: somebody may have made other consumers and streams to look at things."""
-    try:
-        subjects.checked_stage(name)
-    except ValueError:
-        return False
-    return True
+            return sorted((queue for queue in found if subjects.is_queue(queue.stage)), key=lambda queue: queue.stage)
 
 
 def _stage_queue(info: dict[str, Any]) -> StageQueue:
@@ -88,7 +80,7 @@ async def queue_lengths(bus: Bus) -> dict[str, int]:
     prefix = f"{subjects.PREFIX}.work."
     counts: dict[str, int] = answer.get("state", {}).get("subjects") or {}
     stages = {subject.removeprefix(prefix): count for subject, count in sorted(counts.items())}
-    return {stage: count for stage, count in stages.items() if _is_stage(stage)}
+    return {stage: count for stage, count in stages.items() if subjects.is_queue(stage)}
 
 
 async def read_stream(
@@ -174,14 +166,14 @@ class Queued(NamedTuple):
     stored_ms: int
 
 
-async def queued_refs(bus: Bus, stage: str, last: int | None = None, limit: int = 1_000) -> list[Queued]:
-    """The references of a stage in the work queue, oldest first, up to stream sequence `last`.
+async def queued_refs(bus: Bus, queue: str, last: int | None = None, limit: int = 1_000) -> list[Queued]:
+    """The references in a work queue, oldest first, up to stream sequence `last`.
 
     Raises:
         Unconfirmed
     """
     found = []
-    for one in await read_stream(bus, subjects.WORK_STREAM, subjects.work_subject(stage), last=last, limit=limit):
+    for one in await read_stream(bus, subjects.WORK_STREAM, subjects.work_subject(queue), last=last, limit=limit):
         with contextlib.suppress(codec.WireError):
             found.append(Queued(codec.decode(one.data, WorkRef), one.stream_seq, one.stored_ms))
     return found
@@ -222,14 +214,14 @@ class Whereabouts:
     """Items of the stage that lie before it, as far as they were looked through."""
 
 
-async def find_item(bus: Bus, key: str, stage: str, seq: int) -> Whereabouts:
-    """Where the item is that frame `seq` of the log `key` handed to `stage`.
+async def find_item(bus: Bus, key: str, queue: str, seq: int) -> Whereabouts:
+    """Where the item is that frame `seq` of the log `key` put into `queue`.
 
     Raises:
         Unconfirmed
     """
-    last_delivered = {queue.stage: queue.last_delivered for queue in await stage_queues(bus)}
-    queued = await queued_refs(bus, stage)
+    last_delivered = {one.stage: one.last_delivered for one in await stage_queues(bus)}
+    queued = await queued_refs(bus, queue)
     for holdings in await gather_holdings(bus):
         for item in holdings.items:
             if item.key == key and item.seq == seq:
@@ -237,7 +229,7 @@ async def find_item(bus: Bus, key: str, stage: str, seq: int) -> Whereabouts:
     for ahead, one in enumerate(queued):
         if one.ref.key == key and one.ref.seq == seq:
             state: Literal["delivered", "waiting"] = (
-                "delivered" if one.stream_seq <= last_delivered.get(stage, 0) else "waiting"
+                "delivered" if one.stream_seq <= last_delivered.get(queue, 0) else "waiting"
             )
             return Whereabouts(state, since_ms=one.stored_ms, ahead=ahead)
     return Whereabouts("nowhere")

@@ -228,12 +228,19 @@ async def make_handoff(bus: Bus, item: WorkItem, seq: int) -> Handoff:
     Raises:
         Unconfirmed: the object store did not take it.
     """
+    variant = subjects.variant_at(item, item.stage)
     packed = codec.pack_item(item)
     if len(packed) <= MAX_ENTRY_BYTES // 2:
-        return Handoff(stage=item.stage, item=codec.item_to_map(item))
+        return Handoff(stage=item.stage, variant=variant, item=codec.item_to_map(item))
     name = subjects.handoff_object(item.key, seq)
     await bus.put_object(name, packed)
-    return Handoff(stage=item.stage, object=name)
+    return Handoff(stage=item.stage, variant=variant, object=name)
+
+
+def ref_to(item: WorkItem, seq: int) -> WorkRef:
+    """The reference to `item`, which frame `seq` of its log hands over."""
+    variant = subjects.variant_at(item, item.stage)
+    return WorkRef(stage=item.stage, variant=variant, key=item.key, shard=item.shard, seq=seq)
 
 
 async def open_handoff(bus: Bus, handoff: Handoff) -> WorkItem:
@@ -264,7 +271,7 @@ async def start_log(bus: Bus, item: WorkItem, *frames: LogFrame) -> WorkRef:
         for frame in (*before, msgspec.structs.replace(last, handoff=handoff)):
             await writer.write(frame)
         await writer.flush()
-    return WorkRef(stage=item.stage, key=item.key, shard=item.shard, seq=len(before))
+    return ref_to(item, len(before))
 
 
 async def push_ref(bus: Bus, ref: WorkRef, tries: int = 5) -> None:
@@ -284,7 +291,7 @@ async def queue_ref(bus: Bus, ref: WorkRef, lane: str | None, tries: int = 5) ->
         try:
             if lane is not None:
                 return await waiting.put(bus, lane, ref)
-            return await bus.push_work(ref.stage, data, message_id)
+            return await bus.push_work(subjects.queue_name(ref.stage, ref.variant), data, message_id)
         except Unconfirmed:
             if attempt == tries - 1:
                 raise
@@ -305,6 +312,6 @@ async def publish_again(bus: Bus, at: LogAddress, position: Position) -> None:
     """
     if position.final.handoff is not None:
         handoff, seq = position.final.handoff, position.final.seq
-        ref = WorkRef(stage=handoff.stage, key=at.key, shard=at.shard, seq=seq)
+        ref = WorkRef(stage=handoff.stage, variant=handoff.variant, key=at.key, shard=at.shard, seq=seq)
         lane = codec.item_from_map(handoff.item).lane if handoff.item is not None and seq == 0 else None
         await queue_ref(bus, ref, lane)

@@ -1,7 +1,7 @@
 """Every metric, declared once with unit and meaning. Observed where work enters or leaves a service, nowhere else.
 
-docs/metrics.md is made from this. No label may take values without bound: each is one of a fixed set, a stage, or
-bounded by `Names`.
+docs/metrics.md is made from this. No label may take values without bound: each is one of a fixed set, a stage (one of a
+variant's as in `generate.b`), a variant of the settings, or bounded by `Names`.
 """
 
 from __future__ import annotations
@@ -72,6 +72,26 @@ FILL = Gauge(
     "How full a stream is that refuses more when it is full, as a share of its limit; of the logs the fullest shard.",
     ["stream"],
 )
+VARIANT_REQUESTS = Counter(
+    "baton_variant_requests_total",
+    "Requests that ended, by the variant that they tried (or `none`); only where variants have a share.",
+    ["variant", "outcome"],
+)
+VARIANT_SECONDS = Histogram(
+    "baton_variant_seconds",
+    "The same measures as above by variant: from a query's arrival to the first frame of a worker (ttfb), the first "
+    "answer_chunk (ttft) and the end (answer), and the retrieval.",
+    ["variant", "measure"],
+    buckets=_LONG,
+)
+VARIANT_SHARE = Gauge(
+    "baton_variant_share_ratio", "Share of the conversations that try a variant, by the settings.", ["variant"]
+)
+MOVED = Counter(
+    "baton_moved_items_total",
+    "Work items of a variant that had lost its workers, which this gateway gave to the workers of none.",
+    ["stage", "variant"],
+)
 SET_ASIDE = Gauge("baton_set_aside", "Work items that no worker has survived, kept for a person to look at.")
 
 # --- workers ----------------------------------------------------------------------------------------------------------
@@ -134,13 +154,15 @@ LOOP_LAG = Histogram(
     "baton_event_loop_lag_seconds", "How late a task has its turn that asks for one every 250 ms.", buckets=_LAG
 )
 DRAINING = Gauge("baton_draining", "1 from the signal to end on.")
-BUILD = Gauge("baton_build_info", "Version and variant of this process; always 1.", ["version", "service", "variant"])
+BUILD = Gauge(
+    "baton_build_info", "Version and variant (or `none`) of a process; always 1.", ["version", "service", "variant"]
+)
 
 SERVED_BY = {
     "Gateway": (
         TTFB, TTFT, RETRIEVAL, ANSWER, QUEUE, TOKENS_PER_SECOND, TOKENS, TOOL_CALLS, REQUESTS, REFUSED, CONNECTIONS,
         RUNNING, WAITING, WAITED, SLOW, CLOSED, FRAMES, JOINED, RESUMES, GAPS, CANCELS, ABANDONED, WORKERS, SLOTS,
-        QUEUED, FILL, SET_ASIDE,
+        QUEUED, FILL, SET_ASIDE, VARIANT_REQUESTS, VARIANT_SECONDS, VARIANT_SHARE, MOVED,
     ),
     "Workers": (
         WORK, WORK_RUNNING, WORK_SECONDS, CANCEL_SECONDS, REDELIVERED, FAILOVERS, RETRIEVAL_STEPS, RERANKS, TOKEN_GAP,
@@ -152,6 +174,7 @@ SERVED_BY = {
 """Which service observes what. (Each serves all of them; what it does not observe stays at 0 or has no series.)"""
 
 MAX_NAMES = 100
+NO_VARIANT = "none"
 
 
 def begin(metric: Counter | Histogram, *values: str) -> None:

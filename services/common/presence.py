@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from nats.aio.msg import Msg
 
 from baton_proto import codec, subjects
-from baton_proto.messages import PRESENCE_INTERVAL_MS, PRESENCE_TTL_MS, Announcement, ToolSpec
+from baton_proto.messages import PRESENCE_INTERVAL_MS, PRESENCE_TTL_MS, Announcement, ToolSpec, WorkItem
 
 from .bus import Bus, end_tasks
 
@@ -22,6 +22,11 @@ MAX_WORKERS = 10_000
 ECHO_EVERY_S = 0.5
 ECHO_LATE_S = 1.5
 """Well below `PRESENCE_TTL_MS`: an outage must be noticed before what was heard last is forgotten."""
+
+
+def queue_of(announcement: Announcement) -> str:
+    """The queue from which a worker takes its work."""
+    return subjects.queue_name(announcement.stage, announcement.variant)
 
 
 async def announce(bus: Bus, current: Callable[[], Announcement]) -> None:
@@ -35,7 +40,7 @@ async def announce(bus: Bus, current: Callable[[], Announcement]) -> None:
     while True:
         asked.clear()
         announcement = current()
-        await bus.publish(subjects.presence_subject(announcement.stage), codec.encode(announcement))
+        await bus.publish(subjects.presence_subject(queue_of(announcement)), codec.encode(announcement))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PRESENCE_INTERVAL_MS / 1000):
                 await asked.wait()
@@ -51,7 +56,7 @@ class Presence:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._heard: dict[tuple[str, str], tuple[float, Announcement]] = {}
-        self._stages: set[str] = set()
+        self._queues: set[str] = set()
         self._since = clock()
 
     @property
@@ -64,39 +69,48 @@ class Presence:
         self._since = self._clock()
 
     def hear(self, announcement: Announcement) -> None:
-        key = (announcement.stage, announcement.worker)
-        if len(self._stages) < MAX_WORKERS:
-            self._stages.add(announcement.stage)
+        queue = queue_of(announcement)
+        key = (queue, announcement.worker)
+        if len(self._queues) < MAX_WORKERS:
+            self._queues.add(queue)
         if announcement.draining:
             self._heard.pop(key, None)
         elif key in self._heard or len(self._heard) < MAX_WORKERS:
             self._heard[key] = (self._clock(), announcement)
 
-    def live(self, stage: str) -> list[Announcement]:
-        """The live workers of a stage."""
-        return [one for one in self._current() if one.stage == stage]
+    def live(self, queue: str) -> list[Announcement]:
+        """The live workers of a queue."""
+        return [one for one in self._current() if queue_of(one) == queue]
 
-    def gone(self, stage: str) -> bool:
-        """Whether there were workers of a stage, and none is alive now."""
-        return stage in self._stages and not self.live(stage)
+    def gone(self, queue: str) -> bool:
+        """Whether there were workers of a queue, and none is alive now."""
+        return queue in self._queues and not self.live(queue)
+
+    def deserted(self) -> list[str]:
+        """The queues that had workers and have none now, once silence means absence."""
+        return sorted(queue for queue in self._queues if self.gone(queue)) if self.settled else []
 
     def counts(self) -> dict[str, int]:
-        """How many workers of each stage are alive."""
-        return dict(Counter(one.stage for one in self._current()))
+        """How many workers of each queue are alive."""
+        return dict(Counter(map(queue_of, self._current())))
 
     def slots(self) -> dict[str, int]:
-        """How many items the live workers of each stage hold at most, all together."""
+        """How many items the live workers of each queue hold at most, all together."""
         slots: Counter[str] = Counter()
         for one in self._current():
-            slots[one.stage] += one.slots
+            slots[queue_of(one)] += one.slots
         return dict(slots)
 
-    def tools(self) -> dict[str, list[ToolSpec]]:
+    def tools(self, item: WorkItem | None = None) -> dict[str, list[ToolSpec]]:
         """The tools that live workers serve, by stage: tools workers, and retrievers, which can search again. Of two
-        tools of one name in a stage the first counts."""
+        tools of one name in a stage the first counts.
+
+        Args:
+            item: whose calls they would serve: only workers of its variants count, and without it, those of none.
+        """
         found: dict[str, dict[str, ToolSpec]] = {}
         for one in self._current():
-            if one.tools:
+            if one.tools and one.variant == (subjects.variant_at(item, one.stage) if item else ""):
                 by_name = found.setdefault(one.stage, {})
                 for tool in one.tools:
                     by_name.setdefault(tool.name, tool)

@@ -50,7 +50,7 @@ def read_settings(service: str, *groups: type) -> list[Any]:
         raise SystemExit(2) from None
     set_up_logging(service, process.log, process.log_level)
     tracing.set_up_tracing(service, package_version(), contents=process.trace_contents)
-    metrics.BUILD.labels(package_version(), service, process.variant).set(1)
+    metrics.BUILD.labels(package_version(), service, process.variant or metrics.NO_VARIANT).set(1)
     return [*settings, process]
 
 
@@ -170,7 +170,8 @@ async def _serve(
         open_handler(bus, presence) as opened,
     ):
         ready.set()
-        await Worker(bus, stage, opened.handler, worker, opened.tools).run(stop, process.drain_s)
+        serving = Worker(bus, stage, opened.handler, worker, opened.tools, process.variant)
+        await serving.run(stop, process.drain_s)
 
 
 async def _until_stopped(stop: asyncio.Event, ready: threading.Event, serving: Awaitable[None]) -> None:

@@ -29,6 +29,36 @@ moment since."""
 RENEW_EVERY_S = 1.0
 
 
+async def take_now(bus: Bus, stream: str, consumer: str, most: int, seconds: float = 2.0) -> list[Msg]:
+    """What lies in a work queue and is held by nobody, without waiting for more.
+
+    Raises:
+        Unconfirmed: there is no connection.
+    """
+    arrived: asyncio.Queue[Msg] = asyncio.Queue(most + 1)
+
+    async def on_message(message: Msg) -> None:
+        arrived.put_nowait(message)
+
+    inbox = bus.client.new_inbox()
+    subscription = await bus.subscribe(inbox, on_message)
+    found: list[Msg] = []
+    try:
+        request = json.dumps({"batch": most, "no_wait": True}).encode()
+        await bus.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", request, inbox)
+        async with asyncio.timeout(seconds):
+            while len(found) < most:
+                message = await arrived.get()
+                if message.headers and "Status" in message.headers:
+                    break  # there is no more
+                found.append(message)
+    except TimeoutError:
+        pass
+    finally:
+        await quietly(subscription.unsubscribe())
+    return found
+
+
 class Puller:
     """Asks a consumer of a work queue for as many items as `free()` allows and gives each to `take`.
 

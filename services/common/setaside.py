@@ -168,6 +168,8 @@ def _anew(item: WorkItem, bus: Bus) -> WorkItem:
         timings=Timings(),
         place=None,
         lane=None,
+        variant="",
+        varied=[],
     )
 
 

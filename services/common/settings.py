@@ -6,7 +6,7 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -31,9 +31,11 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     secret: bool = False,
+    read: Callable[[str], Any] | None = None,
 ) -> Any:
     """A dataclass field that is read from the environment variable `env`. `choices`, `minimum` and `maximum` are
-    checked; a `secret` is never printed."""
+    checked; a `secret` is never printed. `read` makes the value of a text that has a form of its own,
+    or raises ValueError."""
     metadata = {
         "env": env,
         "help": help,
@@ -41,6 +43,7 @@ def setting(
         "minimum": minimum,
         "maximum": maximum,
         "secret": secret,
+        "read": read,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -58,6 +61,7 @@ class SettingInfo:
     minimum: float | None
     maximum: float | None
     secret: bool
+    read: Callable[[str], Any] | None
     field: str
 
 
@@ -141,6 +145,8 @@ def _plain(hint: Any) -> type:
 
 def _parse(info: SettingInfo, raw: str) -> Any:
     value: Any = raw
+    if info.read is not None:
+        return info.read(raw)
     if info.kind is bool:
         if raw.lower() not in _TRUE | _FALSE:
             raise ValueError("expected true or false")

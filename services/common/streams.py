@@ -298,12 +298,12 @@ async def _tolerant(creating: Any) -> None:
             raise
 
 
-async def ensure_consumer(bus: Bus, stage: str, ack_wait_s: float, concurrency: int) -> None:
-    """Make the durable pull consumer that all workers of a stage share.
+async def ensure_consumer(bus: Bus, queue: str, ack_wait_s: float, concurrency: int) -> None:
+    """Make the durable pull consumer that all workers of a queue share.
 
     There is no delivery limit on the server: a worker counts deliveries itself, so that it can end the log.
     """
-    name, subject = subjects.work_consumer(stage), subjects.work_subject(stage)
+    name, subject = subjects.work_consumer(queue), subjects.work_subject(queue)
     await _ensure_consumer(bus, subjects.WORK_STREAM, name, subject, ack_wait_s, concurrency)
 
 

@@ -45,8 +45,11 @@ class Taken:
         return self.handoff.item is not None and self.handoff.item.get("after") is not None
 
 
-async def take(bus: Bus, ref: WorkRef) -> Taken | None:
+async def take(bus: Bus, ref: WorkRef, variant: str = "") -> Taken | None:
     """Where to start on a work reference; None when it is not (or no longer) its log's latest hand-off.
+
+    An item that was meant for workers of another variant than `variant`, ours, came to us because they are gone, or by
+    way of somebody who does not know variants. It is of no variant from here on: what comes out is not theirs.
 
     A log that ends in a newer hand-off has it published again, and one that has ended is recorded again: whoever wrote
     that may have died before doing so.
@@ -74,6 +77,8 @@ async def take(bus: Bus, ref: WorkRef) -> Taken | None:
     except KeyError:
         raise codec.WireError(f"the object of the hand-off in frame {latest.seq} is gone") from None
     written = [frame for frame in position.frames if frame.seq > ref.seq]
+    if subjects.variant_at(item, ref.stage) != variant:
+        item = msgspec.structs.replace(item, variant="", varied=[])
     if item.after is not None:
         item = await await_turn(bus, item) or item
     moved_ms = from_rfc3339(position.final.timestamp)

@@ -90,15 +90,15 @@ async def stream_state(bus: Bus, stream: str) -> StreamState:
     return StreamState(int(state["messages"]), int(state["last_seq"]) - int(state["messages"]))
 
 
-async def undelivered(bus: Bus, stages: Iterable[str]) -> dict[str, int]:
-    """How many items of each stage no worker has taken yet.
+async def undelivered(bus: Bus, queues: Iterable[str]) -> dict[str, int]:
+    """How many items of each work queue no worker has taken yet.
 
     Raises:
         Unconfirmed
     """
 
-    async def of(stage: str) -> tuple[str, int]:
-        answer = await bus.api(f"CONSUMER.INFO.{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}")
-        return stage, int(answer.get("num_pending", 0))
+    async def of(queue: str) -> tuple[str, int]:
+        answer = await bus.api(f"CONSUMER.INFO.{subjects.WORK_STREAM}.{subjects.work_consumer(queue)}")
+        return queue, int(answer.get("num_pending", 0))
 
-    return dict(await asyncio.gather(*map(of, stages)))
+    return dict(await asyncio.gather(*map(of, queues)))

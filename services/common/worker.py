@@ -45,7 +45,7 @@ WAIT_S = (0.05, 0.1, 0.2, 0.5)
 
 
 class Worker:
-    """Serves one stage of the work queue until `stop`."""
+    """Serves one stage until `stop`; with a `variant` only the requests that try it."""
 
     def __init__(
         self,
@@ -54,9 +54,12 @@ class Worker:
         handler: Handler,
         settings: WorkerSettings,
         tools: Callable[[], Sequence[ToolSpec]] = tuple,
+        variant: str = "",
     ) -> None:
         self._bus = bus
-        self._stage = subjects.checked_stage(stage)
+        self._stage = stage
+        self._variant = variant
+        self._queue = subjects.queue_name(stage, variant)
         self._handler = handler
         self._settings = settings
         self._tools = tools
@@ -66,7 +69,7 @@ class Worker:
         self.draining = False
         for counter in (metrics.REDELIVERED, metrics.FAILOVERS):
             metrics.begin(counter, self._stage)
-        consumer = subjects.work_consumer(stage)
+        consumer = subjects.work_consumer(self._queue)
         self._puller = Puller(bus, subjects.WORK_STREAM, consumer, self._free, self._take, self._make_consumer)
 
     @property
@@ -82,7 +85,7 @@ class Worker:
             asyncio.create_task(self._puller.run(), name="pull"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        log.info("serving %s as %s", self._stage, self._bus.name)
+        log.info("serving %s as %s", self._queue, self._bus.name)
         try:
             done, _ = await asyncio.wait([*background, stopping], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
@@ -95,12 +98,13 @@ class Worker:
             await end_tasks(*background, stopping)
 
     async def _make_consumer(self) -> None:
-        await streams.ensure_consumer(self._bus, self._stage, self._settings.ack_wait_s, self._settings.concurrency)
+        await streams.ensure_consumer(self._bus, self._queue, self._settings.ack_wait_s, self._settings.concurrency)
 
     def announcement(self) -> Announcement:
         return Announcement(
             worker=self._bus.name,
             stage=self._stage,
+            variant=self._variant,
             slots=self._settings.concurrency,
             running=self.running,
             draining=self.draining,
@@ -110,7 +114,7 @@ class Worker:
     async def _drain(self, drain_s: float) -> None:
         await self._puller.stop()
         self.draining = True
-        await self._bus.publish(subjects.presence_subject(self._stage), codec.encode(self.announcement()))
+        await self._bus.publish(subjects.presence_subject(self._queue), codec.encode(self.announcement()))
         if self._tasks:
             log.info("draining %d running items, %g s at most", self.running, drain_s)
             await asyncio.wait(self._tasks, timeout=drain_s)
@@ -207,7 +211,7 @@ class Worker:
         the next delivery, an ack wait later."""
         while True:
             try:
-                return await take(self._bus, ref)
+                return await take(self._bus, ref, self._variant)
             except Unconfirmed:
                 if not lease.held:
                     raise

@@ -117,22 +117,24 @@ class Admission:
         lanes = {lane: {one for one in running if not one.ended} for lane, running in self._lanes.items()}
         self._lanes = {lane: running for lane, running in lanes.items() if running}
 
-    def _require_workers(self) -> None:
+    def _require_workers(self, item: WorkItem) -> None:
         """Refuse what nobody would take. Every query needs a retriever. Whether it gets as far as a generator is the
-        retriever's affair, so only generators that were there and are gone count as missing."""
-        if self._presence.settled and not self._presence.live(subjects.RETRIEVE):
+        retriever's affair, so only generators that were there and are gone count as missing. (An item tries a variant
+        at those stages only at which it has workers.)"""
+        presence, varied = self._presence, item.varied
+        if subjects.RETRIEVE not in varied and presence.settled and not presence.live(subjects.RETRIEVE):
             raise no_worker(subjects.RETRIEVE)
-        if self._presence.gone(subjects.GENERATE):
+        if subjects.GENERATE not in varied and presence.gone(subjects.GENERATE):
             raise no_worker(subjects.GENERATE)
 
-    def decide(self, who: Identity) -> str | None:
+    def decide(self, item: WorkItem, who: Identity) -> str | None:
         """The lane in which a query must wait for its user's turn, if it must. It counts as on its way into the queues
         until `load.settle` is called.
 
         Raises:
             ServiceError: not now.
         """
-        self._require_workers()
+        self._require_workers(item)
         few = self._running(who.lane) <= self._settings.direct_requests
         if self.load.full(FEW_SHARE if few else MANY_SHARE):
             raise self.overloaded()

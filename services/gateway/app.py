@@ -26,6 +26,7 @@ from .connection import BAD_ORIGIN, CLOSE_CODES, GOING_AWAY, LEAVING, TOO_MANY, 
 from .conversations import Conversations
 from .documents import DocumentRoutes
 from .gauges import Gauges
+from .mover import Mover
 from .observer import begin_series
 from .requests import Requests
 
@@ -57,7 +58,7 @@ class Gateway:
         self.requests = Requests(bus, presence, settings)
         self._conversations = Conversations(bus, self.requests, self._authenticator, settings)
         self.draining = False
-        begin_series()
+        begin_series(settings.variants)
         metrics.begin(metrics.CLOSED, *map(str, CLOSE_CODES))
 
     def application(self) -> Starlette:
@@ -82,6 +83,7 @@ class Gateway:
             asyncio.create_task(self._tick(), name="tick"),
             asyncio.create_task(self.requests.feeder.run(), name="feed"),
             asyncio.create_task(Gauges(self._bus, self._presence).run(), name="gauges"),
+            asyncio.create_task(Mover(self._bus, self._presence).run(), name="move"),
         ]
         try:
             yield

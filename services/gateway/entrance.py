@@ -42,7 +42,7 @@ class Entrance:
             ServiceError: not now; nothing was taken.
             Unconfirmed, Full, codec.WireError
         """
-        item = msgspec.structs.replace(item, lane=self._admission.decide(who))
+        item = msgspec.structs.replace(item, lane=self._admission.decide(item, who))
         placing = asyncio.create_task(self._admission.take_place(item, who))
         claiming = asyncio.create_task(
             claim(self._bus, item, query.if_busy or "reject", fresh=query.conversation_id is None)

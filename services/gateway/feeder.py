@@ -122,16 +122,18 @@ class Feeder:
             self._load.room = await self._room() - (self._load.passed - passed)
 
     async def _room(self) -> int:
-        """How many may go: as many as keep each stage's queue no longer than its workers have slots.
+        """How many may go: as many as keep each stage's queues no longer than its workers have slots.
 
         So a request that comes now waits for about one other to end, and a slot that becomes free finds work. A later
-        stage without live workers holds up nobody; those who need it are told.
+        stage without live workers holds up nobody; those who need it are told. The queues of a stage's variants count
+        together: one that is short of workers must not hold up those who do not try it.
         """
         slots = self._presence.slots()
-        if subjects.RETRIEVE not in slots:
-            return 0
         queued = await waiting.undelivered(self._bus, slots)
-        return min(slots[stage] - queued[stage] for stage in slots)
+        room: Counter[str] = Counter()
+        for queue, count in slots.items():
+            room[subjects.parse_queue(queue)[0]] += count - queued[queue]
+        return min(room.values()) if subjects.RETRIEVE in room else 0
 
     async def _serve(self, lane: str, count: int) -> bool:
         found = await waiting.first(self._bus, lane, count)

@@ -7,8 +7,8 @@ import logging
 import time
 from typing import Any
 
-from baton_proto import codec
-from baton_proto.messages import Done, Error, ErrorCode, LogEntry, LogFrame, Timings, Usage
+from baton_proto import codec, subjects
+from baton_proto.messages import Done, Error, ErrorCode, Handoff, LogEntry, LogFrame, Timings, Usage
 from baton_proto.subjects import LogAddress
 from services.common.bus import Bus, Full, Unconfirmed
 from services.common.clock import now_ms
@@ -77,7 +77,7 @@ class Follower:
         )
         self._must_read = False
         self._released = False
-        self._waiting_stage = ""
+        self._waiting_for: Handoff | None = None
         self._absent_since: float | None = None
         self._cancel_at: float | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -138,7 +138,8 @@ class Follower:
         elif self.deadline_ms is not None and now_ms() > self.deadline_ms + DEADLINE_GRACE_MS:
             self._end(DEADLINE)
         elif self._absent(now) > no_worker_s:
-            self._end(no_worker(self._waiting_stage).frame(), only_after=self.next_seq - 1)
+            assert self._waiting_for is not None
+            self._end(no_worker(self._waiting_for.stage).frame(), only_after=self.next_seq - 1)
 
     async def close(self) -> None:
         """Stop following. The request itself goes on."""
@@ -150,13 +151,18 @@ class Follower:
         await self._reader.close()
 
     def _absent(self, now: float) -> float:
-        """Seconds for which the log has been waiting for a worker while none of its stage was alive."""
-        if not self._waiting_stage or self._presence.live(self._waiting_stage):
+        """Seconds for which the log has been waiting for a worker while none was alive that would take it."""
+        if self._waiting_for is None or self._served(self._waiting_for):
             self._absent_since = None
         elif self._absent_since is None:
             self._absent_since = now
         # A gateway that has only just begun to listen cannot tell silence from absence yet.
         return now - self._absent_since if self._absent_since is not None and self._presence.settled else 0.0
+
+    def _served(self, handoff: Handoff) -> bool:
+        """Whether a worker is alive for this: one of its variant, or one that takes over what such workers leave."""
+        queues = (subjects.queue_name(handoff.stage, handoff.variant), handoff.stage)
+        return any(self._presence.live(queue) for queue in queues)
 
     def _end(self, frame: Done | Error, only_after: int | None = None) -> None:
         if self._ending is None or self._ending.done():
@@ -177,8 +183,7 @@ class Follower:
 
     def _learn(self, entry: LogEntry) -> None:
         # Only an entry's last frame may hand over. That of `accepted` counts too: it waits for its first worker.
-        handoff = entry.frames[-1].handoff
-        self._waiting_stage = handoff.stage if handoff else ""
+        handoff = self._waiting_for = entry.frames[-1].handoff
         if handoff is not None and handoff.item is not None:
             self._learn_item(handoff.item)
 

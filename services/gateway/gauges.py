@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 5.0
 SHARES = 6
 """In each look only one log stream in so many is asked for its state: there may be hundreds, and as many gateways."""
-MAX_STAGES = 50
+MAX_QUEUES = 50
 _BOUNDED = {"work": subjects.WORK_STREAM, "waiting": subjects.WAITING_STREAM, "ingest": subjects.INGEST_STREAM}
 
 
@@ -31,7 +31,7 @@ class Gauges:
     def __init__(self, bus: Bus, presence: Presence) -> None:
         self._bus = bus
         self._presence = presence
-        self._stages = {subjects.RETRIEVE, subjects.GENERATE}
+        self._queues = {subjects.RETRIEVE, subjects.GENERATE}
         self._logs: dict[int, float] = {}
         self._looks = 0
 
@@ -48,17 +48,17 @@ class Gauges:
             await asyncio.sleep(LOOK_EVERY_S * random.uniform(0.8, 1.2))
 
     def see_workers(self) -> None:
-        """A stage that has lost its last worker is told as 0, not left out."""
+        """A queue that has lost its last worker is told as 0, not left out."""
         live, slots = self._presence.counts(), self._presence.slots()
-        self._stages.update(list(live)[: MAX_STAGES - len(self._stages)])
-        for stage in self._stages:
-            metrics.WORKERS.labels(stage).set(live.get(stage, 0))
-            metrics.SLOTS.labels(stage).set(slots.get(stage, 0))
+        self._queues.update(list(live)[: MAX_QUEUES - len(self._queues)])
+        for queue in self._queues:
+            metrics.WORKERS.labels(queue).set(live.get(queue, 0))
+            metrics.SLOTS.labels(queue).set(slots.get(queue, 0))
 
     async def look(self) -> None:
         """Raises Unconfirmed."""
-        for stage, count in (await undelivered(self._bus, self._stages)).items():
-            metrics.QUEUED.labels(stage).set(count)
+        for queue, count in (await undelivered(self._bus, self._queues)).items():
+            metrics.QUEUED.labels(queue).set(count)
         for name, stream in _BOUNDED.items():
             metrics.FILL.labels(name).set(await self._fill(stream))
         for shard in range(self._looks % SHARES, self._bus.settings.shards, SHARES):

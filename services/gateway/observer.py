@@ -4,6 +4,7 @@ accepted it."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import get_args
 
 from baton_proto.messages import (
@@ -18,11 +19,27 @@ from baton_proto.messages import (
     ToolResult,
 )
 from services.common import metrics, tracing
+from services.common.shares import Share
+
+MEASURES = {
+    "ttfb": metrics.TTFB,
+    "ttft": metrics.TTFT,
+    "retrieval": metrics.RETRIEVAL,
+    "answer": metrics.ANSWER,
+}
 
 
-def begin_series() -> None:
-    """Let every outcome begin at 0."""
-    metrics.begin(metrics.REQUESTS, *get_args(FinishReason), *get_args(ErrorCode))
+def begin_series(shares: Sequence[Share] = ()) -> None:
+    """Let every outcome begin at 0, also those of each variant that has a share."""
+    outcomes = (*get_args(FinishReason), *get_args(ErrorCode))
+    metrics.begin(metrics.REQUESTS, *outcomes)
+    for variant in (*(share.variant for share in shares), metrics.NO_VARIANT) if shares else ():
+        for outcome in outcomes:
+            metrics.VARIANT_REQUESTS.labels(variant, outcome)
+        for measure in MEASURES:
+            metrics.VARIANT_SECONDS.labels(variant, measure)
+    for share in shares:
+        metrics.VARIANT_SHARE.labels(share.variant).set(share.percent / 100)
     metrics.begin(metrics.REFUSED, *get_args(ErrorCode))
     metrics.begin(metrics.TOOL_CALLS, "true", "false")
     metrics.begin(metrics.TOKENS, "prompt", "completion")
@@ -42,20 +59,26 @@ class Observer:
         self._over = False
         self.span = tracing.begin("baton.request", kind="server", attributes={"baton.request_id": request_id})
         self._exemplar = tracing.exemplar(self.span.traceparent)
+        self._variant: str | None = None
+
+    def tries(self, variant: str) -> None:
+        """Variants are compared, and it tries this one, or none; that counts, whoever serves it in the end."""
+        self._variant = variant or metrics.NO_VARIANT
+        self.span.set("baton.variant", variant or None)
 
     def see(self, frame: LogFrame) -> None:
         if self._first_frame and not isinstance(frame, Accepted):
             self._first_frame = False
-            metrics.TTFB.observe(self._elapsed(), self._exemplar)
+            self._measure("ttfb", self._elapsed())
         if isinstance(frame, AnswerChunk):
             if self._first_chunk:
                 self._first_chunk = False
-                metrics.TTFT.observe(self._elapsed(), self._exemplar)
+                self._measure("ttft", self._elapsed())
         elif isinstance(frame, Accepted):
             self.span.set("gen_ai.conversation.id", frame.conversation_id or None)
         elif isinstance(frame, Status):
             if frame.stage == "retrieving" and frame.elapsed_ms is not None:
-                metrics.RETRIEVAL.observe(frame.elapsed_ms / 1000, self._exemplar)
+                self._measure("retrieval", frame.elapsed_ms / 1000)
         elif isinstance(frame, ToolResult):
             metrics.TOOL_CALLS.labels("true" if frame.ok else "false").inc()
         elif isinstance(frame, Done):
@@ -80,8 +103,15 @@ class Observer:
 
     def _ended(self, outcome: str) -> None:
         metrics.REQUESTS.labels(outcome).inc()
-        metrics.ANSWER.observe(self._elapsed(), self._exemplar)
+        if self._variant is not None:
+            metrics.VARIANT_REQUESTS.labels(self._variant, outcome).inc()
+        self._measure("answer", self._elapsed())
         self._end_span(outcome)
+
+    def _measure(self, measure: str, seconds: float) -> None:
+        MEASURES[measure].observe(seconds, self._exemplar)
+        if self._variant is not None:
+            metrics.VARIANT_SECONDS.labels(self._variant, measure).observe(seconds, self._exemplar)
 
     def _end_span(self, outcome: str) -> None:
         self._over = True

@@ -32,6 +32,7 @@ from services.common.endings import end_log, stored_answer
 from services.common.errors import ServiceError
 from services.common.log import Position, publish_again, queue_ref, read_tail, start_log
 from services.common.presence import Presence
+from services.common.shares import chosen
 
 from .admission import Admission
 from .auth import Identity
@@ -80,6 +81,8 @@ class Requests:
     async def _accept(self, query: Query, request_id: str, who: Identity, show: Show, observer: Observer) -> Follower:
         at = self._bus.address(subjects.request_key(who.owner, request_id))
         item = self._work_item(query, who, request_id, at, observer.span.traceparent)
+        if self._settings.variants:
+            observer.tries(item.variant)
         accepted = Accepted(conversation_id=item.conversation_id or "")
 
         follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
@@ -256,6 +259,8 @@ class Requests:
         self, query: Query, who: Identity, request_id: str, at: subjects.LogAddress, traceparent: str
     ) -> WorkItem:
         now = now_ms()
+        conversation_id = query.conversation_id or f"conv_{secrets.token_hex(8)}"
+        variant, varied = self._variant(who.owner, conversation_id)
         return WorkItem(
             stage=subjects.RETRIEVE,
             key=at.key,
@@ -265,7 +270,7 @@ class Requests:
             claims=dict(who.claims),
             query=query.query,
             language=query.language or guess_language(query.query, self._settings.language),
-            conversation_id=query.conversation_id or f"conv_{secrets.token_hex(8)}",
+            conversation_id=conversation_id,
             received_ms=now,
             queued_ms=now,
             deadline_ms=now + (query.deadline_ms or self._settings.deadline_ms),
@@ -275,7 +280,20 @@ class Requests:
             cache=query.cache,
             traceparent=traceparent,
             on_disconnect=query.on_disconnect,
+            variant=variant,
+            varied=varied,
         )
+
+    def _variant(self, owner: str, conversation_id: str) -> tuple[str, list[str]]:
+        """The variant that a request tries, and the stages at which it has workers now; where it has none the request
+        is served as every other."""
+        variant = chosen(self._settings.variants, owner, conversation_id)
+        varied = [
+            stage
+            for stage in subjects.VARIED_STAGES
+            if variant and self._presence.live(subjects.queue_name(stage, variant))
+        ]
+        return (variant, varied) if varied else ("", [])
 
     async def _create(self, accepted: Accepted, item: WorkItem, query: Query, who: Identity) -> bool:
         """Create the log and queue the work. False: the log is there already; then it is let in whatever runs.

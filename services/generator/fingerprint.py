@@ -4,7 +4,8 @@
     settings=seed:7,temperature:0#a1b2c3d4e5f6 tools=2#6f5e4d3c2b1a
 
 What stands before a `#` is for people, the digest behind it says whether all of it is the same. Two answers to the same
-question with the same history and the same fingerprint were made from the same things.
+question with the same history and the same fingerprint were made from the same things. `variant=b` is there where
+workers of a variant made it: they may be other code with the same settings.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Fingerprints:
             ),
             "tools": _named(str(len(tools)), tools) if tools else "none",
         }
+        if item.variant:
+            parts["variant"] = item.variant
         return " ".join(f"{name}={_word(value)}" for name, value in parts.items())
 
 

@@ -33,8 +33,8 @@ from .sampling import effective_sampling
 from .watching import watching
 from .written import AnswerLog, has_status
 
-LiveTools = Callable[[], Mapping[str, Sequence[ToolSpec]]]
-"""For each stage that serves tools (`tools.default`, `retrieve`) those that a live worker announces now."""
+LiveTools = Callable[[WorkItem], Mapping[str, Sequence[ToolSpec]]]
+"""For each stage that serves tools to an item (`tools.default`, `retrieve`) those that a live worker announces now."""
 
 _TURN_BREAK = "\n\n"
 
@@ -182,7 +182,7 @@ class _Answer:
 
     def _served(self) -> dict[str, tuple[str, ToolSpec]]:
         """Stage and spec of each tool that a live worker serves and this user may call."""
-        return _by_name(self._live_tools(), self._job.item.claims)
+        return _by_name(self._live_tools(self._job.item), self._job.item.claims)
 
     async def _tell_thinking(self) -> None:
         """So that the user sees why nothing comes; not again where a lost holder has said it."""

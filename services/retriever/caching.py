@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from baton_proto.messages import Passage, WorkItem
+from baton_proto.subjects import RETRIEVE, variant_at
 from services.common.cache import Cache, digest
 from services.common.config import CacheSettings
 from services.common.visibility import visibility
@@ -127,6 +128,7 @@ class Searches:
             self._release,
             visibility(item.owner, self._scope),
             self.retriever,
+            variant_at(item, RETRIEVE),
             corpus,
             request.query,
             request.language,

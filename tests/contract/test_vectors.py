@@ -111,6 +111,15 @@ def test_a_stage_has_its_names(case: dict[str, Any]) -> None:
     assert subjects.presence_subject(stage) == case["presence"]
 
 
+@pytest.mark.parametrize("case", cases("queues"))
+def test_a_queue_has_its_names(case: dict[str, Any]) -> None:
+    queue = subjects.queue_name(case["stage"], case["variant"])
+    assert queue == case["queue"]
+    assert subjects.work_subject(queue) == case["work"]
+    assert subjects.work_consumer(queue) == case["consumer"]
+    assert subjects.presence_subject(queue) == case["presence"]
+
+
 @pytest.mark.parametrize("case", cases("handoffs"))
 def test_a_hand_off_has_its_names(case: dict[str, Any]) -> None:
     assert subjects.work_message_id(case["key"], case["seq"]) == case["message_id"]

@@ -110,7 +110,7 @@ async def ask(
     await retrieve_handler(retriever, handbook.settings, rewriter)(retrieving)
     assert retrieving.next_item is not None
     generating = MemoryJob(retrieving.next_item)
-    await generate_handler(Extractive(0), GeneratorSettings(), dict)(generating)
+    await generate_handler(Extractive(0), GeneratorSettings(), lambda _: {})(generating)
     assert isinstance(generating.last, Done)
     passages = retrieving.next_item.passages
     by_number = {passage.n: passage for passage in passages}

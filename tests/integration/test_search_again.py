@@ -93,7 +93,7 @@ def check(frames: list[Any], generator: SearchesTwice) -> None:
 def test_a_model_s_search_travels_to_a_retriever_and_back_in_one_log(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         generator = SearchesTwice()
-        answering = generate_handler(generator, GeneratorSettings(), lambda: LIVE)
+        answering = generate_handler(generator, GeneratorSettings(), lambda _: LIVE)
         async with (
             one.worker(retrieve_handler(Shelf(), SETTINGS)),
             one.worker(answering, "generate"),
@@ -110,7 +110,7 @@ def test_a_model_s_search_travels_to_a_retriever_and_back_in_one_log(nats: Nats)
 def test_another_retriever_goes_on_with_the_search_of_one_that_was_lost(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         generator, shelf = SearchesTwice(), Shelf(stuck=True)
-        answering = generate_handler(generator, GeneratorSettings(), lambda: LIVE)
+        answering = generate_handler(generator, GeneratorSettings(), lambda _: LIVE)
         item = one.item()
         async with one.worker(answering, "generate"):
             async with one.worker(retrieve_handler(shelf, SETTINGS), ack_wait_s=2.0) as lost:

@@ -75,7 +75,7 @@ class Desk:
     def ask(self, item: WorkItem | None = None, written: tuple[LogFrame, ...] = (), live: Any = None) -> MemoryJob:
         job = MemoryJob(item or work_item(passages=PASSAGES), written)
         handler = generate_handler(
-            self.speaker, GeneratorSettings(), lambda: live or {}, lambda: 1000.5, answers=self.answers
+            self.speaker, GeneratorSettings(), lambda _: live or {}, lambda: 1000.5, answers=self.answers
         )
         asyncio.run(handler(job))
         return job
@@ -109,7 +109,7 @@ def test_the_same_prompt_gets_the_same_frames_without_the_generator() -> None:
 def test_without_a_cache_an_answer_has_its_fingerprint_too() -> None:
     speaker = Speaker(model="m", prompt="v1")
     job = MemoryJob(work_item(passages=PASSAGES, corpus="abc", retriever="milvus#1"))
-    asyncio.run(generate_handler(speaker, GeneratorSettings(), dict)(job))
+    asyncio.run(generate_handler(speaker, GeneratorSettings(), lambda _: {})(job))
     assert how(job) == "off"
     assert job.last.fingerprint.startswith("corpus=abc retriever=milvus#1 prompt=v1 model=extractive:m#")
     assert job.last.fingerprint.endswith(" tools=none")
@@ -249,7 +249,7 @@ SAME_ITEMS: list[dict[str, Any]] = [
     {"received_ms": 5_000_000, "queued_ms": 5_000_010, "deadline_ms": 5_120_000},
     {"conversation_id": "another", "traceparent": "00-1-2-01", "place": 9, "lane": "2" * 32},
     {"passages": [msgspec.structs.replace(one, score=0.123) for one in PASSAGES]},
-    {"variant": "b", "extra": {"newer": 1}, "on_disconnect": "cancel"},
+    {"extra": {"newer": 1}, "on_disconnect": "cancel"},
 ]
 OTHER_ITEMS: list[dict[str, Any]] = [
     {"corpus": "c2"},
@@ -263,6 +263,7 @@ OTHER_ITEMS: list[dict[str, Any]] = [
     {"standalone": "How many days are there?"},
     {"history": [PastTurn(query="q", answer="a")]},
     {"language": "zh"},
+    {"variant": "b", "varied": ["generate"]},
 ]
 
 

@@ -60,7 +60,7 @@ def turn(text: str = "") -> ToolTurn:
 
 
 def run(job: MemoryJob, script: Script, live=None, clock=lambda: 1000.5, **settings) -> MemoryJob:
-    handler = generate_handler(script, GeneratorSettings(**settings), lambda: live or {}, clock)
+    handler = generate_handler(script, GeneratorSettings(**settings), lambda _: live or {}, clock)
     asyncio.run(handler(job))
     return job
 
@@ -400,7 +400,7 @@ def test_a_cancelled_handler_closes_the_generator():
 
     async def scenario() -> Script:
         script = Endless()
-        task = asyncio.create_task(generate_handler(script, GeneratorSettings(), dict)(Watched(work_item())))
+        task = asyncio.create_task(generate_handler(script, GeneratorSettings(), lambda _: {})(Watched(work_item())))
         await asyncio.wait_for(begun.wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -52,7 +52,7 @@ class Speaker:
 
 def test_the_gaps_between_the_pieces_of_an_answer_are_measured_and_not_the_first_wait() -> None:
     before = measured("baton_token_gap_seconds_count")
-    asyncio.run(generate_handler(Speaker(), GeneratorSettings(), dict)(MemoryJob(work_item())))
+    asyncio.run(generate_handler(Speaker(), GeneratorSettings(), lambda _: {})(MemoryJob(work_item())))
     assert measured("baton_token_gap_seconds_count") == before + 3
 
 

@@ -17,6 +17,7 @@ from baton_proto.messages import (
     ConversationTurn,
     DeadWork,
     FileRecord,
+    Handoff,
     HeldItem,
     Hello,
     Holdings,
@@ -50,6 +51,7 @@ from .samples import (
     STORED,
     TIME,
     TOOL,
+    VARIED_ITEM,
     Case,
     entry,
     pack,
@@ -63,6 +65,16 @@ def _messages() -> Iterator[tuple[str, Any]]:
     yield "entry: several frames", entry(*(FRAMES[name] for name in ("status", "answer_chunk", "done")))
     yield "work reference", REF
     yield "work reference for tools", WorkRef(stage="tools.default", key=KEY, shard=0, seq=70_000)
+    yield "work reference for a variant", WorkRef(stage="generate", variant="b", key=KEY, shard=0, seq=3)
+    varied = Handoff(stage="retrieve", variant="b", item=codec.item_to_map(VARIED_ITEM))
+    yield (
+        "entry: accepted with a hand-off to a variant",
+        entry(Accepted(conversation_id="conv-1", handoff=varied), first=0),
+    )
+    yield (
+        "announcement of a variant",
+        Announcement(worker="generator-8a", stage="generate", variant="b", slots=16, running=0),
+    )
     yield "announcement", Announcement(worker="generator-7f", stage="generate", slots=16, running=0)
     yield (
         "announcement of a draining tools worker",
@@ -200,7 +212,7 @@ def accepted_cases() -> list[Case]:
         if isinstance(message, LogEntry):
             case["shown"] = [codec.client_map(message.request_id, frame) for frame in message.frames]
         cases.append(case)
-    for name, item in (("item", ITEM), ("item in full", FULL_ITEM)):
+    for name, item in (("item", ITEM), ("item in full", FULL_ITEM), ("item of a variant", VARIED_ITEM)):
         cases.append(_accepted(name, "WorkItem", codec.pack_item(item), codec.item_to_map(item), written=True))
     placed = msgspec.structs.replace(ITEM, place=70_001)
     cases.append(

@@ -15,6 +15,7 @@ _REQUESTS = [
 ]
 _SHARDS = (1, 16, 256)
 _STAGES = ("retrieve", "generate", "tools.default", "tools.Web_search-2")
+_QUEUES = (("generate", ""), ("retrieve", "b"), ("generate", "2026-11"), ("tools.default", ""), ("tools.default", "b"))
 
 
 def address_cases() -> list[Case]:
@@ -51,6 +52,22 @@ def stage_cases() -> list[Case]:
             "presence": subjects.presence_subject(stage),
         }
         for stage in _STAGES
+    ]
+
+
+def queue_cases() -> list[Case]:
+    return [
+        {
+            "name": f"{stage}, {variant or 'no variant'}",
+            "stage": stage,
+            "variant": variant,
+            "queue": queue,
+            "work": subjects.work_subject(queue),
+            "consumer": subjects.work_consumer(queue),
+            "presence": subjects.presence_subject(queue),
+        }
+        for stage, variant in _QUEUES
+        for queue in [subjects.queue_name(stage, variant)]
     ]
 
 

@@ -111,6 +111,7 @@ def rejected_cases() -> list[Case]:
     ]
     others: list[tuple[str, str, str, bytes]] = [
         ("work reference: stage with a wildcard", "WorkRef", "unknown stage", _with(REF, stage="tools.>")),
+        ("work reference: variant with a dot", "WorkRef", "no such variant", _with(REF, variant="b.c")),
         ("work reference: key too short", "WorkRef", "a key is 32 lower-case hex digits", _with(REF, key=KEY[:31])),
         ("work reference: key in capitals", "WorkRef", "a key is 32 lower-case hex digits", _with(REF, key="A" * 32)),
         ("work reference: seq missing", "WorkRef", "a required field is missing", _with(REF, seq=...)),

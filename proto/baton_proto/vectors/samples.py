@@ -94,6 +94,7 @@ FULL_ITEM = msgspec.structs.replace(
     traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     variant="b",
 )
+VARIED_ITEM = msgspec.structs.replace(ITEM, variant="b", varied=["retrieve", "generate"])
 REF = WorkRef(stage="retrieve", key=KEY, shard=SHARD, seq=0)
 INLINE = Handoff(stage="retrieve", item=codec.item_to_map(ITEM))
 STORED = Handoff(stage="generate", object=handoff_object(KEY, 3))

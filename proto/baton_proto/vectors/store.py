@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .accepted import accepted_cases, connection_cases
-from .addresses import address_cases, handoff_cases, stage_cases
+from .addresses import address_cases, handoff_cases, queue_cases, stage_cases
 from .client import accepted_client_cases, rejected_client_cases
 from .readers import reader_cases
 from .rejected import rejected_cases
@@ -23,6 +23,7 @@ FILES: dict[str, Callable[[], list[Case]]] = {
     "connection": connection_cases,
     "addresses": address_cases,
     "stages": stage_cases,
+    "queues": queue_cases,
     "handoffs": handoff_cases,
     "readers": reader_cases,
 }

@@ -65,7 +65,7 @@ class Roll:
         before, port = self.crowd.tally.asked, self.crowd.address.port
         old = self._one.processes[service][-1]
         self._started.enter_context(start(self._one, service, number, version))
-        await eventually(lambda: workers_alive(port)[STAGES[service]] == 2, "both are there", 30)
+        await eventually(lambda: workers_alive(port).get(STAGES[service]) == 2, "both are there", 30)
         await self._answered(before, 3)
         await _drained(old)
 

@@ -8,17 +8,21 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from services.common import metrics
 
+EXPORTER = dict.fromkeys(
+    ("jetstream_server_max_storage", "jetstream_server_total_message_bytes"), frozenset({"cluster", "meta_leader"})
+)
+"""What alerts use of prometheus-nats-exporter (collector/jsz.go)."""
 TARGET_LABELS = frozenset({"namespace", "instance", "pod", "job", "le"})
 """What Prometheus or a histogram adds."""
 
-_SELECTOR = re.compile(r"\b(baton_[a-z0-9_]+)(?:\{([^}]*)\})?")
+_SELECTOR = re.compile(r"\b((?:baton|jetstream)_[a-z0-9_]+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
 _GROUPING = re.compile(r"\b(?:by|without|on|group_left|group_right)\s*\(([^)]*)\)")
 
 
 def known() -> dict[str, frozenset[str]]:
     """Every series' name with its labels."""
-    found: dict[str, frozenset[str]] = {}
+    found: dict[str, frozenset[str]] = dict(EXPORTER)
     for one in vars(metrics).values():
         if isinstance(one, MetricWrapperBase):
             (about,) = one.describe()

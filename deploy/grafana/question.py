@@ -7,7 +7,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 WITHIN_300_MS, WITHIN_500_MS = 'le="0.3"', 'le="0.5"'
 HIT, LOOKED_UP = 'outcome="hit"', 'outcome=~"hit|miss"'
-ANSWERED = 'outcome=~"stop|length|cancelled|content_filter"'
+FAILED = 'outcome!~"stop|length|cancelled|content_filter|bad_message"'
+REFUSED = 'code=~"overloaded|no_worker|internal"'
 OF_MODEL = '* on (instance) group_left () baton_generator_info{model=~"$model"}'
 
 
@@ -22,15 +23,30 @@ def question() -> Dashboard:
 
 
 def _in_short() -> Row:
-    failed = f"1 - {total('baton_requests_total', ANSWERED)} / {total('baton_requests_total')}"
-    late = f"1 - {total('baton_ttfb_seconds_bucket', WITHIN_300_MS)} / {total('baton_ttfb_seconds_count')}"
+    refused = total("baton_refused_messages_total", REFUSED)
+    failed = f"({total('baton_requests_total', FAILED)} + {refused}) / ({total('baton_requests_total')} + {refused})"
+    in_turn = f"{total('baton_waiting_seconds_count')} - {total('baton_waiting_seconds_bucket', WITHIN_300_MS)}"
+    early = f"{total('baton_ttfb_seconds_bucket', WITHIN_300_MS)} + {in_turn}"
+    late = f"1 - ({early}) / {total('baton_ttfb_seconds_count')}"
     slow = f"1 - {total('baton_retrieval_seconds_bucket', WITHIN_500_MS)} / {total('baton_retrieval_seconds_count')}"
     return Row(
         "In short",
         [
             number("Questions", "Questions that ended, per second.", Query(total("baton_requests_total")), "reqps"),
-            number("Failed", "Of those that ended. Objective: 0.5 %.", Query(failed), "percentunit", bad_above=0.005),
-            number("First frame late", "Over 300 ms. Objective: 1 %.", Query(late), "percentunit", bad_above=0.01),
+            number(
+                "Failed",
+                "Or refused for lack of room or workers. Objective: 0.5 %.",
+                Query(failed),
+                "percentunit",
+                bad_above=0.005,
+            ),
+            number(
+                "First frame late",
+                "Over 300 ms once it was their turn. Objective: 1 %.",
+                Query(late),
+                "percentunit",
+                bad_above=0.01,
+            ),
             number("Retrieval slow", "Over 500 ms. Objective: 5 %.", Query(slow), "percentunit", bad_above=0.05),
         ],
     )
@@ -50,9 +66,15 @@ def _first_signs() -> Row:
                 "First token", "TTFT: to the first piece of the answer.", quantiles("baton_ttft_seconds"), objective=1.0
             ),
             lines("Whole answer", "To the last frame.", quantiles("baton_answer_seconds")),
-            heat("First frame, spread", "Each colour is how many questions took so long.", "baton_ttfb_seconds"),
-            heat("First token, spread", "Each colour is how many questions took so long.", "baton_ttft_seconds"),
-            lines("In queues", "Time in work queues, all stages together.", quantiles("baton_queue_seconds")),
+            heat("First frame, spread", "How many questions took so long.", "baton_ttfb_seconds", width=6),
+            heat("First token, spread", "How many questions took so long.", "baton_ttft_seconds", width=6),
+            lines("In queues", "Time in work queues, all stages together.", quantiles("baton_queue_seconds"), width=6),
+            lines(
+                "Until their turn",
+                "Time before that, of users who ask much.",
+                quantiles("baton_waiting_seconds"),
+                width=6,
+            ),
         ],
     )
 
@@ -118,13 +140,23 @@ def _retrieval() -> Row:
                 "As its worker measured it, what came from the cache included.",
                 quantiles("baton_retrieval_seconds"),
                 objective=0.5,
+                width=6,
             ),
             lines(
                 "Steps of a retrieval",
                 "95th percentile of each step.",
                 quantile_by("step", "baton_retrieval_step_seconds"),
+                width=6,
             ),
-            heat("Search, spread", "The store alone.", "baton_retrieval_step_seconds", labels='step="search"'),
+            heat("Search, spread", "The store alone.", "baton_retrieval_step_seconds", labels='step="search"', width=6),
+            lines(
+                "Reranked",
+                "Questions whose passages a reranker was given, by outcome.",
+                per_second("baton_reranks_total", "outcome"),
+                "reqps",
+                stacked=True,
+                width=6,
+            ),
         ],
     )
 

@@ -72,8 +72,11 @@ def _work() -> Row:
             ),
             lines(
                 "Waiting for a worker",
-                "Items of each stage that none has taken.",
-                gauge("baton_work_queued", "stage", "max"),
+                "Items of each stage that none has taken, and how many its workers hold at most.",
+                [
+                    *gauge("baton_work_queued", "stage", "max"),
+                    Query(f"max by (stage) (baton_worker_slots{{{WHERE}}})", "slots of {{stage}}"),
+                ],
                 "none",
             ),
             lines(

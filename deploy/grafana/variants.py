@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from board import Query, Row, board, choice, lines, rate
+from board import Query, Row, board, choice, gauge, lines, per_second, quantile_by, rate, total
 from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from question import FAILED
 
 
 def variants() -> Dashboard:
@@ -13,6 +14,7 @@ def variants() -> Dashboard:
         "Baton: A and B",
         "Workers whose BATON_VARIANT is A beside those whose it is B.",
         [
+            _seen_by_users(),
             Row(
                 "Work",
                 [
@@ -55,6 +57,48 @@ def variants() -> Dashboard:
         ],
         choice("a", "A", "label_values(baton_build_info, variant)", all_of_them=False),
         choice("b", "B", "label_values(baton_build_info, variant)", all_of_them=False),
+    )
+
+
+def _seen_by_users() -> Row:
+    """What gateways measure, of each variant that has a share, and of none."""
+    failed = total("baton_variant_requests_total", FAILED, "variant")
+    return Row(
+        "What users see, where variants have a share",
+        [
+            lines(
+                "Questions",
+                "That ended, by the variant that they tried.",
+                per_second("baton_variant_requests_total", "variant"),
+                "reqps",
+                stacked=True,
+            ),
+            lines(
+                "Failed",
+                "Share of a variant's questions.",
+                [Query(f"{failed} / {total('baton_variant_requests_total', by='variant')}", "{{variant}}")],
+                "percentunit",
+            ),
+            lines(
+                "Shares",
+                "By the settings.",
+                gauge("baton_variant_share_ratio", "variant", "max"),
+                "percentunit",
+            ),
+            *(
+                lines(
+                    title, "95th percentile.", quantile_by("variant", "baton_variant_seconds", labels=f'measure="{of}"')
+                )
+                for title, of in (("Retrieval", "retrieval"), ("First token", "ttft"), ("Whole answer", "answer"))
+            ),
+            lines(
+                "Moved",
+                "Items of a variant whose workers were gone, given to the others.",
+                per_second("baton_moved_items_total", "variant"),
+                "ops",
+                width=24,
+            ),
+        ],
     )
 
 

@@ -110,8 +110,8 @@ class BringingIn:
         self._total = 0
         self._changed = asyncio.Event()
 
-    async def run(self, paths: Iterable[Path], wait: bool) -> Report:
-        """Send what is at and below `paths`; with `wait`, follow it to its end.
+    async def run(self, paths: Iterable[Path], wait: bool, again: bool = False) -> Report:
+        """Send what is at and below `paths`; with `wait`, follow it to its end. `again`: also what is said to be there.
 
         Raises:
             Stuck, Unconfirmed
@@ -119,7 +119,8 @@ class BringingIn:
         started = time.monotonic()
         found = await asyncio.to_thread(lambda: list(find_files(paths, archives=True)))
         self._total = len(found)
-        self._before = {record.file: record for record in await self._files.all(self._whose.owner)}
+        if not again:
+            self._before = {record.file: record for record in await self._files.all(self._whose.owner)}
         stop = await self._files.watch(self._see)
         try:
             await self._send_all(found)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import USAGE, bounded, socket_url
+from .options import USAGE, bounded, check_writable, socket_url
 
 # What measures takes a second to load, and other commands should not wait.
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
     try:
         for place in filter(None, (arguments.json, arguments.out)):
-            _check_writable(place)
+            check_writable(place)
         try:
             with interruptible():
                 differences = _work(arguments, runs, notes)
@@ -198,16 +198,6 @@ def _write(
         print("\nB beside A:", *map(sentence, differences), sep="\n  ")
     for place in filter(None, (arguments.json, arguments.out)):
         print(f"written: {place}")
-
-
-def _check_writable(path: Path) -> None:
-    """Raises OSError where no file can be written: before hours of work, and not after them."""
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a"):
-        pass
-    if new:
-        path.unlink()
 
 
 def _save(path: Path, text: str) -> None:

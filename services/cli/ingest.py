@@ -57,6 +57,11 @@ def register(subparsers: Any) -> None:
         metavar="PRINCIPAL",
         help="who may read them: everybody (if none is named), user:NAME or group:NAME; may be repeated",
     )
+    ingest.add_argument(
+        "--again",
+        action="store_true",
+        help="send files too that are known to be there: after the document store has lost them",
+    )
     ingest.add_argument("--no-wait", action="store_true", help="do not wait for the ingest workers")
     ingest.add_argument(
         "--metadata", action="append", default=[], metavar="KEY=VALUE", help="for filters; may be repeated"
@@ -79,7 +84,7 @@ def run_ingest(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"baton ingest: {error}", file=sys.stderr)
         return 2
-    return _run(lambda: _ingest(args.paths, metadata, readers, as_json=args.json, wait=not args.no_wait))
+    return _run(lambda: _ingest(args, metadata, readers))
 
 
 def run_documents(args: argparse.Namespace) -> int:
@@ -112,19 +117,17 @@ def _run(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
     return 1
 
 
-async def _ingest(
-    paths: list[Path], metadata: dict[str, Any], readers: tuple[str, ...], *, as_json: bool, wait: bool
-) -> int:
+async def _ingest(args: argparse.Namespace, metadata: dict[str, Any], readers: tuple[str, ...]) -> int:
     from services.retriever.ingest import Whose
 
     from .bringing_in import BringingIn
 
     (settings,) = load([RetrieverSettings], ALL_SETTINGS)
     async with _bus() as bus:
-        with _progress(quiet=as_json) as on_progress:
+        with _progress(quiet=args.json) as on_progress:
             bringing = BringingIn(bus, settings, Whose("", readers), metadata, on_progress, _note)
-            report = await bringing.run(paths, wait)
-    if as_json:
+            report = await bringing.run(args.paths, wait=not args.no_wait, again=args.again)
+    if args.json:
         print(json.dumps(_report_map(report, bringing.queued), ensure_ascii=False))
     else:
         _print_report(report, bringing.queued)

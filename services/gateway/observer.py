@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import get_args
 
+from baton_proto import subjects
 from baton_proto.messages import (
     Accepted,
     AnswerChunk,
@@ -40,6 +41,8 @@ def begin_series(shares: Sequence[Share] = ()) -> None:
             metrics.VARIANT_SECONDS.labels(variant, measure)
     for share in shares:
         metrics.VARIANT_SHARE.labels(share.variant).set(share.percent / 100)
+        for stage in (subjects.RETRIEVE, subjects.GENERATE):
+            metrics.MOVED.labels(stage, share.variant)
     metrics.begin(metrics.REFUSED, *get_args(ErrorCode))
     metrics.begin(metrics.TOOL_CALLS, "true", "false")
     metrics.begin(metrics.TOKENS, "prompt", "completion")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import nats.errors
 import pytest
 
@@ -67,12 +69,12 @@ def test_baton_makes_its_streams_on_the_servers_and_a_stranger_is_kept_out(
     overlay: Manifests, servers: tuple[list[Place], list[Process]]
 ) -> None:
     where, processes = servers
-    wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=60)
+    wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=120)
     url = f"nats://baton:{PASSWORDS['NATS_PASSWORD']}@127.0.0.1:{where[0].port}"
 
     async def scenario() -> int:
         settings = NatsSettings(url=url, replicas=len(where))
-        async with asyncio.timeout(60), connect(settings, "test") as bus, streams.kept(bus):
+        async with asyncio.timeout(120), connect(settings, "test") as bus, streams.kept(bus):
             info = await bus.client.jetstream().stream_info("BATON_WORK")
         with pytest.raises(nats.errors.Error, match="Authorization Violation"):
             await nats.connect(f"nats://127.0.0.1:{where[0].port}", allow_reconnect=False, max_reconnect_attempts=1)
@@ -82,11 +84,50 @@ def test_baton_makes_its_streams_on_the_servers_and_a_stranger_is_kept_out(
     assert all(process.alive for process in processes)
 
 
+def test_a_server_with_an_empty_volume_has_started_when_it_has_what_the_others_have(tmp_path: Path) -> None:
+    """Before that a rollout would take the next one away."""
+    prod, where = render("prod"), places(tmp_path, 3)
+    (container,) = (one for name, one in prod.containers() if (name, one["name"]) == ("nats", "nats"))
+    path = container["startupProbe"]["httpGet"]["path"]
+    with _running(prod, where) as processes:
+        wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=60)
+        asyncio.run(_fill(where[0]))
+        wait_until(lambda: _stored(where[2]) == _stored(where[0]), "the third has what the first has", within_s=30)
+        processes[2].stop()
+        shutil.rmtree(where[2].folder / "data")
+        processes[2] = _start(prod, where[2], where, "")
+        wait_until(lambda: _get(where[2], path), "the third has started again", within_s=60)
+        assert _stored(where[2]) == _stored(where[0])
+
+
+async def _fill(place: Place) -> None:
+    client = await nats.connect(place.url, user="baton", password=PASSWORDS["NATS_PASSWORD"])
+    stream = client.jetstream()
+    await stream.add_stream(name="BATON_LOG_0", subjects=["log"], num_replicas=3)
+    for _ in range(20):
+        await stream.publish("log", bytes(500_000))
+    await client.close()
+
+
+def _get(place: Place, path: str) -> httpx.Response | None:
+    """What the monitoring port answers, if that is well."""
+    with contextlib.suppress(httpx.HTTPError):
+        response = httpx.get(f"http://127.0.0.1:{place.monitor}{path}", timeout=5)
+        return response if response.is_success else None
+    return None
+
+
+def _stored(place: Place) -> int:
+    """Bytes in all streams of a server."""
+    response = _get(place, "/jsz")
+    return int(response.json()["bytes"]) if response else 0
+
+
 def test_a_server_without_the_cluster_password_does_not_get_in(tmp_path: Path) -> None:
     where = places(tmp_path, 3)
     with _running(render("prod"), where, cluster_password="wrong") as processes:
-        wait_until(lambda: "Authorization Violation" in processes[2].text(), "the third is refused", within_s=30)
-        wait_until(lambda: "authentication error" in processes[0].text(), "the first says so", within_s=30)
+        wait_until(lambda: "Authorization Violation" in processes[2].text(), "the third is refused", within_s=60)
+        wait_until(lambda: "authentication error" in processes[0].text(), "the first says so", within_s=60)
         assert not where[2].healthy()
 
 
@@ -99,20 +140,20 @@ def test_the_sigterm_after_pre_stop_does_not_cut_a_lame_duck_short(
 
     def pre_stop() -> None:
         command = [str(BIN / "nats-server"), "--signal", f"ldm={place.folder}/nats.pid"]
-        assert subprocess.run(command, timeout=20).returncode == 0
+        assert subprocess.run(command, timeout=60).returncode == 0
 
     async def scenario() -> float:
         options = {"user": "baton", "password": PASSWORDS["NATS_PASSWORD"], "allow_reconnect": False}
         client = await nats.connect(f"nats://127.0.0.1:{place.port}", **options)
         began = time.monotonic()
         await asyncio.to_thread(pre_stop)
-        await eventually(lambda: "Entering lame duck mode" in process.text(), "it goes as a lame duck")
+        await eventually(lambda: "Entering lame duck mode" in process.text(), "it goes as a lame duck", within_s=60)
         os.kill(process.pid, signal.SIGTERM)
-        await eventually(lambda: not client.is_connected, "the client is asked to go", within_s=40)
+        await eventually(lambda: not client.is_connected, "the client is asked to go", within_s=60)
         lasted = time.monotonic() - began
-        await eventually(lambda: not process.alive, "the server ends by itself", within_s=40)
+        await eventually(lambda: not process.alive, "the server ends by itself", within_s=60)
         return lasted
 
-    wait_until(lambda: accepts(place.port), "the server accepts connections", within_s=30)
+    wait_until(lambda: accepts(place.port), "the server accepts connections", within_s=60)
     assert asyncio.run(scenario()) >= grace_s * 0.9
     assert process.popen.returncode == 0

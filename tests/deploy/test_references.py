@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
+import pytest
 from prometheus_client import REGISTRY
 
 import services.common.metrics  # noqa: F401  (declares them)
 from baton_proto import subjects
 from services.common.config import ALL_SETTINGS, GatewaySettings, IngestSettings, ToolsSettings, WorkerSettings
 from services.common.settings import load
-from tests.deploy.manifests import SERVICES, Manifests, Resource, labels, pod, selects
+from tests.deploy.manifests import K8S, SERVICES, Manifests, Resource, labels, pod, rendered, selects
 
 SECRETS = {"NATS_PASSWORD": "x"}
 CONSUMERS = {
@@ -32,6 +35,8 @@ def test_everything_is_denied_and_every_port_that_is_allowed_is_one(overlay: Man
     assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for policy in policies:
         spec = policy["spec"]
+        if policy["metadata"]["name"] == "acme-solver":
+            continue  # cert-manager's pod, not one of ours
         selected = [one for one in overlay.workloads() if selects(spec["podSelector"], labels(one))]
         assert selected, policy["metadata"]["name"]
         open_ports = {number for one in selected for number in _ports(one).values()}
@@ -76,12 +81,11 @@ def _allows(
 
 
 def test_every_pod_is_scraped_once_at_a_port_that_it_has(prod: Manifests) -> None:
+    (monitor,) = (one["spec"] for one in prod.all("PodMonitor"))
+    scraped = {endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]}
     for workload in prod.workloads():
-        (monitor,) = (
-            one["spec"] for one in prod.all("PodMonitor") if selects(one["spec"]["selector"], labels(workload))
-        )
-        (endpoint,) = monitor["podMetricsEndpoints"]
-        assert endpoint["port"] in _ports(workload)
+        assert selects(monitor["selector"], labels(workload))
+        assert len(scraped & set(_ports(workload))) == 1
 
 
 def test_workers_scale_on_the_consumers_that_they_pull_from(prod: Manifests) -> None:
@@ -125,6 +129,19 @@ def test_a_gateway_more_comes_before_the_others_are_full(prod: Manifests) -> Non
     triggers = prod.one("ScaledObject", "gateway")["spec"]["triggers"]
     (connections,) = (int(one["metadata"]["threshold"]) for one in triggers if one["name"] == "connections")
     assert connections <= gateway.max_connections / 2
+
+
+@pytest.mark.parametrize("component", ["autoscaling", "ingress", "monitoring", "network-policies"])
+def test_a_component_of_prod_can_be_left_out_by_its_line(component: str, tmp_path: Path) -> None:
+    deploy = shutil.copytree(K8S.parent, tmp_path / "deploy")
+    file = deploy / "k8s" / "overlays" / "prod" / "kustomization.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    left = [line for line in lines if f"../../components/{component}" not in line]
+    assert len(left) == len(lines) - 1
+    file.write_text("".join(left))
+    made = rendered(file.parent)
+    replicas = {made.one("Deployment", service)["spec"].get("replicas") for service in SERVICES}
+    assert replicas == ({2} if component == "autoscaling" else {None})
 
 
 def test_kubectl_apply_does_not_undo_what_keda_has_decided(prod: Manifests) -> None:

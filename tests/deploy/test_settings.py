@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.util
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 
 from services.common.config import ALL_SETTINGS, GatewaySettings, NatsSettings, ProcessSettings, ToolsSettings
 from services.common.settings import load
+from services.common.streams import stream_configs
 from services.gateway.__main__ import _check_authentication
+from services.gateway.documents import UPLOADS_AT_ONCE
 from services.tools.registry import open_tools
 from tests.deploy.manifests import SERVICES, Manifests, Resource, pod
 
@@ -52,6 +55,24 @@ def test_probes_and_ports_are_those_that_the_service_listens_on(overlay: Manifes
         assert _probed(container, "startupProbe") == ("/healthz", port["name"])
         assert _probed(container, "livenessProbe") == ("/healthz", port["name"])
         assert _probed(container, "readinessProbe") == ("/readyz", port["name"])
+
+
+def test_a_gateway_has_room_for_all_uploads_that_it_takes_at_once(overlay: Manifests) -> None:
+    (settings,) = load((GatewaySettings,), ALL_SETTINGS, overlay.environment("gateway", SECRETS))
+    (volume,) = (one for one in pod(overlay.one("Deployment", "gateway"))["volumes"] if one["name"] == "tmp")
+    room = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+    assert room > UPLOADS_AT_ONCE * settings.upload_max_bytes
+
+
+def test_what_nats_sets_aside_leaves_room_for_documents_and_its_store_fits_the_volume(overlay: Manifests) -> None:
+    (settings,) = load((NatsSettings,), ALL_SETTINGS, overlay.environment("gateway", SECRETS))
+    set_aside = sum(config.max_bytes or 0 for config in stream_configs(settings))
+    conf = overlay.one("ConfigMap", "nats-config")["data"]["nats.conf"]
+    (store,) = re.findall(r"max_file_store: (\d+)GB", conf)
+    (claim,) = overlay.one("StatefulSet", "nats")["spec"]["volumeClaimTemplates"]
+    volume = claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")
+    assert set_aside + 2**30 < int(store) * 2**30  # nats-server's GB are GiB
+    assert int(store) < 0.9 * int(volume)
 
 
 def test_the_tools_file_is_where_its_setting_says_and_names_tools_that_there_are(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from pymilvus import MilvusClient
 
 from services.cli import bringing_in
 from services.cli import ingest as commands
@@ -100,6 +101,20 @@ def test_documents_are_ingested_listed_and_deleted(baton, ingesting, nats: Nats,
     code, _, err = baton("documents", "--delete", first)
     assert code == 1
     assert "there is no document" in err
+
+
+def test_what_the_store_has_lost_is_brought_in_again_where_that_is_asked(
+    baton, nats: Nats, milvus: Milvus, tmp_path: Path
+) -> None:
+    folder, empty = write_documents(tmp_path / "d"), settings_for(milvus)
+    with worker_thread(nats.url, settings_for(milvus)):
+        assert baton("ingest", folder)[0] == 0
+    with worker_thread(nats.url, empty):
+        assert "4 unchanged in " in baton("ingest", folder)[1]
+        assert "4 added (6 passages) in " in baton("ingest", folder, "--again")[1]
+    client = MilvusClient(uri=milvus.uri)
+    assert client.get_collection_stats(empty.collection)["row_count"] == 6
+    client.close()
 
 
 def test_one_bad_file_makes_the_exit_code_1_and_is_named(baton, ingesting, tmp_path: Path) -> None:

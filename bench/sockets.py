@@ -28,6 +28,7 @@ class Frame(msgspec.Struct):
     stage: str = ""
     conversation_id: str = ""
     finish_reason: str = ""
+    variant: str | None = None
 
     @property
     def first(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from bench.sockets import Address, Frame, Socket, connect
 
 from .scenario import Scenario
-from .tally import Tally
+from .tally import Tally, Tried
 
 CONNECTING = 100
 """Connections that are opened at a time: a crowd that comes within a minute, not within a millisecond."""
@@ -42,6 +42,8 @@ class Question:
     pieces: int = 0
     first: float = 0.0
     last: float = 0.0
+    ttfb: float | None = None
+    ttft: float | None = None
     resumed: float = 0.0
 
 
@@ -126,7 +128,7 @@ class User:
                 self.leave()
                 self._crowd.spawn(self._come_back())
         elif frame.type in TERMINAL:
-            self._end(frame.code or frame.finish_reason)
+            self._end(frame.code or frame.finish_reason, "" if frame.code else frame.variant or "none")
 
     def _measure(self, question: Question, frame: Frame, now: float) -> None:
         tally = self._crowd.tally
@@ -139,20 +141,27 @@ class User:
             return
         if frame.type != "accepted" and not question.first:
             question.first = now
-            tally.ttfb.append(now - question.due)
+            question.ttfb = now - question.due
+            tally.ttfb.append(question.ttfb)
         if frame.type == "answer_chunk":
             if not question.pieces:
-                tally.ttft.append(now - question.due)
-                tally.begun.append((question.due - self._crowd.started, now - question.due))
+                question.ttft = now - question.due
+                tally.ttft.append(question.ttft)
+                tally.begun.append((question.due - self._crowd.started, question.ttft))
             elif question.last:
                 tally.gaps.append(now - question.last)
 
-    def _end(self, outcome: str) -> None:
+    def _end(self, outcome: str, variant: str = "") -> None:
         question, self.question = self.question, None
         if question is None:
             return
         if question.measured:
             self._crowd.tally.outcomes[outcome] += 1
+            if variant:
+                tried = self._crowd.tally.variants.setdefault(variant, Tried())
+                tried.outcomes[outcome] += 1
+                tried.ttfb += [question.ttfb] if question.ttfb is not None else []
+                tried.ttft += [question.ttft] if question.ttft is not None else []
         self._crowd.ended(self, self._conversation if outcome in ("stop", "length") else "")
 
 

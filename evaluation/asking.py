@@ -78,9 +78,16 @@ def answered_from(entry: Entry, run: Run, names: Mapping[str, str]) -> Answered:
         tool_calls=sum(frame["type"] == "tool_call" for frame in frames),
         finish_reason=run.done.get("finish_reason", ""),
         fingerprint=run.done.get("fingerprint") or "",
-        variant="" if run.failed else run.done.get("variant") or NONE,
+        variant=_variant(run),
         times=times,
     )
+
+
+def _variant(run: Run) -> str:
+    """The variant whose workers gave an answer; of one that failed, that which it tried, if it became a request."""
+    if not run.failed:
+        return run.done.get("variant") or NONE
+    return next((frame.get("variant") or NONE for frame in run.frames if frame["type"] == "accepted"), "")
 
 
 async def _asked(url: str, entry: Entry, names: Mapping[str, str], token: str, wishes: Mapping[str, Any]) -> Answered:

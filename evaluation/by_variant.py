@@ -24,9 +24,6 @@ def by_variant(answers: Sequence[Answered], *, seed: int) -> dict[str, Any]:
         return {}
     names = sorted(groups, key=lambda name: (name != NONE, -len(groups[name]), name))
     told = {name: figures(groups[name]) for name in names}
-    for one_of in told.values():
-        # Answers that failed say no variant: these would be figures of nothing.
-        del one_of["failed"], one_of["measures"]["failed"]
     base, *others = names
     values = {name: _values(groups[name], list(told[name]["measures"])) for name in names}
     differences = [
@@ -45,10 +42,7 @@ def _says(groups: dict[str, list[Answered]], names: Sequence[str], unknown: int)
         "between them may be the questions; baton eval --variants asks the same ones of both."
     ]
     if unknown:
-        told.append(
-            f"{unknown} failed and do not say which variant they tried: they are in none of these figures. "
-            "baton_variant_requests_total counts failures by variant."
-        )
+        told.append(f"{unknown} were refused before they could try a variant: they are in none of these figures.")
     return told
 
 

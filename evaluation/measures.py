@@ -30,7 +30,8 @@ LOWER_IS_BETTER = frozenset({"invalid_citations", "failed", *TIMES})
 class Answered:
     """One question and what came of it. `sources` are those of the first `sources` frame and of later ones, in order;
     each has `name`, the document's as it was ingested. `failed` is what went wrong, otherwise empty. `variant` is that
-    of the workers, `none` for those of no variant, and empty where it failed: only `done` frames say it."""
+    of the workers, `none` for those of no variant; of an answer that failed the one that it tried, and empty where it
+    became no request."""
 
     id: str
     question: str

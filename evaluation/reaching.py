@@ -30,8 +30,7 @@ class Reaching:
     missed: dict[str, str] = field(default_factory=dict)
 
     async def answer(self, id: str, ask: Callable[[], Awaitable[Answered]]) -> Answered | None:
-        """The first answer of the variant, or None. An answer that failed does not say whose it was, so it is neither
-        counted as the variant's nor taken for another's."""
+        """The first answer of the variant, also one that failed while it tried it, or None."""
         failed: list[str] = []
         tried = 0
         while tried < self.tries and len(failed) < MOST_FAILED and not self._hopeless:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any
+from typing import Any, get_args
 
+from baton_proto.messages import FinishReason
 from evaluation import svg
 from evaluation.page import document
 from evaluation.ranks import percentile
@@ -47,7 +48,7 @@ def text(run: Run) -> str:
     if tally.closed:
         lines.append("closed    " + ", ".join(f"{code}: {count:,}" for code, count in tally.closed.most_common()))
     if len(tally.variants) > 1:
-        lines += ["", aligned(_by_variant(tally)), "(failed answers do not say which variant they tried)"]
+        lines += ["", aligned(_by_variant(tally))]
     if run.usage:
         lines += ["", aligned(_used(run.usage))]
     lost = f"{len(tally.wrong)} frames lost, repeated or out of order" if tally.wrong else "no frame lost"
@@ -139,10 +140,11 @@ def _percentiles(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str, fl
 
 
 def _by_variant(tally: Tally) -> list[list[str]]:
-    rows = [["variant", "answers", "first frame p50", "p95", "first token p50", "p95"]]
+    rows = [["variant", "questions", "failed", "first frame p50", "p95", "first token p50", "p95"]]
     for name, one in sorted(tally.variants.items()):
         times = [1000 * percentile(values, share) for values in (one.ttfb, one.ttft) for share in (50, 95)]
-        rows.append([name, f"{one.outcomes.total():,}", *(f"{value:,.1f} ms" for value in times)])
+        failed = sum(count for outcome, count in one.outcomes.items() if outcome not in get_args(FinishReason))
+        rows.append([name, f"{one.outcomes.total():,}", f"{failed:,}", *(f"{value:,.1f} ms" for value in times)])
     return rows
 
 

@@ -10,7 +10,7 @@ PERCENTILES = (50.0, 95.0, 99.0, 99.9)
 
 @dataclass
 class Tried:
-    """What one variant of the workers has answered; `none` is a variant here. Times as in Tally."""
+    """What became of questions that tried one variant of the workers; `none` is a variant here. Times as in Tally."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     ttfb: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Tally:
     """When a question was to be asked (seconds from the start), and its time to the first token."""
     outcomes: Counter[str] = field(default_factory=Counter)
     variants: dict[str, Tried] = field(default_factory=dict)
-    """Without answers that failed: they do not say which variant they tried."""
+    """Without questions that were refused."""
     closed: Counter[int] = field(default_factory=Counter)
     """Connections that were closed on us, by close code."""
     frames: int = 0

@@ -30,7 +30,7 @@ REFUSED = "refused: "
 
 @dataclass(slots=True)
 class Question:
-    """One question on its way. `due` is when it was to be asked."""
+    """One question on its way. `due` is when it was to be asked, `tries` the variant that it tries, once accepted."""
 
     due: float
     text: str
@@ -45,6 +45,7 @@ class Question:
     ttfb: float | None = None
     ttft: float | None = None
     resumed: float = 0.0
+    tries: str = ""
 
 
 class User:
@@ -120,7 +121,7 @@ class User:
         if question.measured:
             self._measure(question, frame, now)
         if frame.type == "accepted":
-            self._conversation = frame.conversation_id
+            self._conversation, question.tries = frame.conversation_id, frame.variant or "none"
         elif frame.type == "answer_chunk":
             question.pieces += 1
             question.last = now
@@ -128,7 +129,7 @@ class User:
                 self.leave()
                 self._crowd.spawn(self._come_back())
         elif frame.type in TERMINAL:
-            self._end(frame.code or frame.finish_reason, "" if frame.code else frame.variant or "none")
+            self._end(frame.code or frame.finish_reason)
 
     def _measure(self, question: Question, frame: Frame, now: float) -> None:
         tally = self._crowd.tally
@@ -151,14 +152,14 @@ class User:
             elif question.last:
                 tally.gaps.append(now - question.last)
 
-    def _end(self, outcome: str, variant: str = "") -> None:
+    def _end(self, outcome: str) -> None:
         question, self.question = self.question, None
         if question is None:
             return
         if question.measured:
             self._crowd.tally.outcomes[outcome] += 1
-            if variant:
-                tried = self._crowd.tally.variants.setdefault(variant, Tried())
+            if question.tries:
+                tried = self._crowd.tally.variants.setdefault(question.tries, Tried())
                 tried.outcomes[outcome] += 1
                 tried.ttfb += [question.ttfb] if question.ttfb is not None else []
                 tried.ttft += [question.ttft] if question.ttft is not None else []

@@ -37,23 +37,26 @@ def of_two(b_hits: float) -> list[Answered]:
     return [*plain, *(answered(40 + at, "b", b_hits) for at in range(20))]
 
 
-def test_a_done_frame_says_the_variant_and_a_failed_answer_none() -> None:
+def test_a_done_frame_says_the_variant_and_an_accepted_one_that_of_an_answer_that_failed() -> None:
     entry = Entry("q", "?", "en")
     done = {"type": "done", "seq": 1, "finish_reason": "stop"}
     assert answered_from(entry, Run([done], 1), {}).variant == "none"
     assert answered_from(entry, Run([{**done, "variant": "b"}], 1), {}).variant == "b"
-    assert answered_from(entry, Run([], 1, "internal: it broke"), {}).variant == ""
+    accepted = {"type": "accepted", "seq": 0, "conversation_id": "c"}
+    assert answered_from(entry, Run([accepted], 1, "internal: it broke"), {}).variant == "none"
+    assert answered_from(entry, Run([{**accepted, "variant": "b"}], 1, "internal: it broke"), {}).variant == "b"
+    assert answered_from(entry, Run([{**accepted, "variant": "b"}, done], 1), {}).variant == "none"
+    assert answered_from(entry, Run([], 1, "overloaded: later"), {}).variant == ""
 
 
-def test_answers_are_told_by_variant_with_failed_ones_in_no_group() -> None:
-    answers = [*of_two(1.0), answered(99, "", 0.0, failed="internal: it broke")]
+def test_answers_are_told_by_variant_with_refused_ones_in_no_group() -> None:
+    answers = [*of_two(1.0), answered(99, "", 0.0, failed="overloaded: later")]
     told = by_variant(answers, seed=1)
     assert list(told["figures"]) == ["none", "b"]
     assert [one["questions"] for one in told["figures"].values()] == [40, 20]
     assert told["figures"]["b"]["measures"]["hit@10"] == {"mean": 1.0, "questions": 20}
-    assert "failed" not in told["figures"]["b"]["measures"], "a variant that fails would look as if it never did"
     assert told["unknown"] == 1
-    hit = told["differences"][0]
+    hit = next(one for one in told["differences"] if one["measure"] == "hit@10")
     assert (hit["variants"], hit["a"], hit["b"], hit["real"]) == (["none", "b"], 0.5, 1.0, True)
     assert hit["says"].startswith("hit@10: b is higher: none 0.5, b 1, difference +0.5 (interval +0.")
     assert by_variant(answers, seed=1) == told, "the same seed, the same intervals"
@@ -70,7 +73,7 @@ def test_each_of_several_variants_stands_beside_none() -> None:
     assert list(told["figures"]) == ["none", "c", "b"]
     assert {tuple(one["variants"]) for one in told["differences"]} == {("none", "c"), ("none", "b")}
     (only,) = {one["level"] for one in told["differences"]}
-    assert only == pytest.approx(1 - 0.05 / 4), "two measures of two variants"
+    assert only == pytest.approx(1 - 0.05 / 6), "three measures of two variants"
 
 
 def test_the_report_shows_variants_side_by_side_and_says_that_questions_differ() -> None:
@@ -78,7 +81,7 @@ def test_the_report_shows_variants_side_by_side_and_says_that_questions_differ()
     run = record(Dataset("set", "digest", []), answers, options={"seed": 1}, settings={})
     for shown in (table(run), page([run])):
         assert "none 40, b 20 questions. Different questions went to each" in shown
-        assert "1 failed and do not say which variant they tried" in shown
+        assert "1 were refused before they could try a variant" in shown
         assert "hit@10: b is higher" in shown
     line = next(line.split() for line in table(run).splitlines() if line.startswith("by variant"))
     assert line == ["by", "variant", "none", "b"]

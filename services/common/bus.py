@@ -28,6 +28,7 @@ from baton_proto.subjects import LogAddress
 
 from .config import NatsSettings
 from .inbox import Inbox
+from .lean_client import AtOnce
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -488,10 +489,7 @@ class Bus:
         Raises:
             Unconfirmed: there is no connection.
         """
-
-        async def on_message(message: Msg) -> None:
-            callback(Stored(message.data, int((message.headers or {}).get("Nats-Sequence", "0"))))
-
+        on_message = AtOnce.of(lambda data, stream_seq: callback(Stored(data, stream_seq)))
         subscription = await self.subscribe(subjects.live_subject(at), on_message)
 
         async def stop() -> None:

@@ -1,14 +1,14 @@
 """What it costs to bring a stored token to its reader: the gateway beside nats-server's own WebSocket listener.
 
 Part of `make bench`. The same answers are written again and again, by LogWriter as generators do, and read in turn by
-nobody, over nats-server's WebSocket listener (the baseline: each client subscribed to the subject under which its log is
-republished), and through a gateway. The cost of a delivery is the server's CPU for a token:
+nobody, over nats-server's WebSocket listener (the baseline: each client is subscribed to the subject that its log is
+republished on), and through a gateway. The cost of a delivery is the servers' CPU for a token:
 
 - of the listener: what nats-server uses more than where nobody reads;
 - of the gateway: all that its process uses, and what nats-server uses more to feed it.
 
-What storing costs nats-server depends on the number of appends, and a busy writer joins tokens: it is counted by append.
-Readers and writer are processes of their own; each token must arrive once and in order.
+Storing costs nats-server its CPU by the append, and a busy writer joins tokens: so it is compared by append. Writer and
+readers are processes of their own, all readers run the same code, and each token must come once and in order.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Servers:
         with contextlib.ExitStack() as stack:
             argv = ["bench.token_writer", self._nats.url, name, *load.options(), f"--rate={load.rate}"]
             writer = stack.enter_context(_helper(argv))
-            readers = stack.enter_context(_helper([*self._readers(who), name, *load.options()])) if who != NOBODY else None
+            readers = None
+            if who != NOBODY:
+                readers = stack.enter_context(_helper([*self._readers(who), name, *load.options()]))
             before = cpu_s(self._nats.process.pid), cpu_s(self._process.pid)
             written = writer.go()
             read = readers.answer() if readers is not None else {}
@@ -123,7 +125,7 @@ class _Helper:
     def _line(self, start: str) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line.startswith(start), f"{self._process.args!r} has ended" if not line else line
+        assert line.startswith(start), line or f"{self._process.args!r} has ended"
         return line
 
 
@@ -144,7 +146,11 @@ def _helper(argv: list[str]) -> Iterator[_Helper]:
 
 
 def delivery_us(one: Measured, unread: Measured) -> float:
-    """The servers' CPU for bringing one token to its reader, in microseconds; `unread`: the same load, read by nobody."""
+    """The servers' CPU for bringing one token to its reader, in microseconds.
+
+    Args:
+        unread: the same load, read by nobody.
+    """
     storing_s = unread.nats_s / unread.appends * one.appends
     return (one.nats_s - storing_s + one.gateway_s - unread.gateway_s) / one.tokens * 1e6
 

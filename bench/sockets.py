@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import resource
 import socket
 import ssl
 import struct
@@ -246,3 +247,16 @@ async def opened(address: Address, make: Callable[[], S], buffer_bytes: int = BU
     _, connection = await loop.create_connection(make, sock=plain, ssl=tls, server_hostname=name)
     await connection.opened
     return connection
+
+
+def allow_open_files(wanted: int) -> None:
+    """Every connection is an open file, here and in the server, which inherits the bound if it is started afterwards.
+
+    Raises:
+        OSError: this process may not have so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise OSError(f"connections: a process may have {hard} open files here (ulimit -n); lower them or raise it")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -41,8 +41,8 @@ class _Counting(Sequencer):
 
 
 async def write(log: LogWriter, tokens: int, rate: float, begin: float) -> None:
-    """One answer: so many tokens a second from a moment on, whatever is stored by then; 0: each when the one before it is
-    stored."""
+    """One answer: so many tokens a second from `begin` on, whatever is stored by then; at rate 0 each token as soon as
+    the one before it is stored."""
     for number in range(tokens):
         if rate:
             await asyncio.sleep(max(0.0, begin + number / rate - time.perf_counter()))

@@ -67,24 +67,24 @@ class Servers:
     """What the benchmark measures."""
 
     def __init__(self, nats: Nats, port: int, process: Process) -> None:
-        self._nats = nats
-        self._port = port
-        self._process = process
+        self.nats = nats
+        self.port = port
+        self.process = process
         self._number = 0
 
     def run(self, load: Load, who: str) -> Measured:
         self._number += 1
         name = f"run{self._number}"
         with contextlib.ExitStack() as stack:
-            argv = ["bench.token_writer", self._nats.url, name, *load.options(), f"--rate={load.rate}"]
+            argv = ["bench.token_writer", self.nats.url, name, *load.options(), f"--rate={load.rate}"]
             writer = stack.enter_context(_helper(argv))
             readers = None
             if who != NOBODY:
                 readers = stack.enter_context(_helper([*self._readers(who), name, *load.options()]))
-            before = cpu_s(self._nats.process.pid), cpu_s(self._process.pid)
+            before = cpu_s(self.nats.process.pid), cpu_s(self.process.pid)
             written = writer.go()
             read = readers.answer() if readers is not None else {}
-            nats_s, gateway_s = cpu_s(self._nats.process.pid) - before[0], cpu_s(self._process.pid) - before[1]
+            nats_s, gateway_s = cpu_s(self.nats.process.pid) - before[0], cpu_s(self.process.pid) - before[1]
             writer.end()
         tokens = load.streams * load.tokens
         assert not read or read["tokens"] == tokens, read
@@ -93,7 +93,7 @@ class Servers:
         return Measured(tokens, written["appends"], took_s, nats_s, gateway_s, *times)
 
     def _readers(self, who: str) -> list[str]:
-        server = ["nats", str(self._nats.websocket_port)] if who == LISTENER else ["gateway", str(self._port)]
+        server = ["nats", str(self.nats.websocket_port)] if who == LISTENER else ["gateway", str(self.port)]
         return ["bench.token_readers", *server]
 
 

@@ -2,8 +2,8 @@
 
 Part of `make bench`. Both queues are JetStream work queues on one nats-server, and whoever puts an item in waits until
 it is stored. The baseline fetches and acknowledges, and that is all. A worker of Baton first asks the request's log
-whether the item is its latest hand-off, listens for cancel orders and looks for one that came before; it has settled the
-item when the log has its last frame, its end is recorded, and the acknowledgement is confirmed.
+whether the item is its latest hand-off, listens for cancel orders and looks for one that came before; it has settled
+the item when the log has its last frame, its end is recorded, and the acknowledgement is confirmed.
 
 1. The time from putting in an item to the handler's beginning, one after the other, the sides taking turns.
 2. How many items are settled in a second, so many put in at once.

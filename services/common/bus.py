@@ -6,6 +6,7 @@ Every wait is bounded. Nothing here knows what a frame means; `log.py` does.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import json
 import logging
@@ -489,7 +490,8 @@ class Bus:
         Raises:
             Unconfirmed: there is no connection.
         """
-        on_message = AtOnce.of(lambda data, stream_seq: callback(Stored(data, stream_seq)))
+        run = contextvars.copy_context().run  # so that what it logs is about the request it is called for
+        on_message = AtOnce.of(lambda data, stream_seq: run(callback, Stored(data, stream_seq)))
         subscription = await self.subscribe(subjects.live_subject(at), on_message)
 
         async def stop() -> None:

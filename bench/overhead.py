@@ -92,8 +92,11 @@ class Question:
     async def ask(self, socket: Socket) -> None:
         self.asked = time.perf_counter()
         socket.send({"query": QUESTION, "request_id": secrets.token_hex(8), "language": "en"})
-        async with asyncio.timeout(60):
-            await self.over.wait()
+        try:
+            async with asyncio.timeout(60):
+                await self.over.wait()
+        except TimeoutError:
+            raise TimeoutError(f"no end within a minute; frames so far, and when they came: {self.came}") from None
         assert not self.wrong, self.wrong
 
 

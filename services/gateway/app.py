@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from services.common import metrics
-from services.common.bus import Bus
+from services.common.bus import Bus, end_tasks
 from services.common.config import GatewaySettings
 from services.common.presence import Presence
 from services.common.process import package_version
@@ -88,9 +88,7 @@ class Gateway:
         try:
             yield
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await end_tasks(*background)
             await self._documents.leave()
             await self.requests.close()
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import websockets
 
+from services.common.config import GatewaySettings
+from services.common.presence import watch
 from services.common.process import CLOSING_S
+from services.gateway.app import Gateway
+from tests.rig import Rig, run_rig
+from tests.servers.nats import Nats
 from tests.servers.processes import Process, eventually
 from tests.system import Frame, System, answer, assert_contiguous, only, system
 
@@ -102,3 +109,23 @@ async def _terminate(process: Process) -> None:
     # Whoever stops processes waits for so long and then kills them: deploy/k8s/base/every-service.yaml.
     await eventually(lambda: not process.alive, "it has drained and gone", within_s=DRAIN_S + CLOSING_S)
     assert process.popen.returncode == 0, process.text()
+
+
+def test_a_gateway_ends_whose_background_work_missed_that_it_was_told_to(
+    nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where nats-py swallows a cancellation, before Python 3.12."""
+
+    async def deaf_once() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async def scenario(one: Rig) -> None:
+        async with watch(one.bus) as presence:
+            gateway = Gateway(one.bus, presence, GatewaySettings())
+            monkeypatch.setattr(gateway.requests.feeder, "run", deaf_once)
+            async with asyncio.timeout(20), gateway.running():
+                await asyncio.sleep(0)
+
+    run_rig(nats, scenario)

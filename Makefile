@@ -19,8 +19,8 @@ FILES ?= 1000
 DURATION ?= 600
 SEED ?= 1
 CLUSTER ?=
-# Only for `make bench`: numbers of passages to search among. 100,000 in Milvus Lite take some minutes to write.
-SIZES ?= 10000,100000
+# Only for `make bench`: which of the programs in bench/. BENCH=delivery ARGS=--help says what one can do.
+BENCH ?= relay delivery idle resumes slow_readers dispatch overhead retrieval
 # For `make replay`, the gateway to ask; for `make load`, one that runs instead of one that is started for it.
 URL ?=
 # Only for `make load`: a file that says what the users do (docs/load.md).
@@ -74,16 +74,10 @@ check: venv-dev ## Lint, check the formatting and the types.
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 
-bench: venv-dev ## Measure what Baton, its log, resumes and slow readers cost, each as a ratio.
-	@.venv/bin/python -m bench.relay $(ARGS)
-	@printf '\n'
-	@.venv/bin/python -m bench.resumes
-	@printf '\n'
-	@.venv/bin/python -m bench.slow_readers
-	@printf '\n'
-	@.venv/bin/python -m bench.overhead
-	@printf '\n'
-	@.venv/bin/python -m bench.retrieval --sizes $(SIZES)
+bench: venv-dev ## Measure what Baton costs beside something simpler, each as a ratio (docs/benchmarks.md).
+	@for one in $(BENCH); do \
+	    printf '== bench/%s.py\n\n' $$one && .venv/bin/python -m bench.$$one $(ARGS) && printf '\n' || exit 1; \
+	done
 
 chaos: venv-dev ## Kill, freeze and cut off real processes under load, and prove that no answer loses a frame.
 	@exec .venv/bin/python -m tests.chaos --duration $(DURATION) --seed $(SEED) $(if $(CLUSTER),--cluster) $(ARGS)

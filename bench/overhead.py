@@ -3,7 +3,8 @@
 1. The time from a question to the first piece of the answer, through Baton and from the same model's server directly,
    taking turns in one run. All stages are real processes, queues and logs; only the search itself is left out: the
    retriever finds the same passages at once (instant_retriever.py). The frames on the way tell where it goes.
-2. The CPU of gateway and generator per token, many answers at once (Linux: read from /proc).
+2. The CPU of gateway and generator per token, many answers at once (Linux: read from /proc), against a bare loop that
+   reads the same answers from the model's server.
 3. The CPU of the client code alone (services/common/llm) per token, against a bare loop on the same HTTP client:
    `aiter_lines` and `json.loads`.
 """
@@ -38,6 +39,7 @@ from tests.system import System, system
 QUESTION = "How many days of annual leave can I carry over?"
 LIMIT_MS = 15.0
 """What Baton may add before the first token, at the median."""
+BARE = "httpx aiter_lines + json.loads (baseline)"
 MILESTONES = ("accepted", "understanding", "sources", "generating", "answer_chunk")
 
 
@@ -90,8 +92,11 @@ class Question:
     async def ask(self, socket: Socket) -> None:
         self.asked = time.perf_counter()
         socket.send({"query": QUESTION, "request_id": secrets.token_hex(8), "language": "en"})
-        async with asyncio.timeout(60):
-            await self.over.wait()
+        try:
+            async with asyncio.timeout(60):
+                await self.over.wait()
+        except TimeoutError:
+            raise TimeoutError(f"no end within a minute; frames so far, and when they came: {self.came}") from None
         assert not self.wrong, self.wrong
 
 
@@ -147,7 +152,7 @@ def _row(name: str, seconds: list[float]) -> tuple[float, float]:
 # --- CPU per token ----------------------------------------------------------------------------------------------------
 
 
-async def system_cpu(one: System, answers: int, tokens: int) -> dict[str, float]:
+async def system_cpu(one: System, llm_url: str, answers: int, tokens: int) -> dict[str, float]:
     """Print and return the CPU of each service in microseconds per token, many answers at once."""
     pids = {name: one.processes[name][0].pid for name in ("gateway", "generator")}
     questions = [Question() for _ in range(answers)]
@@ -160,15 +165,21 @@ async def system_cpu(one: System, answers: int, tokens: int) -> dict[str, float]
     arrived = sum(question.tokens for question in questions)
     assert arrived == answers * tokens, f"{arrived} of {answers * tokens} tokens arrived"
     per_token = {name: seconds / arrived * 1e6 for name, seconds in used.items()}
+    async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=answers)) as client:
+        cpu = time.process_time()
+        read = await asyncio.gather(*(_count(plain_stream(client, llm_url)) for _ in range(answers)))
+        bare = (time.process_time() - cpu) / sum(read) * 1e6
+    both = sum(per_token.values())
     print(f"CPU per token, {answers} answers at once, {tokens} tokens each\n")
-    for name, microseconds in [*per_token.items(), ("both", sum(per_token.values()))]:
-        print(f"{name:40}{microseconds:9.1f} us")
+    for name, microseconds in [(BARE, bare), *per_token.items(), ("both", both)]:
+        print(f"{name:45}{microseconds:9.1f} us")
+    print(f"{'ratio':45}{both / bare:9.2f}")
     return per_token
 
 
 async def client_cpu(llm_url: str, tokens: int, runs: int) -> float:
     """Print the CPU of the client code alone; returns its ratio to the baseline's, the median of pairs of runs."""
-    results: dict[str, list[float]] = {"httpx aiter_lines + json.loads (baseline)": [], "services/common/llm": []}
+    results: dict[str, list[float]] = {BARE: [], "services/common/llm": []}
     timeout = httpx.Timeout(None, connect=5.0)
     async with httpx.AsyncClient(timeout=timeout) as client:
         server = ChatServer(client, LlmSettings(llm_url=llm_url, llm_model="m"))
@@ -229,7 +240,7 @@ def main() -> None:
     args = parser.parse_args()
     measured(0.005, 5, lambda one, url: first_tokens(one, url, args.requests, args.pause))
     print()
-    measured(0.05, args.tokens, lambda one, _: system_cpu(one, args.answers, args.tokens))
+    measured(0.05, args.tokens, lambda one, url: system_cpu(one, url, args.answers, args.tokens))
     print()
     with tempfile.TemporaryDirectory() as folder, fast_llm(Path(folder), 0.001, 1_000) as llm:
         asyncio.run(client_cpu(llm.url, 1_000, args.runs))

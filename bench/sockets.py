@@ -1,19 +1,26 @@
-"""A cheap WebSocket client for benchmarks: it costs a fraction of a full one, so the gateway is measured."""
+"""Cheap WebSocket clients for benchmarks: they cost a fraction of a full one, so the server is measured.
+
+Of a gateway, and of nats-server's own WebSocket listener, which the gateway is compared with.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import os
+import resource
 import socket
 import ssl
 import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+
+BUFFER_BYTES = 32_768
 
 
 class Frame(msgspec.Struct):
@@ -28,6 +35,7 @@ class Frame(msgspec.Struct):
     stage: str = ""
     conversation_id: str = ""
     finish_reason: str = ""
+    variant: str | None = None
 
     @property
     def first(self) -> int:
@@ -57,10 +65,10 @@ class Address:
         return Address(parts.port or (443 if tls else 80), parts.hostname, parts.path or "/ws", tls, token)
 
 
-class Socket(asyncio.Protocol):
-    """One connection. Each message is decoded and given to `receive`, with the time of its arrival."""
+class RawSocket(asyncio.Protocol):
+    """One connection. Each message is given to `receive` as it is, with the time of its arrival."""
 
-    def __init__(self, receive: Callable[[Socket, Frame, float], None], address: Address) -> None:
+    def __init__(self, receive: Callable[[bytes, float], None], address: Address) -> None:
         self._receive = receive
         self._address = address
         self._buffer = bytearray()
@@ -128,14 +136,14 @@ class Socket(asyncio.Protocol):
             if opcode == 9:
                 self._write(10, body)  # a ping that is not answered ends the connection
             elif opcode in (1, 2):
-                self._receive(self, _decoder.decode(body), now)
+                self._receive(body, now)
         del self._buffer[:at]
 
     def connection_lost(self, _: Exception | None) -> None:
         self._ended(1006)
 
     def _message(self, at: int) -> tuple[int, bytes, int] | None:
-        """The whole message at an offset: opcode, body, where the next one begins. The gateway does not fragment."""
+        """The whole message at an offset: opcode, body, where the next one begins. Neither server fragments."""
         buffer = self._buffer
         if len(buffer) < at + 2:
             return None
@@ -164,17 +172,64 @@ class Socket(asyncio.Protocol):
             self.close()
 
 
+class Socket(RawSocket):
+    """A gateway's client. Each message is decoded and given to `receive`."""
+
+    def __init__(self, receive: Callable[[Socket, Frame, float], None], address: Address) -> None:
+        super().__init__(lambda body, now: receive(self, _decoder.decode(body), now), address)
+
+
+class NatsSocket(RawSocket):
+    """A client of nats-server's WebSocket listener with one subscription. What comes is given to `receive` as the NATS
+    protocol has it, one or several operations at once."""
+
+    def __init__(self, subject: str, receive: Callable[[bytes, float], None], address: Address) -> None:
+        super().__init__(self._on_operations, address)
+        self._subject = subject
+        self._give = receive
+        self.subscribed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def _on_operations(self, body: bytes, now: float) -> None:
+        if body.startswith(b"INFO ") and not self.subscribed.done():
+            options = b'{"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1}'
+            self._write(2, b"CONNECT %b\r\nSUB %b 1\r\nPING\r\n" % (options, self._subject.encode()))
+        elif body.startswith(b"PONG") and not self.subscribed.done():
+            self.subscribed.set_result(None)
+        if body.endswith(b"PING\r\n"):
+            self._write(2, b"PONG\r\n")
+        self._give(body, now)
+
+
+S = TypeVar("S", bound=RawSocket)
+
+
+async def subscribe(port: int, subject: str, receive: Callable[[bytes, float], None]) -> NatsSocket:
+    """A connection to the WebSocket listener of a nats-server of this machine, subscribed. Raises OSError."""
+    address = Address(port, path="/")
+    one = await opened(address, lambda: NatsSocket(subject, receive, address))
+    await one.subscribed
+    return one
+
+
 async def connect(
-    address: Address | int, receive: Callable[[Socket, Frame, float], None], buffer_bytes: int = 32_768
+    address: Address | int, receive: Callable[[Socket, Frame, float], None], buffer_bytes: int = BUFFER_BYTES
 ) -> Socket:
-    """An open connection to a gateway, with segments as small as on a real network. Raises OSError.
+    """An open connection to a gateway. Raises OSError.
 
     Args:
         address: a number is a port of this machine.
+        buffer_bytes: as for `opened`.
+    """
+    place = Address(address) if isinstance(address, int) else address
+    return await opened(place, lambda: Socket(receive, place), buffer_bytes)
+
+
+async def opened(address: Address, make: Callable[[], S], buffer_bytes: int = BUFFER_BYTES) -> S:
+    """What `make` gives as an open connection, with segments as small as on a real network. Raises OSError.
+
+    Args:
         buffer_bytes: what the kernel holds here for a client that does not read.
     """
-    if isinstance(address, int):
-        address = Address(address)
     loop = asyncio.get_running_loop()
     family, kind, protocol, _, place = (
         await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
@@ -190,8 +245,19 @@ async def connect(
         plain.close()
         raise
     tls, name = (ssl.create_default_context(), address.host) if address.tls else (None, None)
-    _, connection = await loop.create_connection(
-        lambda: Socket(receive, address), sock=plain, ssl=tls, server_hostname=name
-    )
+    _, connection = await loop.create_connection(make, sock=plain, ssl=tls, server_hostname=name)
     await connection.opened
     return connection
+
+
+def allow_open_files(wanted: int) -> None:
+    """Every connection is an open file, here and in the server, which inherits the bound if it is started afterwards.
+
+    Raises:
+        OSError: this process may not have so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise OSError(f"connections: a process may have {hard} open files here (ulimit -n); lower them or raise it")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

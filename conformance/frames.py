@@ -65,13 +65,18 @@ def read_entry(data: bytes) -> LogEntry:
 
 
 def check_follows(entries: Sequence[LogEntry]) -> None:
-    """`seq` counts from 0 without gap or duplicate, and nothing follows a terminal frame.
+    """`seq` counts from 0 without gap or duplicate, nothing follows a terminal frame, each `append_id` is new.
 
     Raises:
         Broken
     """
-    expected, ended = 0, ""
+    expected, ended, append_ids = 0, "", set[str]()
     for entry in entries:
+        if entry.append_id in append_ids:
+            raise Broken(
+                f"frame {entry.frames[0].seq} came with the `append_id` {entry.append_id!r} of an earlier append", "2.4"
+            )
+        append_ids.add(entry.append_id)
         for frame in entry.frames:
             if ended:
                 raise Broken(f"frame {frame.seq} (`{tag(frame)}`) after the log had ended with `{ended}`", "1")

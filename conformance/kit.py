@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +20,9 @@ from .promise import Kind, NotSeen
 from .request import Request
 from .witness import Witness
 
-DEADLINE_MS = 120_000
+DEADLINE_MS = 600_000
+"""Of a good item: enough for one that waits while a slow worker deals with others."""
+QUESTION = "How many days of annual leave do employees have, and what becomes of days not taken?"
 _LEAVE = (
     "Employees have 20 days of annual leave each calendar year. Days not taken by 31 December can be carried over "
     "until 31 March. After that date unused annual leave expires. Part-time employees have annual leave in proportion."
@@ -35,12 +39,20 @@ PASSAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is asked. `patience_s` bounds every wait for the worker; `calls` are what a tools worker is to run, each
-    with its tool's name and arguments."""
+    """What is asked.
 
-    question: str = "How many days of annual leave do employees have, and what becomes of days not taken?"
+    Attributes:
+        calls: what a tools worker is to run, each with its tool's name and arguments.
+        restricted: a group, and the id of a document that only it may read and that the question finds.
+        patience_s: bounds every wait for the worker's part in one request.
+        start_s: bounds the wait for the worker to announce itself.
+    """
+
+    question: str = QUESTION
     calls: Sequence[tuple[str, dict[str, Any]]] = ()
+    restricted: tuple[str, str] | None = None
     patience_s: float = 20.0
+    start_s: float = 60.0
     attempts: int = 10
     """Tries to get in between a worker's first frame and its last."""
 
@@ -54,16 +66,30 @@ class Kit:
     stage: str
     witness: Witness
     options: Options
-    ack_wait_s: float
     process: WorkerProcess | None = None
     alone: bool = False
     """Whether the NATS is the kit's own, so that it may do to its streams what it likes."""
     owner: str = field(default_factory=lambda: f"conformance-{secrets.token_hex(6)}")
     requests: list[Request] = field(default_factory=list)
+    _blocking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def patience_s(self) -> float:
         return self.options.patience_s
+
+    @property
+    def ack_wait_s(self) -> float:
+        return self.witness.ack_wait_s
+
+    @property
+    def again_s(self) -> float:
+        """Longest wait for an item that is delivered again."""
+        return self.ack_wait_s * 2 + self.patience_s
+
+    @property
+    def slots(self) -> int:
+        """Requests that the worker serves at once, as it says."""
+        return max(1, sum(said.slots for said in self.witness.present()))
 
     def item(self, **changes: Any) -> dict[str, Any]:
         """A good item for this worker, as the map that travels; `changes` may hold fields that nobody knows."""
@@ -111,6 +137,7 @@ class Kit:
         unknown: bool = False,
         as_object: bool = False,
         droppable: bool = False,
+        among: int = 1,
     ) -> Request:
         """A request whose log has come to this worker's stage, with what an earlier holder has `written` since; nobody
         has been told yet.
@@ -118,10 +145,12 @@ class Kit:
         Args:
             item: fields of the item that are not the usual ones.
             unknown, as_object, droppable: as in `Request`.
+            among: so many requests wait for the worker together; one with fewer slots gets the more time.
         """
         fields = self.item(**(item or {}))
         how = {"unknown": unknown, "as_object": as_object}
-        one = Request(self.bus, self.kind, self.witness, fields, self.patience_s, **how)
+        patience_s = self.patience_s * math.ceil(among / self.slots)
+        one = Request(self.bus, self.kind, self.witness, fields, patience_s, **how)
         one.droppable = droppable
         self.requests.append(one)
         await one.open(written)
@@ -134,21 +163,33 @@ class Kit:
         return await one.finished()
 
     @asynccontextmanager
-    async def blocked(self, one: Request) -> AsyncIterator[None]:
-        """Let the stream of a request's log take nothing, and say so to whoever appends.
+    async def blocked(self, *requests: Request) -> AsyncIterator[None]:
+        """Let the streams of these requests' logs take nothing, and say so to whoever appends; one check at a time.
 
         Raises:
             NotSeen: it is somebody else's NATS.
         """
         if not self.alone:
             raise NotSeen("it takes a NATS of the kit's own: leave out --nats")
-        stream = subjects.log_stream(one.at.shard)
-        config = (await self.bus.api(f"STREAM.INFO.{stream}"))["config"]
-        await self.bus.api(f"STREAM.UPDATE.{stream}", **{**config, "max_msg_size": 1})
-        try:
+        async with self._blocking, AsyncExitStack() as stack:
+            for stream in {subjects.log_stream(one.at.shard) for one in requests}:
+                config = (await self.bus.api(f"STREAM.INFO.{stream}"))["config"]
+                stack.push_async_callback(self.bus.api, f"STREAM.UPDATE.{stream}", **config)
+                await self.bus.api(f"STREAM.UPDATE.{stream}", **{**config, "max_msg_size": 1})
             yield
-        finally:
-            await self.bus.api(f"STREAM.UPDATE.{stream}", **config)
+
+    async def met(self, *requests: Request) -> None:
+        """Tell the worker of requests whose logs are `blocked`, and wait until it holds them: a quick one is not met
+        in the middle of its work otherwise.
+
+        Raises:
+            NotSeen: it does not come to write anything.
+        """
+        for one in requests:
+            await one.tell()
+        for one in requests:
+            if not await self.witness.until(lambda one=one: bool(one.attempts), one.patience_s):  # type: ignore[misc]
+                raise NotSeen(f"it did not begin to write within {one.patience_s:g} s; more time by --timeout may help")
 
     async def clean_up(self) -> None:
         """Leave nothing of these requests in NATS."""

@@ -83,7 +83,8 @@ class Observed:
         if not written or not frames.ends(written[-1]):
             self._raise_first()
             came = frames.told(written)
-            raise Broken(f"after {within_s:g} s the log had neither ended nor been handed on; there was: {came}", "2.5")
+            said = f"after {within_s:g} s the log had neither ended nor been handed on; there was: {came}"
+            raise Broken(f"{said} (a worker that only takes longer gets more time by --timeout)", "2.5")
         return written
 
     async def written(self) -> list[LogFrame]:

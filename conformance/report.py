@@ -30,7 +30,7 @@ def explained(outcome: Outcome) -> str:
     word = {"broken": "seen instead", "advice": "what its users miss"}.get(outcome.verdict, "why not")
     where = "" if outcome.section == outcome.promise.section else f" (section {outcome.section})"
     promised = f"promised ({_SPEC} {outcome.promise.section}): {outcome.promise.text}"
-    paragraphs = [promised, f"{word}{where}: {outcome.seen}"]
+    paragraphs = [promised, f"{word}{where}: {_plain(outcome.seen)}"]
     wrapped = [
         textwrap.fill(one, WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT + "  ") for one in paragraphs
     ]
@@ -45,7 +45,9 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     told = [explained(outcome) for outcome in worth]
     verdicts = ("kept", "broken", "advice", "not seen")
     counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in verdicts if counts[verdict])
-    return "\n\n".join([*told, f"{len(outcomes)} promises: {counted}."])
+    again = [f"--only {outcome.promise.name}" for outcome in worth if outcome.verdict == "broken"]
+    hint = [f"To try {'it' if len(again) == 1 else 'one'} again: {again[0]}"] if again else []
+    return "\n\n".join([*told, *hint, f"{len(outcomes)} promises: {counted}."])
 
 
 def write_junit(path: Path, stage: str, outcomes: Sequence[Outcome]) -> None:
@@ -62,7 +64,7 @@ def write_junit(path: Path, stage: str, outcomes: Sequence[Outcome]) -> None:
         if one.verdict == "broken":
             failure = ElementTree.SubElement(case, "failure", {"type": f"{_SPEC} {one.section}"})
             failure.set("message", _plain(one.seen))
-            failure.text = _plain(explained(one))
+            failure.text = explained(one)
         elif one.verdict != "kept":
             ElementTree.SubElement(case, "skipped", {"message": _plain(f"{one.verdict}: {one.seen}")})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,5 +72,5 @@ def write_junit(path: Path, stage: str, outcomes: Sequence[Outcome]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Without what XML cannot carry; a worker may have said anything."""
+    """Without what XML cannot carry and a terminal would obey; a worker may have said anything."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)

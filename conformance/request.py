@@ -62,6 +62,7 @@ class Request(Observed):
         self.last = 0
         """Stream sequence of the log's last message that we know of."""
         self.told_at = 0.0
+        self.cancelled_ms = 0
         self._unknown = UNKNOWN if unknown else {}
         self._as_object = as_object
         self._stop: list[Callable[[], Any]] = []
@@ -172,6 +173,7 @@ class Request(Observed):
         """What a gateway does when the user does not want the answer any more."""
         order = CancelOrder(key=self.key, requested_ms=now_ms())
         await self.bus.store(subjects.cancel_subject(self.key), codec.encode(order))
+        self.cancelled_ms = now_ms()
 
     async def forget(self) -> None:
         """Remove every trace of this request from NATS.

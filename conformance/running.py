@@ -6,20 +6,21 @@ import asyncio
 import dataclasses
 import os
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from baton_proto import subjects
+from baton_proto import codec, subjects
 from services.cli.direct import open_bus
 from services.cli.plan import nats_command
 from services.cli.ports import free_ports
 from services.cli.readiness import NotReady, speaks_nats, until_ready
 from services.cli.supervisor import Supervisor
 from services.common import streams
-from services.common.bus import Bus, Unconfirmed, end_tasks
+from services.common.bus import Bus, Refused, Unconfirmed, end_tasks
 from services.common.inspection import log_shards
 
 from . import checks as checks  # registers all promises
@@ -49,7 +50,7 @@ class Subject:
 
     Attributes:
         nats: where the worker is, or will be; empty: a nats-server is started for it.
-        command: how to start the worker; empty: somebody else does, within `wait_s`.
+        command: how to start the worker, as a shell would split it; empty: somebody else does.
         ack_wait_s: makes the stage's consumer with this before a worker does, in a NATS of the kit's own.
         only: names of promises; all where none is named.
     """
@@ -58,7 +59,6 @@ class Subject:
     tool_set: str = "default"
     nats: str = ""
     command: str = ""
-    wait_s: float = 60.0
     ack_wait_s: float | None = None
     only: Sequence[str] = ()
     options: Options = field(default_factory=Options)
@@ -114,10 +114,10 @@ async def _with_worker(
     witness = Witness(bus, subject.stage)
     await witness.watch()
     process = _process(supervisor, subject, url)
-    kit = Kit(bus, subject.kind, subject.stage, witness, subject.options, 0.0, process, alone=not subject.nats)
+    kit = Kit(bus, subject.kind, subject.stage, witness, subject.options, process, alone=not subject.nats)
     try:
         await _until_there(kit, subject, url, tell)
-        kit.ack_wait_s = await _ack_wait_s(bus, subject.stage)
+        witness.ack_wait_s = await _ack_wait_s(bus, subject.stage)
         return await _try_all(kit, subject.promises(), on_outcome)
     finally:
         if process is not None:
@@ -129,7 +129,12 @@ async def _with_worker(
 def _process(supervisor: Supervisor, subject: Subject, url: str) -> WorkerProcess | None:
     if not subject.command:
         return None
-    argv = [word.replace("{nats}", url) for word in shlex.split(subject.command)]
+    try:
+        argv = [word.replace("{nats}", url) for word in shlex.split(subject.command)]
+    except ValueError as error:
+        raise CannotRun(f"the command {subject.command!r} cannot be split into words: {error}") from None
+    if shutil.which(program := argv[0] if argv else "") is None:
+        raise CannotRun(f"the command {subject.command!r} cannot be run: there is no program {program!r}")
     return WorkerProcess(supervisor, argv, {**os.environ, "BATON_NATS_URL": url, "NATS_URL": url})
 
 
@@ -144,10 +149,10 @@ async def _until_there(kit: Kit, subject: Subject, url: str, tell: Tell) -> None
     await kit.bus.publish(subjects.CENSUS, b"")
     if not subject.nats:
         tell(f"NATS is at {url}: start the worker there now.")
-    if not await kit.witness.until(kit.witness.present, subject.wait_s):
+    if not await kit.witness.until(kit.witness.present, kit.options.start_s):
         raise CannotRun(
             f"no worker of the stage {kit.stage} announced itself on {subjects.presence_subject(kit.stage)} within "
-            f"{subject.wait_s:g} s"
+            f"{kit.options.start_s:g} s{kit.witness.others()}"
         )
     if len(names := sorted({said.worker for said in kit.witness.present()})) > 1:
         tell(f"{len(names)} workers serve {kit.stage} ({', '.join(names)}): what is said here is about all of them.")
@@ -163,11 +168,11 @@ async def _ack_wait_s(bus: Bus, stage: str) -> float:
 
 async def _try_all(kit: Kit, promises: list[Promise], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
     """Those that leave the worker alone side by side, and the others one after the other behind them."""
-    slots, outcomes = asyncio.Semaphore(AT_ONCE), list[Outcome]()
+    slots, outcomes = asyncio.Semaphore(min(AT_ONCE, kit.slots)), list[Outcome]()
 
     async def one(promise: Promise) -> None:
         async with slots:
-            outcomes.append(await _tried(kit, promise))
+            outcomes.append(await tried(kit, promise))
             on_outcome(outcomes[-1])
 
     async with asyncio.TaskGroup() as group:
@@ -200,7 +205,11 @@ async def _unless_it_dies(kit: Kit, promise: Promise) -> None:
         await end_tasks(checking, ending)
 
 
-async def _tried(kit: Kit, promise: Promise) -> Outcome:
+async def tried(kit: Kit, promise: Promise) -> Outcome:
+    """What comes of one promise.
+
+    Whatever a worker does comes to an outcome; another exception is a mistake of the kit.
+    """
     begun = time.monotonic()
     verdict: Verdict = "kept"
     seen = section = ""
@@ -216,6 +225,10 @@ async def _tried(kit: Kit, promise: Promise) -> Outcome:
                     raise
     except Broken as problem:
         verdict, seen, section = "broken", str(problem), problem.section
+    except codec.WireError as problem:
+        verdict, seen, section = "broken", f"it stored what a reader must refuse: {problem}", "4"
+    except Refused:
+        verdict, seen, section = "broken", "it appended to a log whose item it had handed on or did not hold", "1"
     except Advice as advice:
         verdict, seen = "advice", str(advice)
     except NotSeen as reason:

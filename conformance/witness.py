@@ -43,11 +43,15 @@ class Witness:
 
     bus: Bus
     stage: str
+    ack_wait_s: float = 0.0
+    """Of the stage's consumer; 0 until it is known."""
     settlings: dict[int, list[Settling]] = field(default_factory=dict)
     told: dict[str, list[Told]] = field(default_factory=dict)
     workers: dict[str, tuple[Announcement, float]] = field(default_factory=dict)
     announced: list[tuple[Announcement, float]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    """Other stages whose workers were heard."""
     on_settling: dict[int, Callable[[Settling], None]] = field(default_factory=dict)
     on_told: dict[str, Callable[[Told], None]] = field(default_factory=dict)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -57,12 +61,16 @@ class Witness:
         for subject in (f"$JS.ACK.{consumer}.>", f"$JS.ACK.*.*.{consumer}.>"):
             await self.bus.subscribe(subject, self._on_settling)
         await self.bus.subscribe(f"{subjects.PREFIX}.work.>", self._on_work)
-        await self.bus.subscribe(subjects.presence_subject(self.stage), self._on_presence)
+        await self.bus.subscribe(f"{subjects.PREFIX}.workers.>", self._on_presence)
 
     def present(self) -> list[Announcement]:
         """The workers of the stage that have been heard lately and are not leaving."""
         since = time.monotonic() - PRESENCE_TTL_MS / 1000
         return [said for said, at in self.workers.values() if at > since and not said.draining]
+
+    def others(self) -> str:
+        """Of which other stages workers were heard, to be said behind that none of this one was."""
+        return f"; there are workers of {', '.join(sorted(self.elsewhere))}" if self.elsewhere else ""
 
     async def until(self, condition: Callable[[], object], within_s: float) -> bool:
         """Wait until the condition holds; whether it did in time. What was heard last wakes it."""
@@ -102,6 +110,10 @@ class Witness:
         await self.wake()
 
     async def _on_presence(self, message: Delivery) -> None:
+        if message.subject != subjects.presence_subject(self.stage):
+            if self.bus.name.encode() not in message.data:
+                self.elsewhere.add(message.subject.removeprefix(f"{subjects.PREFIX}.workers."))
+            return
         try:
             said = codec.decode(message.data, Announcement)
         except codec.WireError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from .by_variant import NONE
 from .dataset import Entry, entry_map
 from .frames import Frame, answer_text
 from .measures import TIMES, Answered
+from .reaching import Reaching
 from .replay import Run, ask, reach
 
 MAX_TRIES = 5
@@ -27,13 +29,16 @@ async def ask_all(
     at_once: int = 4,
     top_k: int | None = None,
     seed: int | None = None,
-    on_answer: Callable[[Answered], None] = lambda _: None,
+    reaching: Reaching | None = None,
+    on_answer: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
     """The answers, in the order of the entries. Answers never come from the cache.
 
     Args:
         names: the document's name for each `document_id`; others keep their title as a name.
         seed: that of the sampling, sent with each question; None sends none.
+        reaching: asks until one variant has answered; questions that it has not answered are left out.
+        on_answer: called when an entry is done.
 
     Raises:
         CannotAsk: nobody answers at `url`.
@@ -41,13 +46,16 @@ async def ask_all(
     await reach(url, token)
     places = asyncio.Semaphore(at_once)
 
-    async def one(entry: Entry) -> Answered:
+    async def one(entry: Entry) -> Answered | None:
+        def once() -> Awaitable[Answered]:
+            return _asked(url, entry, names, token, _wishes(entry, top_k, seed))
+
         async with places:
-            answered = await _asked(url, entry, names, token, _wishes(entry, top_k, seed))
-        on_answer(answered)
+            answered = await (reaching.answer(entry.id, once) if reaching else once())
+        on_answer()
         return answered
 
-    return await asyncio.gather(*map(one, entries))
+    return [answered for answered in await asyncio.gather(*map(one, entries)) if answered is not None]
 
 
 def answered_from(entry: Entry, run: Run, names: Mapping[str, str]) -> Answered:
@@ -70,8 +78,16 @@ def answered_from(entry: Entry, run: Run, names: Mapping[str, str]) -> Answered:
         tool_calls=sum(frame["type"] == "tool_call" for frame in frames),
         finish_reason=run.done.get("finish_reason", ""),
         fingerprint=run.done.get("fingerprint") or "",
+        variant=_variant(run),
         times=times,
     )
+
+
+def _variant(run: Run) -> str:
+    """The variant whose workers gave an answer; of one that failed, that which it tried, if it became a request."""
+    if not run.failed:
+        return run.done.get("variant") or NONE
+    return next((frame.get("variant") or NONE for frame in run.frames if frame["type"] == "accepted"), "")
 
 
 async def _asked(url: str, entry: Entry, names: Mapping[str, str], token: str, wishes: Mapping[str, Any]) -> Answered:

@@ -5,6 +5,11 @@ holds the middle of these means (the percentile interval; Efron and Tibshirani, 
 ch. 13). Both configurations answer the same questions, so it is the difference of each question that is drawn: hard
 questions are hard for both.
 
+Where different questions went to each side (variants of workers, which get other conversations), there are no pairs:
+each side is drawn by itself, and the interval is that of the difference of their means. A side of few questions that
+all came out alike looks certain to a bootstrap, so there a difference has to pass a permutation test too (ibid.,
+ch. 15): the sides are exchanged at random, and a difference as large must be rarer than the level allows.
+
 Many measures are compared at once, and of twenty that do not differ, one is outside of its 95 % interval. So the
 intervals that decide are wider: with m measures each has the level 1 - 0.05 / m (Bonferroni), and the chance that any
 of them names a difference that is none stays at about 5 %.
@@ -90,7 +95,93 @@ def _difference(
     )
 
 
-def bootstrap_means(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class GroupDifference:
+    """As Difference, of two groups of `questions_a` and `questions_b` different questions. `real`: the wide interval
+    excludes 0, and so does a permutation test of its level."""
+
+    measure: str
+    questions_a: int
+    questions_b: int
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    low95: float
+    high95: float
+    level: float
+    real: bool
+
+    @property
+    def enough(self) -> bool:
+        return min(self.questions_a, self.questions_b) >= LEAST_PAIRS
+
+
+def compare_groups(
+    a: Mapping[str, Sequence[float | None]],
+    b: Mapping[str, Sequence[float | None]],
+    *,
+    seed: int = 1,
+    resamples: int = RESAMPLES,
+    comparisons: int = 1,
+) -> list[GroupDifference]:
+    """The difference of each measure that both groups have values of; None where a question has none.
+
+    Args:
+        comparisons: how many pairs of groups are compared in all; the level allows for them too.
+    """
+    groups = {
+        measure: (known, others)
+        for measure in a
+        if (known := [value for value in a[measure] if value is not None])
+        and (others := [value for value in b.get(measure, ()) if value is not None])
+    }
+    level = 1 - (1 - LEVEL) / max(1, len(groups) * comparisons)
+    return [_apart(measure, *both, level, seed, resamples) for measure, both in groups.items()]
+
+
+def _apart(
+    measure: str, a: Sequence[float], b: Sequence[float], level: float, seed: int, resamples: int
+) -> GroupDifference:
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    # Two seeds of their own: drawn by one, the sides would move together.
+    means = bootstrap_means(second, seed=(seed, 1), resamples=resamples)
+    means = means - bootstrap_means(first, seed=(seed, 0), resamples=resamples)
+    low, high = interval(means, level)
+    low95, high95 = interval(means, LEVEL)
+    outside = min(len(first), len(second)) >= LEAST_PAIRS and (low > 0 or high < 0)
+    return GroupDifference(
+        measure=measure,
+        questions_a=len(first),
+        questions_b=len(second),
+        a=float(first.mean()),
+        b=float(second.mean()),
+        difference=float(second.mean() - first.mean()),
+        low=low,
+        high=high,
+        low95=low95,
+        high95=high95,
+        level=level,
+        real=outside and permutation_p(first, second, seed=seed, resamples=resamples) <= 1 - level,
+    )
+
+
+def permutation_p(a: np.ndarray, b: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> float:
+    """How often two groups of these sizes, drawn at random from both together, are at least so far apart."""
+    random = np.random.default_rng((seed, 2))
+    both = np.concatenate([a, b])
+    least = abs(a.mean() - b.mean()) - 1e-12  # sums of the same numbers in another order
+    rows = max(1, _AT_ONCE // len(both))
+    as_far = 0
+    for done in range(0, resamples, rows):
+        drawn = random.permuted(np.tile(both, (min(rows, resamples - done), 1)), axis=1)
+        apart = drawn[:, : len(a)].mean(axis=1) - drawn[:, len(a) :].mean(axis=1)
+        as_far += int((np.abs(apart) >= least).sum())
+    return (as_far + 1) / (resamples + 1)
+
+
+def bootstrap_means(values: np.ndarray, *, seed: int | tuple[int, ...], resamples: int = RESAMPLES) -> np.ndarray:
     """The means of `resamples` samples of `values`, each as long as they are, drawn with replacement."""
     random = np.random.default_rng(seed)
     rows = max(1, _AT_ONCE // len(values))
@@ -109,11 +200,20 @@ def interval(means: np.ndarray, level: float) -> tuple[float, float]:
 
 def sentence(one: Difference) -> str:
     """What the comparison says, for people."""
-    numbers = f"A {_figure(one.a)}, B {_figure(one.b)}, difference {one.difference:+.4g} "
-    bounds = f"(interval {one.low:+.4g} to {one.high:+.4g}, {one.pairs} questions)"
+    return _said(one, "A", "B", str(one.pairs), one.pairs >= LEAST_PAIRS)
+
+
+def group_sentence(a: str, b: str, one: GroupDifference) -> str:
+    """The same of two groups called `a` and `b`."""
+    return _said(one, a, b, f"{one.questions_a} and {one.questions_b}", one.enough)
+
+
+def _said(one: Difference | GroupDifference, a: str, b: str, questions: str, enough: bool) -> str:
+    numbers = f"{a} {_figure(one.a)}, {b} {_figure(one.b)}, difference {one.difference:+.4g} "
+    bounds = f"(interval {one.low:+.4g} to {one.high:+.4g}, {questions} questions)"
     if one.real:
-        return f"{one.measure}: B is {'higher' if one.difference > 0 else 'lower'}: {numbers}{bounds}."
-    if one.pairs < LEAST_PAIRS:
+        return f"{one.measure}: {b} is {'higher' if one.difference > 0 else 'lower'}: {numbers}{bounds}."
+    if not enough:
         return f"{one.measure}: too few questions to tell: {numbers}{bounds}."
     return f"{one.measure}: not told apart: {numbers}{bounds}."
 

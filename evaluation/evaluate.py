@@ -21,6 +21,7 @@ from .asking import ask_all
 from .dataset import Dataset, read_datasets
 from .measures import Answered, measure
 from .passages import read_passages
+from .reaching import TRIES, Reaching
 from .record import public, record, without_secrets
 from .replay import CannotAsk
 from .running import Running, ingest, names_at, names_of, parse_settings, started
@@ -34,7 +35,8 @@ DEFAULT_TOP_K = 10
 @dataclass(frozen=True, slots=True)
 class Options:
     """What an evaluation depends on, as it is kept in its record. `url` empty: a system is started for it, with
-    `settings` over those of the environment."""
+    `settings` over those of the environment. With a `variant` each question is asked, at most `tries` times, until that
+    one of the gateway's variants (`none`: those of no variant) has answered it."""
 
     datasets: Sequence[str]
     url: str = ""
@@ -44,6 +46,8 @@ class Options:
     limit: int | None = None
     seed: int = 1
     judge: bool = False
+    variant: str = ""
+    tries: int | None = None
     settings: Mapping[str, str] | None = None
     name: str = ""
 
@@ -76,8 +80,15 @@ def evaluate(
         _check_names(dataset, names)
         say(f"Asking {len(dataset.entries)} questions of {dataset.name} …")
         began = time.monotonic()
-        answers = asyncio.run(_answers(running.url, dataset, names, options, token, say))
+        reaching = Reaching(options.variant, options.tries or TRIES) if options.variant else None
+        answers = asyncio.run(_answers(running.url, dataset, names, options, token, reaching))
         seconds = time.monotonic() - began
+        if reaching and not answers:
+            raise CannotAsk(
+                f"no question was answered by variant {options.variant} in {reaching.asked} tries "
+                f"({next(iter(reaching.missed.values()))}); see that the gateway's BATON_VARIANTS gives it a share and "
+                "that its workers are there (`workers` in /readyz)"
+            )
         needed = [source for one in answers for source in one.sources if judging or one.entry.get("passages")]
         seen = asyncio.run(read_passages(running.url, needed, token, options.concurrency))
     entries = {entry.id: entry for entry in dataset.entries}
@@ -101,6 +112,7 @@ def evaluate(
             judge=told,
             passages=seen,
             seconds=seconds,
+            unreached=reaching.missed if reaching else None,
         )
         keep(run)
     return run
@@ -161,11 +173,11 @@ def _system(options: Options, token: str, say: Callable[[str], None]) -> Iterato
 
 
 async def _answers(
-    url: str, dataset: Dataset, names: Mapping[str, str], options: Options, token: str, say: Callable[[str], None]
+    url: str, dataset: Dataset, names: Mapping[str, str], options: Options, token: str, reaching: Reaching | None
 ) -> list[Answered]:
     done, total = 0, len(dataset.entries)
 
-    def count(_: Answered) -> None:
+    def count() -> None:
         nonlocal done
         done += 1
         if sys.stderr.isatty() and (done % 10 == 0 or done == total):
@@ -179,6 +191,7 @@ async def _answers(
         at_once=options.concurrency,
         top_k=options.top_k,
         seed=options.seed,
+        reaching=reaching,
         on_answer=count,
     )
 

@@ -29,7 +29,9 @@ LOWER_IS_BETTER = frozenset({"invalid_citations", "failed", *TIMES})
 @dataclass(slots=True)
 class Answered:
     """One question and what came of it. `sources` are those of the first `sources` frame and of later ones, in order;
-    each has `name`, the document's as it was ingested. `failed` is what went wrong, otherwise empty."""
+    each has `name`, the document's as it was ingested. `failed` is what went wrong, otherwise empty. `variant` is that
+    of the workers, `none` for those of no variant; of an answer that failed the one that it tried, and empty where it
+    became no request."""
 
     id: str
     question: str
@@ -43,6 +45,7 @@ class Answered:
     tool_calls: int = 0
     finish_reason: str = ""
     fingerprint: str = ""
+    variant: str = ""
     times: dict[str, int | None] = field(default_factory=dict)
     values: Values = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
@@ -204,3 +207,14 @@ def percentiles(answers: Sequence[Answered]) -> dict[str, dict[str, float]]:
         if values:
             told[name] = {f"p{p}": percentile(values, p) for p in PERCENTILES}
     return told
+
+
+def figures(answers: Sequence[Answered]) -> dict[str, Any]:
+    """What is told of all of these answers together."""
+    return {
+        "questions": len(answers),
+        "failed": sum(bool(one.failed) for one in answers),
+        "abstained": sum(one.abstained for one in answers),
+        "measures": means(answers),
+        "percentiles": percentiles(answers),
+    }

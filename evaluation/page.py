@@ -83,6 +83,11 @@ def measure_groups(names: Iterable[str]) -> list[tuple[str, list[str]]]:
     return [(title, of) for title, of in [*groups, ("Others", rest)] if of]
 
 
+def shown_figures(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those of all questions and of each language; one language is the same as all."""
+    return figures if len(figures) != 2 else {"all": figures["all"]}
+
+
 def _lead(runs: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for run in runs:
@@ -99,7 +104,8 @@ def _run(run: Mapping[str, Any], *, several: bool) -> list[str]:
     head = f"{run['name']}: " if several else ""
     return [
         f"<h2>{escape(head)}Figures</h2>",
-        _figures(run["figures"]),
+        _figures(shown_figures(run["figures"])),
+        *_variants(head, run.get("variants") or {}),
         f"<h2>{escape(head)}Plots</h2>",
         _plots(run),
         f"<h2>{escape(head)}Where it was worst</h2>",
@@ -110,7 +116,7 @@ def _run(run: Mapping[str, Any], *, several: bool) -> list[str]:
 
 
 def _figures(figures: Mapping[str, Any]) -> str:
-    columns = list(figures) if len(figures) != 2 else ["all"]  # one language is the same as all
+    columns = list(figures)
     names = dict.fromkeys(name for column in columns for name in figures[column]["measures"])
     rows = [_row("th", "measure", columns)]
     for title, of in measure_groups(names):
@@ -126,6 +132,20 @@ def _figures(figures: Mapping[str, Any]) -> str:
             shown.append(" / ".join(f"{told[p]:.0f}" for p in ("p50", "p95", "p99")) if told else "–")
         rows.append(_row("td", name, shown))
     return f"<table>{''.join(rows)}</table>"
+
+
+def _variants(head: str, told: Mapping[str, Any]) -> list[str]:
+    if not told:
+        return []
+    level = told["differences"][0]["level"] if told["differences"] else 0.95
+    said = "".join(f"<li>{escape(one['says'])}</li>" for one in told["differences"])
+    return [
+        f"<h2>{escape(head)}By variant</h2>",
+        *(f"<p>{escape(sentence)}</p>" for sentence in told["says"]),
+        _figures(told["figures"]),
+        f'<p class="soft">Bootstrap of each variant by itself, and a permutation test; intervals of level {level:.2%}'
+        f"</p><ul>{said}</ul>",
+    ]
 
 
 def _cell(told: Mapping[str, float] | None, name: str) -> str:

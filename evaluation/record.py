@@ -18,8 +18,9 @@ from typing import Any
 from services.common.config import ALL_SETTINGS
 from services.common.settings import describe
 
+from .by_variant import by_variant
 from .dataset import Dataset
-from .measures import Answered, first_rank, means, percentiles
+from .measures import Answered, figures, first_rank
 
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +44,7 @@ def record(
     judge: Mapping[str, Any] | None = None,
     passages: Mapping[str, int] | None = None,
     seconds: float = 0.0,
+    unreached: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """All of one run.
 
@@ -50,6 +52,7 @@ def record(
         options: of the command line, all that is needed to run it again.
         settings: BATON_* of the system that was asked, as far as they are known here; secrets are left out.
         passages: how many that a judge or `passage_hit` looked at were seen whole, and how many as a snippet.
+        unreached: why questions did not reach the variant they were to be asked of, by their id; not in `answers`.
     """
     parts = [dict(part.split("=", 1) for part in one.fingerprint.split() if "=" in part) for one in answers]
     languages = sorted({one.language for one in answers} - {""})
@@ -68,8 +71,10 @@ def record(
         "seconds": round(seconds, 3),
         "judge": dict(judge or {}),
         "passages": dict(passages or {}),
-        "figures": {"all": _figures(answers)}
-        | {language: _figures([one for one in answers if one.language == language]) for language in languages},
+        "figures": {"all": figures(answers)}
+        | {language: figures([one for one in answers if one.language == language]) for language in languages},
+        "variants": by_variant(answers, seed=options.get("seed", 1)),
+        "unreached": dict(unreached or {}),
         "results": [{**one.as_map(), "rank": first_rank(one, one.entry.get("documents", ()))} for one in answers],
     }
 
@@ -89,6 +94,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if told.get("schema") != SCHEMA:
         raise BadRecord(f"{path}: of schema {told.get('schema')}; this version reads {SCHEMA}")
     missing = [name for name, kind in _FIELDS.items() if not isinstance(told.get(name), kind)]
+    missing += [name for name in ("variants", "unreached") if not isinstance(told.get(name, {}), dict)]
     missing += [name for one in told["results"] for name in _RESULT if not isinstance(one, dict) or name not in one]
     if missing:
         raise BadRecord(f"{path}: not the record of an evaluation, or one that was changed: it lacks `{missing[0]}`")
@@ -124,16 +130,6 @@ def paired_values(
         {name: [a["values"].get(name) for a, _ in pairs] for name in names},
         {name: [b["values"].get(name) for _, b in pairs] for name in names},
     )
-
-
-def _figures(answers: Sequence[Answered]) -> dict[str, Any]:
-    return {
-        "questions": len(answers),
-        "failed": sum(bool(one.failed) for one in answers),
-        "abstained": sum(one.abstained for one in answers),
-        "measures": means(answers),
-        "percentiles": percentiles(answers),
-    }
 
 
 def without_secrets(value: str) -> str:

@@ -16,7 +16,7 @@ if ! is_made venv "$lock"; then
     rm -rf "$venv"
     .venv/bin/python -m venv --without-pip "$venv"
     again .venv/bin/python -m pip --python "$venv/bin/python" install -qq --disable-pip-version-check --no-input --no-deps \
-        --require-hashes -r "$lock"
+        --require-hashes --only-binary :all: -r "$lock"
     made venv "$lock"
 fi
 

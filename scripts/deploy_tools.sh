@@ -14,7 +14,10 @@ tests=tests/deploy
 mkdir -p "$root/bin"
 . scripts/made.sh
 
-pip() { again .venv/bin/python -m pip "$@" -qq --disable-pip-version-check --no-input --no-deps --require-hashes; }
+# Only wheels: what a source package is built with would be fetched without a hash.
+pip() {
+    again .venv/bin/python -m pip "$@" -qq --disable-pip-version-check --no-input --no-deps --require-hashes --only-binary :all:
+}
 
 make_venv() {
     say "Installing checkov, hadolint and kubernetes-validate in .make/deploy/venv (once; half a minute) …"
@@ -58,7 +61,7 @@ make_node() {
     cp $tests/package.json $tests/package-lock.json "$root/node"
     # The certificates that this system trusts, as pip and git do, and not only those that node carries.
     (cd "$root/node" && NODE_USE_SYSTEM_CA=1 again ../../../.venv/bin/npm ci --ignore-scripts --no-audit --no-fund \
-        --loglevel=error --fetch-retries=3 --fetch-retry-factor=3 --fetch-retry-mintimeout=2000 >&2)
+        --loglevel=error --fetch-retries=3 --fetch-retry-factor=3 --fetch-retry-mintimeout=2000 >/dev/null)
 }
 
 # part PART FILES…: makes it where it is not there.

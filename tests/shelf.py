@@ -9,7 +9,7 @@ from typing import Any
 
 from services.common.config import RetrieverSettings
 from services.common.documents import Original
-from services.retriever.ingest import open_library
+from services.retriever.ingest import OPERATOR, Whose, open_library
 from services.retriever.report import Report
 from tests.servers.milvus import Milvus
 
@@ -52,6 +52,8 @@ def write_documents(folder: Path, documents: Mapping[str, str | bytes] = DOCUMEN
     return folder
 
 
-async def ingest(settings: RetrieverSettings, *paths: Path, originals: MemoryOriginals | None = None) -> Report:
+async def ingest(
+    settings: RetrieverSettings, *paths: Path, originals: MemoryOriginals | None = None, whose: Whose = OPERATOR
+) -> Report:
     async with open_library(settings, originals or MemoryOriginals()) as library:
-        return await library.ingest(paths)
+        return await library.ingest(paths, whose=whose)

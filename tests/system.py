@@ -85,12 +85,14 @@ def system(
     replicas: Mapping[str, int] | None = None,
     settings: Mapping[str, str] | None = None,
     documents: Path | None = DOCUMENTS,
+    root: Path = ROOT,
 ) -> Iterator[System]:
     """A Baton with its documents ingested.
 
     Args:
         replicas: how many of each service; 1 where not named, 0 = none.
         settings: further settings of all services.
+        root: where the services' sources are.
     """
     counts = {"retriever": 1, "generator": 1, "tools": 1, "gateway": 1, **(replicas or {})}
     with contextlib.ExitStack() as stack:
@@ -113,18 +115,18 @@ def system(
         one = System(nats, milvus, folder, env)
         for service in ("retriever", "generator", "tools"):
             for number in range(counts[service]):
-                stack.enter_context(start(one, service, number))
+                stack.enter_context(start(one, service, number, root))
         for number in range(counts["gateway"]):
-            one.gateways.append(stack.enter_context(start_gateway(one, number)))
+            one.gateways.append(stack.enter_context(start_gateway(one, number, root)))
         wait_until(lambda: _complete(one, counts), "all workers are alive", within_s=60)
         yield one
 
 
 @contextlib.contextmanager
-def start(one: System, service: str, number: int, **settings: str) -> Iterator[Process]:
-    """One more process of a service."""
+def start(one: System, service: str, number: int, root: Path = ROOT, **settings: str) -> Iterator[Process]:
+    """One more process of a service, of the version whose sources are in `root`."""
     argv = [sys.executable, "-m", f"services.{service}"]
-    with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}) as process:
+    with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}, root) as process:
         one.processes.setdefault(service, []).append(process)
         try:
             yield process
@@ -133,10 +135,10 @@ def start(one: System, service: str, number: int, **settings: str) -> Iterator[P
 
 
 @contextlib.contextmanager
-def start_gateway(one: System, number: int, **settings: str) -> Iterator[int]:
+def start_gateway(one: System, number: int, root: Path = ROOT, **settings: str) -> Iterator[int]:
     port = free_port()
-    with start(one, "gateway", number, BATON_GATEWAY_PORT=str(port), **settings):
-        wait_until(lambda: _state(port).get("ready"), "the gateway is ready", within_s=30)
+    with start(one, "gateway", number, root, BATON_GATEWAY_PORT=str(port), **settings):
+        wait_until(lambda: _state(port).get("ready"), "the gateway is ready", within_s=60)
         yield port
 
 
@@ -188,7 +190,8 @@ def _complete(one: System, counts: Mapping[str, int]) -> bool:
 
 def _state(port: int) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).json()
+        # Without TLS no certificates are verified, and reading them would take 30 ms each time.
+        state: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2, verify=False).json()
     except (httpx.HTTPError, ValueError):
         return {}
     return state

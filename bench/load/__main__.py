@@ -14,13 +14,12 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.sockets import Address
+from bench.sockets import Address, allow_open_files
 from evaluation.replay import CannotAsk
 from evaluation.running import Running, ingest, interruptible, parse_settings, started
 
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         scenario = _scenario(arguments)
-        _allow_files(scenario.connections + SPARE_FILES)
+        allow_open_files(scenario.connections + SPARE_FILES)
         with interruptible():
             runs = _runs(arguments, scenario)
     except KeyboardInterrupt:
@@ -144,15 +143,6 @@ def _runs(arguments: argparse.Namespace, scenario: Scenario) -> list[Run]:
         where = "a system started for the test"
         print(f"{running.url}: {scenario.connections:,} connections", flush=True)
         return many(scenario, Address.of(running.url), where, True)
-
-
-def _allow_files(wanted: int) -> None:
-    """Every connection is an open file, here and in the gateway, which inherits the bound."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise BadScenario(f"connections: a process may have {hard} open files here (ulimit -n); lower them or raise it")
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

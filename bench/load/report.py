@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any
+from typing import Any, get_args
 
+from baton_proto.messages import FinishReason
 from evaluation import svg
 from evaluation.page import document
 from evaluation.ranks import percentile
@@ -46,6 +47,8 @@ def text(run: Run) -> str:
     ]
     if tally.closed:
         lines.append("closed    " + ", ".join(f"{code}: {count:,}" for code, count in tally.closed.most_common()))
+    if len(tally.variants) > 1:
+        lines += ["", aligned(_by_variant(tally))]
     if run.usage:
         lines += ["", aligned(_used(run.usage))]
     lost = f"{len(tally.wrong)} frames lost, repeated or out of order" if tally.wrong else "no frame lost"
@@ -67,9 +70,13 @@ def record(run: Run) -> dict[str, Any]:
         "joined": tally.joined,
         "wrong": tally.wrong[:100],
         "unfinished": run.unfinished,
-        "times_ms": {
-            name: {f"p{share:g}": round(1000 * percentile(values, share), 2) for share in PERCENTILES}
-            for name, values in {**_measured(tally), "late": tally.late}.items()
+        "times_ms": _percentiles({**_measured(tally), "late": tally.late}),
+        "variants": {
+            name: {
+                "outcomes": dict(one.outcomes),
+                "times_ms": _percentiles({"first frame": one.ttfb, "first token": one.ttft}),
+            }
+            for name, one in sorted(tally.variants.items())
         },
         "usage": {name: asdict(one) for name, one in run.usage.items()},
         "broken": list(run.verdict.broken),
@@ -122,6 +129,23 @@ def _times(tally: Tally) -> list[list[str]]:
         for name, values in shown.items()
         if values
     ]
+
+
+def _percentiles(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """In milliseconds."""
+    return {
+        name: {f"p{share:g}": round(1000 * percentile(values, share), 2) for share in PERCENTILES}
+        for name, values in times.items()
+    }
+
+
+def _by_variant(tally: Tally) -> list[list[str]]:
+    rows = [["variant", "questions", "failed", "first frame p50", "p95", "first token p50", "p95"]]
+    for name, one in sorted(tally.variants.items()):
+        times = [1000 * percentile(values, share) for values in (one.ttfb, one.ttft) for share in (50, 95)]
+        failed = sum(count for outcome, count in one.outcomes.items() if outcome not in get_args(FinishReason))
+        rows.append([name, f"{one.outcomes.total():,}", f"{failed:,}", *(f"{value:,.1f} ms" for value in times)])
+    return rows
 
 
 def _used(usage: Mapping[str, Usage]) -> list[list[str]]:

@@ -9,6 +9,15 @@ PERCENTILES = (50.0, 95.0, 99.0, 99.9)
 
 
 @dataclass
+class Tried:
+    """What became of questions that tried one variant of the workers; `none` is a variant here. Times as in Tally."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    ttfb: list[float] = field(default_factory=list)
+    ttft: list[float] = field(default_factory=list)
+
+
+@dataclass
 class Tally:
     """Times are seconds. Those of slow readers are left out: they wait for themselves.
 
@@ -24,6 +33,8 @@ class Tally:
     begun: list[tuple[float, float]] = field(default_factory=list)
     """When a question was to be asked (seconds from the start), and its time to the first token."""
     outcomes: Counter[str] = field(default_factory=Counter)
+    variants: dict[str, Tried] = field(default_factory=dict)
+    """Without questions that were refused."""
     closed: Counter[int] = field(default_factory=Counter)
     """Connections that were closed on us, by close code."""
     frames: int = 0

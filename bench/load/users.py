@@ -14,7 +14,7 @@ from typing import Any
 from bench.sockets import Address, Frame, Socket, connect
 
 from .scenario import Scenario
-from .tally import Tally
+from .tally import Tally, Tried
 
 CONNECTING = 100
 """Connections that are opened at a time: a crowd that comes within a minute, not within a millisecond."""
@@ -30,7 +30,7 @@ REFUSED = "refused: "
 
 @dataclass(slots=True)
 class Question:
-    """One question on its way. `due` is when it was to be asked."""
+    """One question on its way. `due` is when it was to be asked, `tries` the variant that it tries, once accepted."""
 
     due: float
     text: str
@@ -42,7 +42,10 @@ class Question:
     pieces: int = 0
     first: float = 0.0
     last: float = 0.0
+    ttfb: float | None = None
+    ttft: float | None = None
     resumed: float = 0.0
+    tries: str = ""
 
 
 class User:
@@ -118,7 +121,7 @@ class User:
         if question.measured:
             self._measure(question, frame, now)
         if frame.type == "accepted":
-            self._conversation = frame.conversation_id
+            self._conversation, question.tries = frame.conversation_id, frame.variant or "none"
         elif frame.type == "answer_chunk":
             question.pieces += 1
             question.last = now
@@ -139,11 +142,13 @@ class User:
             return
         if frame.type != "accepted" and not question.first:
             question.first = now
-            tally.ttfb.append(now - question.due)
+            question.ttfb = now - question.due
+            tally.ttfb.append(question.ttfb)
         if frame.type == "answer_chunk":
             if not question.pieces:
-                tally.ttft.append(now - question.due)
-                tally.begun.append((question.due - self._crowd.started, now - question.due))
+                question.ttft = now - question.due
+                tally.ttft.append(question.ttft)
+                tally.begun.append((question.due - self._crowd.started, question.ttft))
             elif question.last:
                 tally.gaps.append(now - question.last)
 
@@ -153,6 +158,11 @@ class User:
             return
         if question.measured:
             self._crowd.tally.outcomes[outcome] += 1
+            if question.tries:
+                tried = self._crowd.tally.variants.setdefault(question.tries, Tried())
+                tried.outcomes[outcome] += 1
+                tried.ttfb += [question.ttfb] if question.ttfb is not None else []
+                tried.ttft += [question.ttft] if question.ttft is not None else []
         self._crowd.ended(self, self._conversation if outcome in ("stop", "length") else "")
 
 

@@ -24,6 +24,7 @@ from conformance.promise import Broken, NotSeen, promise
 from services.common.bus import end_tasks
 from services.common.calls import result_frame
 
+from .items import LATER, check_survived, passed_on
 from .succession import check_citations
 
 SET = "tools.conformance"
@@ -79,14 +80,15 @@ async def _announce(kit: Kit) -> None:
 async def _with_a_tool(kit: Kit) -> None:
     a, b = 1_000 + secrets.randbelow(9_000), 1_000 + secrets.randbelow(9_000)
     for _ in range(2):
-        one = await kit.request({"query": f"What is {a} * {b}?"})
-        await one.tell()
-        last = (await one.finished())[-1]
-        if last.handoff is not None:
+        one = await kit.request({"query": f"What is {a} * {b}?", **LATER})
+        if (handed := await passed_on(one)) is not None:
             break
     else:
         raise NotSeen("it answered an arithmetic question without the calculator that was there")
-    item, raw = await one.next_item(last)
+    (item, raw), last = handed, (await one.written())[-1]
+    check_survived(raw)
+    if raw.get("passages") != one.item["passages"]:
+        raise Broken("the item that it handed on has other `passages`", "2.6")
     if not isinstance(last, Status) or last.stage != "tool" or item.stage != SET:
         raise Broken(f"it handed over to {item.stage} with {ending(last)}, and not to {SET} with a `tool` status")
     if not item.calls or {call.name for call in item.calls} != {CALCULATOR.name}:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
+from baton_proto import codec
 from baton_proto.messages import MAX_ENTRY_BYTES, Error, WorkItem
 from conformance.frames import ending
 from conformance.kit import Kit
@@ -13,6 +15,8 @@ from conformance.request import Request
 
 PARALLEL = 16
 LARGE = "Nothing of this is about the question. " * (MAX_ENTRY_BYTES // 38)
+LATER: dict[str, Any] = {"conformance_later": {"a": [1, {"b": "二"}]}}
+"""Fields of an item that nobody knows."""
 KEPT = (
     "v",
     "key",
@@ -49,9 +53,10 @@ async def passed_on(one: Request) -> tuple[WorkItem, dict[str, Any]] | None:
     if last.handoff is None:
         return None
     item, raw = await one.next_item(last)
+    before = codec.item_from_map(one.item)
     for name in KEPT:
-        if raw.get(name) != one.item.get(name):
-            raise Broken(f"the item that it handed on has {name}={raw.get(name)!r}, not {one.item.get(name)!r}", "2.6")
+        if (now := getattr(item, name)) != (was := getattr(before, name)):
+            raise Broken(f"the item that it handed on has {name}={now!r:.200}, not {was!r:.200}", "2.6")
     if item.stage != last.handoff.stage:
         raise Broken(f"the item that it handed to {last.handoff.stage} says `stage` {item.stage!r}", "2.6")
     if item.queued_ms < one.item["queued_ms"]:
@@ -68,13 +73,22 @@ async def good_items_are_dealt_with(kit: Kit) -> None:
     await passed_on(await kit.request())
 
 
+def check_survived(handed: dict[str, Any]) -> None:
+    """`LATER` is in an item that was handed on.
+
+    Raises:
+        Broken
+    """
+    if any(handed.get(name) != value for name, value in LATER.items()):
+        raise Broken(f"the fields {', '.join(LATER)} of the item did not survive the hand-off", "7")
+
+
 @promise("7")
 async def unknown_fields_are_ignored_and_survive(kit: Kit) -> None:
     """Fields that a worker does not know are ignored, and those at the top of an item survive its hand-off."""
-    later: dict[str, Any] = {"conformance_later": {"a": [1, {"b": "二"}]}}
-    handed = await passed_on(await kit.request(later, unknown=True))
-    if handed is not None and handed[1].get("conformance_later") != later["conformance_later"]:
-        raise Broken("the field `conformance_later` of the item did not survive the hand-off")
+    handed = await passed_on(await kit.request(LATER, unknown=True))
+    if handed is not None:
+        check_survived(handed[1])
 
 
 @promise("2.2")
@@ -88,5 +102,8 @@ async def items_in_the_object_store_are_found(kit: Kit) -> None:
 @promise("2.1")
 async def many_items_at_once_are_kept_apart(kit: Kit) -> None:
     """Requests that run at once do not disturb each other: each log gets its own frames, and every one ends."""
-    requests = [await kit.request() for _ in range(PARALLEL)]
+    requests = [await kit.request(among=PARALLEL) for _ in range(PARALLEL)]
     await asyncio.gather(*(passed_on(one) for one in requests))
+    used = Counter(append_id for one in requests for append_id in {each.entry.append_id for each in one.attempts})
+    if again := [append_id for append_id, logs in used.items() if logs > 1]:
+        raise Broken(f"the `append_id` {again[0]!r} was used in {used[again[0]]} logs: it is not random", "2.4")

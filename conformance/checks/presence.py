@@ -8,11 +8,14 @@ from baton_proto import subjects
 from baton_proto.messages import PRESENCE_TTL_MS
 from conformance.kit import Kit
 from conformance.promise import Advice, Broken, promise
+from conformance.request import Request
 from services.common.inspection import gather_holdings
 
 ASKED = 3
 AT_ONCE_S = 1.5
 """For all answers to `ASKED` questions; who only speaks every second needs two at least."""
+MAX_SLOTS = 16
+"""Most slots that are filled to see whether they are there."""
 
 
 @promise("3")
@@ -20,11 +23,9 @@ async def it_announces_itself(kit: Kit) -> None:
     """A worker announces itself every second: one that has not been heard for four is taken for absent."""
     since = time.monotonic()
     name = kit.witness.announced[-1][0].worker
-    heard = [at for said, at in kit.witness.announced if said.worker == name]
-    before = len(heard)
 
     def again() -> bool:
-        return sum(said.worker == name for said, _ in kit.witness.announced) >= before + 2
+        return sum(said.worker == name and at > since for said, at in kit.witness.announced) >= 2
 
     if not await kit.witness.until(again, PRESENCE_TTL_MS / 1000):
         raise Broken(f"it was not heard twice within {time.monotonic() - since:.1f} s")
@@ -52,6 +53,40 @@ async def it_answers_a_census(kit: Kit) -> None:
         if times[-1] < AT_ONCE_S:
             return
     raise Broken(f"{ASKED} announcements that were asked for took {min(times):.1f} s")
+
+
+@promise("3", needs_process=True)
+async def it_serves_as_many_as_it_says(kit: Kit) -> None:
+    """A worker announces as many slots as it serves requests at once, and how many it serves now; what it holds then is
+    in its `Holdings`."""
+    wanted = min(kit.slots, MAX_SLOTS)
+    requests = [await kit.request() for _ in range(wanted)]
+    try:
+        async with kit.blocked(*requests):
+            for one in requests:
+                await one.tell()
+            await _check_all_served(kit, requests)
+    finally:
+        for one in requests:
+            await one.ended(kit.again_s)
+
+
+async def _check_all_served(kit: Kit, requests: list[Request]) -> None:
+    def begun() -> int:
+        return sum(bool(one.attempts) for one in requests)
+
+    def running() -> int:
+        return max((said.running for said, at in kit.witness.announced if at >= since), default=0)
+
+    wanted = len(requests)
+    if not await kit.witness.until(lambda: begun() == wanted, kit.patience_s):
+        raise Broken(f"it announces {kit.slots} slots, and of {wanted} requests it began {begun()}")
+    since = time.monotonic()
+    if not await kit.witness.until(lambda: running() >= wanted, PRESENCE_TTL_MS / 1000):
+        raise Broken(f"it announced {running()} requests as `running` when it served {wanted}")
+    held = {item.key for holdings in await gather_holdings(kit.bus) for item in holdings.items}
+    if held and (missing := {one.key for one in requests} - held):
+        raise Broken(f"its answer on `baton.v1.inventory` leaves out {len(missing)} of {wanted} items", "2.10")
 
 
 @promise("2.10")

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -16,6 +18,7 @@ from conformance.kit import Kit
 from conformance.process import STOP_S, End
 from conformance.promise import Advice, Broken, NotSeen, promise
 from conformance.request import Request
+from services.common.bus import end_tasks
 from services.common.clock import from_rfc3339, now_ms
 from services.common.inspection import dead_items
 from services.common.queue import Delivery
@@ -25,9 +28,9 @@ from services.common.taking import returned
 from .succession import another_holder, check_continues
 
 AT_ONCE = 4
+STOPPED = 2
 MAX_DELIVERIES = 5
 WOKEN_S = 1.0
-START_S = 30.0
 
 
 async def start(kit: Kit) -> None:
@@ -37,23 +40,36 @@ async def start(kit: Kit) -> None:
         Broken: it is not.
     """
     assert kit.process is not None
+    start_s = kit.options.start_s
     kit.witness.workers.clear()
     kit.process.start()
-    if not await kit.witness.until(lambda: kit.witness.present() or not kit.process.alive, START_S):  # type: ignore[union-attr]
-        raise Broken(f"it was not heard within {START_S:g} s of its start", "3")
-    if not kit.process.alive and (end := await kit.process.ended(0)) is not None:
+    await _unless_it_ends(kit, kit.witness.present, start_s)
+    if (end := await kit.process.ended(0)) is not None:
         raise Broken(f"it {ended_so(end)}", "3")
+    if not kit.witness.present():
+        subject = subjects.presence_subject(kit.stage)
+        raise Broken(f"it was not heard on {subject} within {start_s:g} s of its start{kit.witness.others()}", "3")
+
+
+async def _unless_it_ends(kit: Kit, condition: Callable[[], object], within_s: float) -> None:
+    """Wait until the condition holds, but no longer than the worker runs."""
+    assert kit.process is not None
+    waiting = asyncio.create_task(kit.witness.until(condition, within_s))
+    ending = asyncio.create_task(kit.process.ended())
+    await asyncio.wait([waiting, ending], return_when=asyncio.FIRST_COMPLETED)
+    await end_tasks(waiting, ending)
 
 
 def ended_so(end: End | None) -> str:
     """How a worker's process ended, for people."""
     status, lines = end or (0, [])
-    return f"ended with status {status}; its last lines: {' | '.join(lines[-3:]) or 'none'}"
+    how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+    return f"{how}; its last lines: {' | '.join(lines[-3:]) or 'none'}"
 
 
 async def _held(kit: Kit) -> list[Request]:
     """Requests that the worker has begun and not ended."""
-    requests = [await kit.request() for _ in range(AT_ONCE)]
+    requests = [await kit.request() for _ in range(min(AT_ONCE, kit.slots))]
     await asyncio.gather(*(one.tell() for one in requests))
     await asyncio.gather(*(one.begun() for one in requests))
     return requests
@@ -63,12 +79,11 @@ async def _met(kit: Kit, stack: contextlib.AsyncExitStack) -> list[Request]:
     """Requests that the worker holds. It may be too quick for that, so the logs of two more take nothing until `stack`
     ends, and it waits with their first frame."""
     requests = await _held(kit)
-    stopped = [await kit.request() for _ in range(2 if kit.alone else 0)]
-    for one in {one.at.shard: one for one in stopped}.values():
-        await stack.enter_async_context(kit.blocked(one))
-    for one in stopped:
-        await one.tell()
-        await kit.witness.until(lambda one=one: bool(one.attempts), kit.patience_s)  # type: ignore[misc]
+    if not kit.alone:
+        return requests
+    stopped = [await kit.request(among=AT_ONCE + STOPPED) for _ in range(min(STOPPED, kit.slots))]
+    await stack.enter_async_context(kit.blocked(*stopped))
+    await kit.met(*stopped)
     return [*requests, *stopped]
 
 
@@ -88,8 +103,8 @@ async def a_worker_that_is_killed_loses_nothing(kit: Kit) -> None:
     lengths = [len(await one.written()) for one in requests]
     await start(kit)
     for one, length in zip(requests, lengths, strict=True):
-        written = await one.ended(kit.ack_wait_s * 2 + kit.patience_s)
-        await one.acknowledged(kit.ack_wait_s * 2 + kit.patience_s)
+        written = await one.ended(kit.again_s)
+        await one.acknowledged(kit.again_s)
         await one.checked()
         if isinstance(written[-1], Error):
             raise Broken(f"a request that was held when the worker died ended with {ending(written[-1])}")
@@ -112,17 +127,23 @@ async def a_worker_that_stood_still_lets_go(kit: Kit) -> None:
         if not held:
             raise NotSeen("every answer was over before the worker could be frozen")
         await asyncio.sleep(kit.ack_wait_s * 1.2)
-        for one in held[1:]:  # as the one who has them now
+        taken = held[1:] or held
+        for one in taken:  # as the one who has them now
             await one.replace(another_holder(kit), _failed())
+        before = {one.key: len(one.attempts) for one in held}
         woken_ms = now_ms()
     finally:
         kit.process.signal(signal.SIGCONT)
-    await kit.witness.until(lambda: any(_made_since(one, woken_ms) for one in held[1:]), WOKEN_S)
-    for made in filter(None, (_made_since(one, woken_ms) for one in held[1:])):
-        raise Broken(f"it woke, and tried to append {told(made)}")
-    await held[0].ended(kit.ack_wait_s * 2 + kit.patience_s)
+
+    def woke_up() -> list[LogFrame]:
+        again = [frame for one in held for frame in _made_again(one, before[one.key])]
+        return again or [frame for one in taken for frame in _made_since(one, woken_ms)]
+
+    if await kit.witness.until(woke_up, WOKEN_S):
+        raise Broken(f"it woke, and tried to append {told(woke_up())}")
     for one in held:
-        await one.acknowledged(kit.ack_wait_s * 2 + kit.patience_s)
+        await one.ended(kit.again_s)
+        await one.acknowledged(kit.again_s)
         await one.checked()
 
 
@@ -130,6 +151,13 @@ def _made_since(one: Request, since_ms: int) -> list[LogFrame]:
     """The frames that it tried to append and made since then. What it had sent before may come late."""
     made = [frame for attempt in one.attempts for frame in attempt.entry.frames]
     return [frame for frame in made if from_rfc3339(frame.timestamp) >= since_ms]
+
+
+def _made_again(one: Request, before: int) -> list[LogFrame]:
+    """The frames of an append that it had tried already, among so many, and tried again behind them."""
+    tried = {attempt.entry.append_id for attempt in one.attempts[:before]}
+    again = [attempt.entry for attempt in one.attempts[before:] if attempt.entry.append_id in tried]
+    return [frame for entry in again for frame in entry.frames]
 
 
 def _failed() -> Error:
@@ -141,36 +169,46 @@ async def a_worker_that_is_told_to_go_leaves_nothing_undone(kit: Kit) -> None:
     """On SIGTERM a worker announces that it is draining, takes nothing more, ends what it holds or gives it back, and
     exits with 0."""
     assert kit.process is not None
-    requests = await _held(kit)
+    requests, late = await _held(kit), await kit.request()
+    since, stop_s = time.monotonic(), max(STOP_S, kit.patience_s)
     kit.process.signal(signal.SIGTERM)
-    since = len(kit.witness.announced)
-    end = await kit.process.ended(STOP_S)
+    await _unless_it_ends(kit, lambda: _draining(kit, since), stop_s)
+    await late.tell()
+    end = await kit.process.ended(stop_s)
     if end is None:
         await kit.process.kill()
         await start(kit)
-        raise Broken(f"it was still there {STOP_S:g} s after SIGTERM")
-    late = await kit.request()
-    await late.tell()
-    problem = await _left_behind(kit, requests, end, since)
+        raise Broken(f"it was still there {stop_s:g} s after SIGTERM")
+    problem = await _left_behind(kit, [*requests, late], end, since)
     await start(kit)
-    if problem is not None:
-        raise problem
-    for one in [*requests, late]:
-        await one.ended(kit.ack_wait_s * 2 + kit.patience_s)
-        await one.acknowledged(kit.ack_wait_s * 2 + kit.patience_s)
+    try:
+        for one in [*requests, late]:
+            await one.ended(kit.again_s)
+            await one.acknowledged(kit.again_s)
+    finally:
+        if problem is not None:
+            raise problem
 
 
-async def _left_behind(kit: Kit, requests: list[Request], end: End, since: int) -> Broken | Advice | None:
+def _draining(kit: Kit, since: float) -> bool:
+    return any(said.draining for said, at in kit.witness.announced if at >= since)
+
+
+async def _left_behind(kit: Kit, requests: list[Request], end: End, since: float) -> Broken | Advice | None:
+    if end[0] == -signal.SIGTERM:
+        return Broken(f"it {ended_so(end)}; if that was only what started it, name the worker's own program")
     if end[0] != 0:
         return Broken(f"it {ended_so(end)}")
-    if not any(said.draining for said, _ in kit.witness.announced[since:]):
-        return Advice("no announcement said that it was draining: it is counted on for four seconds more")
     for one in requests:
+        if not (one.settlings() or one.attempts):
+            continue  # it has never had it
         settled = [each.what for each in one.settlings() if not each.what.startswith("+WPI")]
         if not settled:
             return Broken("it left an item neither acknowledged nor given back")
         if settled[-1].startswith("-NAK") and not await returned(kit.bus, one.key, one.handed_at):
             return Broken("it gave an item back without counting that on `baton.v1.returned`", "2.10")
+    if not _draining(kit, since):
+        return Advice("no announcement said that it was draining: it is counted on for four seconds more")
     return None
 
 
@@ -198,17 +236,22 @@ async def an_item_that_nobody_survives_is_set_aside(kit: Kit) -> None:
 async def _take_and_leave(kit: Kit, one: Request) -> None:
     """Take the item from the queue as a worker does, and let it go as if that worker had died."""
     taken: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-
-    async def on_message(message: Delivery) -> None:
-        if message.reply and not taken.done():
-            taken.set_result(message)
-
     inbox = f"_INBOX.{secrets.token_hex(11)}"
-    subscription = await kit.bus.subscribe(inbox, on_message)
     consumer = f"{subjects.WORK_STREAM}.{subjects.work_consumer(kit.stage)}"
     wanted = msgspec.json.encode({"batch": 1, "expires": int(kit.patience_s * 1e9)})
-    await kit.bus.publish(f"$JS.API.CONSUMER.MSG.NEXT.{consumer}", wanted, inbox)
+
+    async def ask() -> None:
+        await kit.bus.publish(f"$JS.API.CONSUMER.MSG.NEXT.{consumer}", wanted, inbox)
+
+    async def on_message(message: Delivery) -> None:
+        if message.reply and one.key.encode() in message.data and not taken.done():
+            taken.set_result(message)
+        elif message.reply:  # left over from another check
+            await ask()
+
+    subscription = await kit.bus.subscribe(inbox, on_message)
     try:
+        await ask()
         async with asyncio.timeout(kit.patience_s):
             message = await taken
         await kit.bus.request(message.reply, b"-NAK")

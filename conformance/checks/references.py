@@ -12,6 +12,8 @@ from conformance.kit import Kit
 from conformance.promise import Broken, promise
 from conformance.request import Request
 
+FREED = 2**40
+"""A place that nobody has any more."""
 CANCELLED = Done(finish_reason="cancelled", cited=[], citations=[], usage=Usage(), timings=Timings())
 
 
@@ -39,10 +41,11 @@ async def unreadable_references_are_dropped(kit: Kit) -> None:
 
 @promise("2.2")
 async def references_to_logs_that_have_ended_are_dropped(kit: Kit) -> None:
-    """A reference to a log that has ended, or is not there, is acknowledged and dropped."""
+    """A reference to a log that has ended, or is not there, is acknowledged and dropped; whether its user's place is
+    still taken or was freed by whoever ended it."""
     failed = Error(code="deadline", message="The answer took too long.", retryable=True)
     for last in (CANCELLED, failed):
-        one = await kit.request(written=[last])
+        one = await kit.request({"place": FREED}, written=[last])
         await one.tell()
         await _left_alone(one)
     gone = await kit.request(droppable=True)
@@ -91,7 +94,13 @@ async def hand_offs_that_were_taken_are_left_alone(kit: Kit) -> None:
 async def items_that_cannot_be_read_are_refused(kit: Kit) -> None:
     """An item of another major version, or with a field of the wrong type, is refused without a crash: nothing comes
     of it but perhaps an `error`, and its reference is acknowledged."""
-    wrong: list[dict[str, Any]] = [{"v": 99}, {"query": 42}, {"passages": "none"}, {"deadline_ms": "soon"}]
+    wrong: list[dict[str, Any]] = [
+        {"v": 99},
+        {"query": 42},
+        {"passages": "none"},
+        {"passages": [42]},
+        {"deadline_ms": "soon"},
+    ]
     for change in wrong:
         one = await kit.request(change, droppable=True)
         await one.tell()

@@ -73,7 +73,27 @@ async def sources_and_passages_have_the_same_numbers(kit: Kit) -> None:
 async def nothing_found_is_handed_over_too(kit: Kit) -> None:
     """A retriever writes `sources` and hands over also when it found nothing."""
     words = f"{secrets.token_hex(12)} {secrets.token_hex(12)}"
-    _check_sources(*await _handed(kit, {"query": words, "filters": {"no_such": "x"}}))
+    written, item = await _handed(kit, {"query": words, "filters": {"no_such": "x"}})
+    _check_sources(written, item)
+    if item.passages:
+        raise NotSeen(f"it found {len(item.passages)} passages for words and a filter that fit nothing")
+
+
+@promise("2.11", "retriever")
+async def what_a_user_may_not_read_is_not_found(kit: Kit) -> None:
+    """A retriever gives only what one of the request's principals may read: a document of a group is found for who has
+    the group in the claim `groups`, and for nobody else."""
+    if kit.options.restricted is None:
+        raise NotSeen("name a document that the question finds, and that one group may read: --restricted GROUP=ID")
+    group, document_id = kit.options.restricted
+    strangers: list[dict[str, Any]] = [{}, {"groups": []}, {"groups": [f"{group}-not"]}, {"group": [group]}]
+    for claims in ({"groups": [group]}, *strangers):  # first who may: what was found for him is not kept for others
+        _, item = await _handed(kit, {"claims": claims})
+        found = any(passage.document_id == document_id for passage in item.passages)
+        if not found and claims not in strangers:
+            raise NotSeen(f"{document_id} is not found for who is in {group} either; --question can ask for it")
+        if found and claims in strangers:
+            raise Broken(f"{document_id}, which only {group} may read, was found for a user with the claims {claims}")
 
 
 @promise("5", "retriever")

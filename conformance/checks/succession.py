@@ -21,9 +21,11 @@ from conformance.frames import ending, ends, text_of, told
 from conformance.kit import Kit
 from conformance.promise import Broken, Kind, NotSeen, promise
 from conformance.request import Request
+from services.common.clock import now_ms
 
 from .endings import MORE_TO_DO
 
+HELD_TWICE = 4
 NOTICED_S = 0.5
 """A holder whose append was refused still has to read the tail."""
 BLOCKED_S = 2.5
@@ -111,13 +113,13 @@ async def a_log_half_written_is_continued(kit: Kit) -> None:
 async def two_holders_at_once_write_one_log(kit: Kit) -> None:
     """A redelivery does not mean that the earlier holder is dead: of two holders of one item the log decides, and the
     other one stops."""
-    requests = [await kit.request() for _ in range(4)]
+    requests = [await kit.request(among=HELD_TWICE) for _ in range(HELD_TWICE)]
     for one in requests:
         await one.tell()
         await one.tell()
     for one in requests:
         written = await one.ended()
-        await one.acknowledged(kit.ack_wait_s * 2 + kit.patience_s)
+        await one.acknowledged(kit.again_s)
         await one.checked()
         statuses = [frame for frame in written if isinstance(frame, Status)]
         for at, frame in enumerate(statuses):
@@ -132,8 +134,7 @@ async def who_was_replaced_stops(kit: Kit) -> None:
         one = await kit.request()
         if attempt % 2 and kit.alone:
             async with kit.blocked(one):  # too quick to be met: let it wait before its first frame
-                await one.tell()
-                await kit.witness.until(lambda one=one: bool(one.attempts), kit.patience_s)  # type: ignore[misc]
+                await kit.met(one)
             met = True
         else:
             await one.tell()
@@ -143,7 +144,7 @@ async def who_was_replaced_stops(kit: Kit) -> None:
             await one.finished()
             continue
         await _watch_replaced(kit, one)
-        written = await one.ended(kit.ack_wait_s * 2 + kit.patience_s)
+        written = await one.ended(kit.again_s)
         await one.acknowledged()
         await one.checked()
         at = next(
@@ -157,15 +158,21 @@ async def who_was_replaced_stops(kit: Kit) -> None:
 @promise("2.4")
 async def an_append_that_is_not_stored_is_repeated(kit: Kit) -> None:
     """When an append has no good answer and the tail is the message that was expected, the same append is made again,
-    with the same `append_id`; the item is renewed every second meanwhile."""
+    with the same `append_id`; the item is renewed every second meanwhile, and not acknowledged, though it be the last
+    frame that is not stored."""
+    over = await kit.request({"deadline_ms": now_ms() - 1_000})
+    async with kit.blocked(over):
+        await kit.met(over)
+        await kit.witness.until(lambda: len(over.attempts) > 1, kit.patience_s)
+    await over.finished()
     one = await kit.request()
     async with kit.blocked(one):
-        await one.tell()
+        await kit.met(one)
         await kit.witness.until(lambda: len(one.attempts) > 1, kit.patience_s)
         await asyncio.sleep(BLOCKED_S)
     made = list(one.attempts)
     renewed = [each for each in one.settlings() if each.what.startswith("+WPI")]
-    await one.ended(kit.ack_wait_s * 2 + kit.patience_s)
+    await one.ended(kit.again_s)
     if not renewed:
         raise Broken(f"it held the item for {BLOCKED_S:g} s and did not renew it", "2.3")
     if len(made) < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import msgspec
 
@@ -67,7 +68,7 @@ async def every_call_is_shown_and_gets_a_result(kit: Kit) -> None:
 async def a_call_that_fails_has_a_result_too(kit: Kit) -> None:
     """A call that cannot be run, of a tool that is not there or with arguments that make no sense, has a result with
     `ok` false."""
-    strange = [
+    strange: list[dict[str, Any]] = [
         {"call_id": f"call_{secrets.token_hex(4)}", "name": "conformance_no_such_tool", "arguments": {}},
         {
             "call_id": f"call_{secrets.token_hex(4)}",
@@ -76,8 +77,12 @@ async def a_call_that_fails_has_a_result_too(kit: Kit) -> None:
         },
     ]
     turn = await _returned(await kit.request({"calls": strange}))
-    if turn.results[0].ok:
+    ok = {result.call_id: result.ok for result in turn.results}
+    if ok[strange[0]["call_id"]]:
         raise Broken("a tool that does not exist had a result with `ok` true")
+    needs = next((spec.parameters.get("required") for spec in kit.tools() if spec.name == strange[1]["name"]), None)
+    if needs and ok[strange[1]["call_id"]]:
+        raise Broken(f"a call of `{strange[1]['name']}` without its {', '.join(needs)} had a result with `ok` true")
 
 
 @promise("5", "tools")

@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 import time
+import traceback
 from datetime import UTC, datetime
 
 import msgpack
@@ -69,8 +70,8 @@ def read(data, **kinds):
 class Log:
     """A request's log and our place in it: `seq` of the next frame, stream sequence of the last message."""
 
-    def __init__(self, nc, ref):
-        self.nc = nc
+    def __init__(self, nc, ref, lease):
+        self.nc, self.lease = nc, lease
         self.stream = f"BATON_LOG_{ref['shard']}"
         self.subject = f"baton.v1.log.{ref['shard']}.{ref['key']}"
         self.next_seq = self.last = 0
@@ -112,6 +113,8 @@ class Log:
         entry = {"v": 1, "request_id": self.request_id, "append_id": append_id, "writer": NAME, "frames": frames}
         headers = {"Nats-Expected-Last-Subject-Sequence": str(self.last)}
         for _ in range(100):
+            if not self.lease.held:  # we may have stood still: the log would take it, but the item is not ours
+                raise Replaced
             with contextlib.suppress(Unanswered):
                 answer = json.loads((await ask(self.nc, self.subject, msgpack.packb(entry), headers)).data)
                 if "error" not in answer:
@@ -212,7 +215,16 @@ def error(code, message, retryable):
     return {"type": "error", "code": code, "message": message, "retryable": retryable}
 
 
-async def hold(nc, log, lease, item, written):
+def answered(item, written):
+    """The frames of the answer; an `error` where it fails. Who runs the worker reads why, the user does not."""
+    try:
+        yield from answer(item, written)
+    except Exception:
+        traceback.print_exc()
+        yield error("internal", "The answer could not be made.", False)
+
+
+async def hold(nc, log, item, written):
     """Write the answer, unless the user, the clock or another worker ends it before."""
     cancelled = asyncio.Event()
 
@@ -224,9 +236,7 @@ async def hold(nc, log, lease, item, written):
     try:
         if (await last_message(nc, "BATON_CANCEL", cancel))[1] is not None:
             cancelled.set()
-        for frame in answer(item, written):
-            if not lease.held:
-                raise Replaced
+        for frame in answered(item, written):
             if cancelled.is_set():
                 frame = done(item, "cancelled")
             elif time.time() * 1000 > item["deadline_ms"]:
@@ -273,12 +283,12 @@ async def serve(nc, message, ack_wait):
     deliveries = message.metadata.num_delivered
     try:
         if ref is not None:
-            log = Log(nc, ref)
+            log = Log(nc, ref, lease)
             taken = await take(nc, log, ref)
             if taken is not None and deliveries > MAX_DELIVERIES:
                 await set_aside(nc, log, ref, taken[0], deliveries)
             elif taken is not None:
-                await hold(nc, log, lease, *taken[1:])
+                await hold(nc, log, *taken[1:])
             await keep(nc, log, ref["key"])
         await lease.acknowledge()
     except (Replaced, Unanswered) as reason:  # not acknowledged: whoever holds it now, or the next delivery, goes on

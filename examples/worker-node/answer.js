@@ -5,14 +5,17 @@ export function pieces(item) {
   const chinese = item.language === "zh";
   const passages = item.passages ?? [];
   const found = item.turns?.flatMap((turn) => turn.results).filter((result) => result.ok) ?? [];
-  const sentences = found.map((result) => `${result.content}\n`);
+  const sentences = found.map((result) => `${beginning(result.content)}\n`);
   for (const passage of passages) {
     const quoted = passage.text.split(/(?<=[.!?。！？])\s*/u).slice(0, 3).join(chinese ? "" : " ").trim();
-    sentences.push(`${quoted} [${passage.n}]\n`);
+    sentences.push(`${beginning(quoted)} [${passage.n}]\n`);
   }
   if (sentences.length === 0) sentences.push(chinese ? "文档里没有找到。" : "Nothing was found in the documents.");
   return sentences.join("").match(/\[\d+\]\n|\p{Script=Han}{1,2}|[^\s\p{Script=Han}]+\s*|\s+/gu);
 }
+
+/** So much of a text that every piece of it fits into a frame, and the answer into a message. */
+const beginning = (text) => text.match(/^.{0,2000}/su)[0];
 
 /** Which passages an answer cites, and where: offsets count characters (Unicode code points), not UTF-16 units. */
 export function citations(text, passages) {

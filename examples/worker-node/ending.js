@@ -4,6 +4,9 @@ import { createHash } from "node:crypto";
 import { ended } from "./log.js";
 import { pack, read } from "./wire.js";
 
+const MAX_TURNS = 50; // that a conversation keeps: it has to fit into a message
+const MAX_BYTES = 384 * 1024;
+
 /** Of a log that has ended: keep the answer, free the user's place, make it a turn of its conversation. */
 export async function keep(wire, log, key) {
   const frames = await log.read(true);
@@ -40,8 +43,10 @@ async function record(wire, item, turn, ended_ms) {
     const running = conversation?.running?.filter((one) => one.request_id !== turn.request_id) ?? [];
     if (!conversation || running.length === (conversation.running ?? []).length) return true;
     const turns = [...(conversation.turns ?? []), turn];
+    let dropped = conversation.dropped ?? 0;
+    for (; turns.length > MAX_TURNS || (turns.length > 1 && pack(turns).length > MAX_BYTES); dropped += 1) turns.shift();
     const updated_ms = Math.max(conversation.updated_ms, ended_ms);
-    const changed = pack({ ...conversation, running, turns, updated_ms });
+    const changed = pack({ ...conversation, running, turns, dropped, updated_ms });
     try {
       await wire.store(subject, changed, { "Nats-Expected-Last-Subject-Sequence": stored.seq });
       return true;

@@ -5,7 +5,7 @@ import { pack, read, sleep, Unanswered } from "./wire.js";
 /** Somebody else holds this request now: stop, and never acknowledge, refuse or renew its item again. */
 export class Replaced extends Error {}
 
-const MAX_ENTRY_FRAMES = 512;
+const MAX_FRAMES = 128; // of our pieces in an entry: far below the limit of its bytes
 export const ended = (frame) => frame.type === "done" || frame.type === "error";
 
 export class Log {
@@ -40,12 +40,12 @@ export class Log {
 
   /** Wait until everything is stored. Throws Replaced or Unanswered. */
   async flush() {
-    await Promise.race([this.sending, this.failed]);
+    await Promise.race([this.failed, this.sending]); // in this order: `sending` settles after a failure, too
   }
 
   async #send() {
     while (this.waiting.length > 0) {
-      const frames = this.waiting.splice(0, MAX_ENTRY_FRAMES);
+      const frames = this.waiting.splice(0, MAX_FRAMES);
       await this.#append({ v: 1, request_id: this.requestId, append_id: crypto.randomUUID(), writer: this.writer, frames });
     }
     this.sending = null;

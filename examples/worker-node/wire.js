@@ -47,7 +47,7 @@ export class Wire {
   /** An answer of the JetStream API; that something is not there is an answer too. */
   async api(name, request) {
     const answer = json(await this.ask(`$JS.API.${name}`, request ? JSON.stringify(request) : ""));
-    const absent = [10014, 10037, 10059]; // consumer, message, stream
+    const absent = [10014, 10037, 10057, 10059]; // consumer, message, message to be deleted, stream
     if (answer.error && !absent.includes(answer.error.err_code)) throw new Unanswered(answer.error.description);
     return answer;
   }
@@ -65,18 +65,16 @@ export class Wire {
       const from = (found.at(-1)?.seq ?? 0) + 1;
       const request = JSON.stringify({ batch: 256, seq: from, next_by_subj: subject });
       const inbox = `_INBOX.${crypto.randomUUID()}`;
-      const answers = this.nc.subscribe(inbox, { timeout: 2000 });
+      const answers = this.nc.subscribe(inbox);
+      const bound = setTimeout(() => answers.unsubscribe(), 2000); // ends the loop below, whatever is missing
       this.nc.publish(`$JS.API.DIRECT.GET.${stream}`, request, { reply: inbox });
-      try {
-        for await (const message of answers) {
-          if (message.headers?.code || message.headers?.get("Status")) break;
-          found.push({ seq: Number(message.headers.get("Nats-Sequence")), data: message.data });
-        }
-      } catch (error) {
-        throw new Unanswered(`replay: ${error.message}`);
-      } finally {
-        answers.unsubscribe();
+      for await (const message of answers) {
+        if (message.headers?.code || message.headers?.get("Status")) break;
+        found.push({ seq: Number(message.headers.get("Nats-Sequence")), data: message.data });
       }
+      clearTimeout(bound);
+      answers.unsubscribe();
+      if (tries > 0) await sleep(50);
     }
     if ((found.at(-1)?.seq ?? 0) < until) throw new Unanswered("no replica has the whole log yet");
     return found;

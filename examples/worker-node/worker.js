@@ -18,7 +18,6 @@ const SLOTS = 16; // requests served at once
 const MAX_DELIVERIES = 5;
 const ACK_WAIT_NS = 5e9; // of the consumer, if we make it
 const DRAIN_MS = 20_000;
-const FROZEN_MS = 2_500;
 const PACE_MS = Number(process.env.PACE_MS ?? 0); // between the pieces of an answer
 
 const url = process.argv[2] ?? process.env.NATS_URL ?? "nats://127.0.0.1:4222";
@@ -26,11 +25,12 @@ const nc = await connect({ servers: url.split(","), name: NAME, maxReconnectAtte
 const wire = new Wire(nc);
 const running = new Map(); // what we hold, by how to stop it
 const stopping = new AbortController();
-let stoodStill = false;
+let turned = performance.now(); // when the event loop last went round
+let stale = false;
 
 // --- 3: consumer and presence ----------------------------------------------------------------------------------------
 
-/** The pull consumer that all workers of the stage share; whoever comes first makes it. Its ack wait in ms. */
+/** The pull consumer that all workers of the stage share; whoever misses it makes it. Its ack wait in ms. */
 async function consumer() {
   const config = {
     durable_name: STAGE,
@@ -41,7 +41,7 @@ async function consumer() {
     max_deliver: -1,
     max_ack_pending: 10_000,
   };
-  for (;;) {
+  while (!stopping.signal.aborted) {
     try {
       const info = await wire.api(`CONSUMER.INFO.BATON_WORK.${STAGE}`);
       if (info.config) return info.config.ack_wait / 1e6;
@@ -63,30 +63,30 @@ function tellHoldings(message) {
   message.respond(pack({ v: 1, worker: NAME, stage: STAGE, total: running.size, items }));
 }
 
-/** Notice that time has passed without us: what lies in the socket then was delivered long ago (2.1). */
-function beat() {
-  let last = performance.now();
-  setInterval(async () => {
-    const still = performance.now() - last;
-    last = performance.now();
-    if (still < FROZEN_MS) return;
-    stoodStill = true;
+/** 2.1: whether time has passed without us. What lies in the socket then was delivered long ago. */
+const stoodStill = () => stale || performance.now() - turned > ackWaitMs / 2;
+
+async function beat() {
+  if (stoodStill()) {
+    stale = true;
     await nc.flush().catch(() => {}); // what was sent meanwhile comes before the answer to this
-    stoodStill = false;
-    last = performance.now();
-  }, 500).unref();
+    stale = false;
+  }
+  turned = performance.now();
 }
 
 // --- 2: the life of a work item ----------------------------------------------------------------------------------------
 
 /** 2.1: one slot, which pulls an item, serves it, and pulls the next. */
-async function slot(ackWaitMs) {
+async function slot() {
   const subject = `$JS.API.CONSUMER.MSG.NEXT.BATON_WORK.${STAGE}`;
   while (!stopping.signal.aborted) {
     const wanted = JSON.stringify({ batch: 1, expires: 1e9 });
-    const message = await nc.request(subject, wanted, { timeout: 2000, noMux: true }).catch(() => null);
-    if (message?.reply && !stoodStill) await serve(message, new Lease(wire, message, ackWaitMs));
-    else if (!message) await sleep(50); // no answer: NATS is away
+    const message = await nc.request(subject, wanted, { timeout: 2000, noMux: true }).catch((error) => error);
+    if (message.reply && !stoodStill()) await serve(message, new Lease(wire, message, ackWaitMs));
+    if (!(message instanceof Error)) continue;
+    await sleep(200); // no answer: NATS is away, or has lost the consumer
+    if (message.isNoResponders?.()) await consumer();
   }
 }
 
@@ -106,7 +106,7 @@ async function serve(message, lease) {
   } catch (error) {
     // Not settled: whoever holds it now, or the next delivery, goes on.
     if (!(error instanceof Replaced || error instanceof Unanswered)) console.error(error);
-    else console.error(`${ref.key}: ${error.constructor.name}: ${error.message}`);
+    else console.error(`${ref?.key}: ${error.constructor.name}: ${error.message}`);
   } finally {
     lease.stop();
   }
@@ -124,7 +124,8 @@ async function take(log, ref) {
     return null;
   }
   const packed = latest.handoff.item ?? (await wire.object(latest.handoff.object));
-  const item = read(packed, { key: "string", query: "string", language: "string", deadline_ms: "number" });
+  const times = { received_ms: "number", queued_ms: "number", deadline_ms: "number" };
+  const item = read(packed, { key: "string", query: "string", language: "string", ...times });
   if (item === null || !Array.isArray(item.passages ?? [])) return null; // unreadable: dropped
   return { handoff: latest.handoff, item, written: frames.filter((frame) => frame.seq > ref.seq) };
 }
@@ -137,7 +138,7 @@ async function tell(ref) {
 /** 2.3: write the answer, unless the user, the clock or the end of a drain comes before. False: give it back. */
 async function hold(log, lease, ref, { item, written }) {
   const { key, seq } = ref;
-  let stop;
+  let stop, frames, next;
   const stopped = new Promise((resolve) => (stop = (why) => resolve({ why })));
   running.set(stop, { key, request_id: item.request_id, seq, since_ms: Date.now(), deliveries: lease.deliveries });
   const clock = setTimeout(stop, Math.min(item.deadline_ms - Date.now(), 2 ** 31 - 1), "deadline");
@@ -147,22 +148,31 @@ async function hold(log, lease, ref, { item, written }) {
     const timings = arrived(item);
     if ((await wire.last("BATON_CANCEL", subject)) !== null) stop("cancelled");
     if (item.deadline_ms <= Date.now()) stop("deadline");
-    const frames = answer(item, written, timings);
+    frames = answered(item, written, timings);
     for (;;) {
-      const next = await Promise.race([stopped, log.failed, frames.next()]);
-      if (next.why) frames.return(); // closes what the answer has open
-      if (next.why === "leaving") return false;
+      next = await Promise.race([stopped, log.failed, frames.next()]);
       if (next.why === "cancelled") log.write(done(item, timings, "cancelled"));
       if (next.why === "deadline") log.write(failed("deadline", "The answer took too long.", true));
       if (next.why || next.done) break;
       log.write(next.value);
     }
-    await log.flush();
-    return true;
+    await log.flush(); // also before we give it back: nothing of ours may come behind that
+    return next.why !== "leaving";
   } finally {
+    frames?.return().catch(console.error); // closes what the answer has open
     clearTimeout(clock);
     orders.unsubscribe();
     running.delete(stop);
+  }
+}
+
+/** 2.3: the frames of the answer; an `error` where it fails. Who runs the worker reads why, the user does not. */
+async function* answered(item, written, timings) {
+  try {
+    yield* answer(item, written, timings);
+  } catch (error) {
+    console.error(error);
+    yield failed("internal", "The answer could not be made.", false);
   }
 }
 
@@ -231,7 +241,12 @@ async function setAside(log, ref, { handoff }, deliveries) {
 // --- start and stop ----------------------------------------------------------------------------------------------------
 
 const ackWaitMs = await consumer();
-beat();
+setInterval(beat, 500).unref();
+nc.closed().then((error) => {
+  if (!error) return;
+  console.error(`NATS does not take us any more: ${error.message}`);
+  process.exit(1);
+});
 nc.subscribe("baton.v1.census", { callback: announce });
 nc.subscribe("baton.v1.inventory", { callback: (_, message) => tellHoldings(message) });
 announce();
@@ -242,6 +257,6 @@ stopping.signal.addEventListener("abort", () => {
   setTimeout(() => running.forEach((_, stop) => stop("leaving")), DRAIN_MS).unref(); // give back what is left
 });
 console.log(`${NAME} serves ${STAGE}`);
-await Promise.all(Array.from({ length: SLOTS }, () => slot(ackWaitMs)));
+await Promise.all(Array.from({ length: SLOTS }, slot));
 clearInterval(announcing);
 await nc.drain();

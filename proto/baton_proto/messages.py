@@ -353,9 +353,11 @@ class Frame(Message, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Accepted(Frame, frozen=True, kw_only=True, tag="accepted"):
-    """Always `seq` 0: the request is stored and will be answered, whatever disconnects."""
+    """Always `seq` 0: the request is stored and will be answered, whatever disconnects. `variant` is the one that it
+    tries, whoever serves it in the end (see `Done`)."""
 
     conversation_id: str
+    variant: str | None = None
 
 
 class Status(Frame, frozen=True, kw_only=True, tag="status"):

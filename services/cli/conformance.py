@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .direct import CannotReach, quiet_bus
-from .options import bounded
+from .options import bounded, check_writable
 
 if TYPE_CHECKING:
     from conformance.promise import Outcome
@@ -26,7 +26,8 @@ def register(subparsers: Any) -> None:
         description="Acts as the gateway and the other stages, drives a worker of any language over NATS through what "
         "proto/README.md promises, and says in words what it got wrong. Without --nats a nats-server is started for "
         "it.",
-        epilog="Exit status: 0 every promise was kept that could be tried, 1 some were broken, 2 it could not be run.",
+        epilog="Exit status: 0 every promise was kept that could be tried, 1 some were broken, 2 it could not be run "
+        "or nothing could be tried.",
     )
     parser.add_argument("kind", choices=("retriever", "generator", "tools"), help="what the worker is")
     parser.add_argument(
@@ -39,7 +40,9 @@ def register(subparsers: Any) -> None:
         help="start the worker so, with BATON_NATS_URL and NATS_URL set and {nats} replaced, and also kill, freeze and "
         "stop it",
     )
-    parser.add_argument("--set", default="default", metavar="NAME", help="tool set of a tools worker [default]")
+    parser.add_argument(
+        "--set", default="default", type=_set, metavar="NAME", help="tool set of a tools worker [default]"
+    )
     parser.add_argument(
         "--call",
         action="append",
@@ -51,6 +54,12 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--question", metavar="TEXT", help="the question to ask; one with a long answer shows more")
     parser.add_argument(
+        "--restricted",
+        type=_restricted,
+        metavar="GROUP=ID",
+        help="for a retriever: a document, by its id, that only this group may read and that the question finds",
+    )
+    parser.add_argument(
         "--timeout", type=bounded(1.0, 600.0), default=20.0, metavar="S", help="longest wait for the worker's part [20]"
     )
     parser.add_argument(
@@ -61,7 +70,7 @@ def register(subparsers: Any) -> None:
         type=bounded(1.0, 60.0),
         metavar="S",
         help="in a nats-server of its own: make the stage's consumer before the worker does, with this ack wait; a "
-        "short one is quicker",
+        "short one is quicker, an overloaded machine needs a longer one",
     )
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this promise; several times")
     parser.add_argument("--list", action="store_true", help="say what would be tried, and try nothing")
@@ -77,16 +86,15 @@ def main(arguments: argparse.Namespace) -> int:
 
     subject = _subject(arguments)
     promises = subject.promises()
-    if unknown := set(arguments.only) - {one.name for one in promises}:
-        print(
-            f"baton conformance: no promise of kind {subject.kind} is called {', '.join(sorted(unknown))}",
-            file=sys.stderr,
-        )
+    if mistake := _mistake(arguments, {one.name for one in promises}):
+        print(f"baton conformance: {mistake}", file=sys.stderr)
         return CANNOT
     if arguments.list:
         print(*(f"{one.name}  ({one.section})\n    {one.text}" for one in promises), sep="\n")
         return KEPT
     try:
+        if arguments.junit is not None:
+            check_writable(arguments.junit)
         with interruptible(), quiet_bus():
             outcomes = asyncio.run(_examined(subject))
         if arguments.junit is not None:
@@ -94,22 +102,39 @@ def main(arguments: argparse.Namespace) -> int:
     except (CannotRun, CannotReach, Unconfirmed, SettingsError, OSError) as error:
         print(f"baton conformance: {error}", file=sys.stderr)
         return CANNOT
+    if all(one.verdict == "not seen" for one in outcomes):
+        return CANNOT
     return BROKEN if any(one.verdict == "broken" for one in outcomes) else KEPT
 
 
+def _mistake(arguments: argparse.Namespace, names: set[str]) -> str:
+    """What is wrong with the arguments together; empty where nothing is."""
+    if unknown := set(arguments.only) - names:
+        return f"no promise of kind {arguments.kind} is called {', '.join(sorted(unknown))}; --list tells their names"
+    if arguments.nats and arguments.ack_wait is not None:
+        return "--ack-wait is for a nats-server of the kit's own: leave out --nats"
+    for kind, option in (("tools", "call"), ("retriever", "restricted")):
+        if getattr(arguments, option) and arguments.kind != kind:
+            return f"--{option} is for a {kind} worker" if kind == "tools" else f"--{option} is for a {kind}"
+    return ""
+
+
 def _subject(arguments: argparse.Namespace) -> Subject:
-    from conformance.kit import Options
+    from conformance.kit import QUESTION, Options
     from conformance.running import Subject
 
-    options = Options(calls=arguments.call, patience_s=arguments.timeout)
-    if arguments.question:
-        options = Options(arguments.question, arguments.call, arguments.timeout)
+    options = Options(
+        question=arguments.question or QUESTION,
+        calls=arguments.call,
+        restricted=arguments.restricted,
+        patience_s=arguments.timeout,
+        start_s=arguments.wait,
+    )
     return Subject(
         kind=arguments.kind,
         tool_set=arguments.set,
         nats=arguments.nats,
         command=arguments.command,
-        wait_s=arguments.wait,
         ack_wait_s=arguments.ack_wait,
         only=arguments.only,
         options=options,
@@ -132,6 +157,23 @@ def _write(path: Path, stage: str, outcomes: list[Outcome]) -> None:
 
     write_junit(path, stage, outcomes)
     print(f"written: {path}")
+
+
+def _set(text: str) -> str:
+    from baton_proto.subjects import tools_stage
+
+    try:
+        tools_stage(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 64 of A-Z a-z 0-9 _ -") from None
+    return text
+
+
+def _restricted(text: str) -> tuple[str, str]:
+    group, _, document_id = text.partition("=")
+    if not group or not document_id:
+        raise argparse.ArgumentTypeError(f"{text!r} is not GROUP=ID")
+    return group, document_id
 
 
 def _call(text: str) -> tuple[str, dict[str, Any]]:

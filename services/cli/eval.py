@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import USAGE, bounded, socket_url
+from .options import USAGE, bounded, check_writable, socket_url
 
 # What measures takes a second to load, and other commands should not wait.
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def register(subparsers: Any) -> None:
         description="Asks every question of a set over the WebSocket, like a user, and reports how well documents are "
         "found, cited and answered from, and how long it takes. Without --url a whole system is started for it on "
         "embedded parts, with the documents of --corpus. docs/evaluation.md has the format and every definition.",
-        epilog="Exit status: 0 asked and measured, 1 some questions failed, 2 it could not be run.",
+        epilog="Exit status: 0 asked and measured, 1 some questions failed or missed their variant, "
+        "2 it could not be run.",
     )
     parser.add_argument("datasets", nargs="*", metavar="DATASET.jsonl", help="the set, one question in each line")
     parser.add_argument("--url", help="WebSocket or page of a running gateway")
@@ -47,6 +49,14 @@ def register(subparsers: Any) -> None:
     several.add_argument("--a", metavar="SETTINGS", help="the first; `default` for nothing special")
     several.add_argument("--b", metavar="SETTINGS", help="the second")
     several.add_argument(
+        "--variants",
+        metavar="A,B",
+        help="ask the gateway of --url until each of its variants has answered each question; `none` is no variant",
+    )
+    several.add_argument(
+        "--tries", type=bounded(1, 1000), metavar="N", help="with --variants, times that a question is asked [40]"
+    )
+    several.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="two records; asks nothing"
     )
     several.add_argument("--repeat", type=Path, metavar="RECORD.json", help="run a recorded evaluation again")
@@ -68,7 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
     try:
         for place in filter(None, (arguments.json, arguments.out)):
-            _check_writable(place)
+            check_writable(place)
         try:
             with interruptible():
                 differences = _work(arguments, runs, notes)
@@ -78,7 +88,7 @@ def main(arguments: argparse.Namespace) -> int:
     except (BadDataset, BadRecord, CannotAsk, SettingsError, OSError) as error:
         print(f"baton eval: {error}", file=sys.stderr)
         return CANNOT
-    return FAILED if any(run["figures"]["all"]["failed"] for run in runs) else OK
+    return FAILED if any(run["figures"]["all"]["failed"] or run.get("unreached") for run in runs) else OK
 
 
 def _problem(arguments: argparse.Namespace) -> str:
@@ -91,12 +101,31 @@ def _problem(arguments: argparse.Namespace) -> str:
         return f"{given} changes nothing about a record: leave it out, or give a DATASET.jsonl"
     if arguments.a and (arguments.url or not arguments.datasets):
         return "--a and --b take a DATASET.jsonl, and no --url: an address can be one of them"
+    if arguments.variants and not arguments.url:
+        return "--variants are those of a running gateway: name it with --url"
+    if arguments.tries and not arguments.variants:
+        return "--tries is about --variants A,B"
+    variants = _variants(arguments)
+    if len(variants) > 2 or len(set(variants)) < len(variants):
+        return f"--variants {arguments.variants}: expected one or two different ones, as in none,b"
     return ""
+
+
+def _variants(arguments: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in arguments.variants.split(",")] if arguments.variants else []
 
 
 def _given(arguments: argparse.Namespace) -> str:
     """An option that says what to ask of what, where it was given."""
-    usual = {"url": None, "corpus": None, "concurrency": 4, "top_k": 10, "limit": None, "judge": False}
+    usual = {
+        "url": None,
+        "corpus": None,
+        "concurrency": 4,
+        "top_k": 10,
+        "limit": None,
+        "judge": False,
+        "variants": None,
+    }
     names = [name for name, value in usual.items() if getattr(arguments, name) != value]
     return f"--{names[0].replace('_', '-')}" if names else ""
 
@@ -106,6 +135,7 @@ def _work(arguments: argparse.Namespace, runs: list[dict[str, Any]], notes: list
     differences of two."""
     from evaluation.comparing import compare
     from evaluation.evaluate import Options, evaluate, options_of, with_target
+    from evaluation.reaching import TRIES
     from evaluation.record import paired_values, read_record
     from evaluation.repeating import repeated, unlike
 
@@ -127,12 +157,17 @@ def _work(arguments: argparse.Namespace, runs: list[dict[str, Any]], notes: list
             seed=arguments.seed,
             judge=arguments.judge,
         )
-        if not arguments.a:
-            evaluate(options, token=arguments.token, keep=runs.append)
-            return []
-        sides = [options if side == "default" else with_target(options, side) for side in (arguments.a, arguments.b)]
+        sides = [options]
+        if arguments.a:
+            sides = [options if one == "default" else with_target(options, one) for one in (arguments.a, arguments.b)]
+        elif variants := _variants(arguments):
+            sides = [
+                replace(options, name=f"variant {one}", variant=one, tries=arguments.tries or TRIES) for one in variants
+            ]
         for side in sides:
             evaluate(side, token=arguments.token, keep=runs.append)
+        if len(sides) == 1:
+            return []
         for run, letter in zip(runs, "AB", strict=True):
             run["name"] = run["name"] if run["name"] != run["dataset"]["name"] else f"{run['name']} {letter}"
     a, b = paired_values(*runs)
@@ -145,9 +180,11 @@ def _write(
 ) -> None:
     from evaluation.comparing import sentence
     from evaluation.page import page
+    from evaluation.reaching import unreached
     from evaluation.record import SCHEMA, as_json
     from evaluation.text import table
 
+    notes = [*notes, *(said for run in runs for said in unreached(run))]
     if arguments.json:
         told = runs[0] if len(runs) == 1 else {"schema": SCHEMA, "runs": runs, "differences": differences}
         _save(arguments.json, as_json({**told, "notes": notes}))
@@ -161,16 +198,6 @@ def _write(
         print("\nB beside A:", *map(sentence, differences), sep="\n  ")
     for place in filter(None, (arguments.json, arguments.out)):
         print(f"written: {place}")
-
-
-def _check_writable(path: Path) -> None:
-    """Raises OSError where no file can be written: before hours of work, and not after them."""
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a"):
-        pass
-    if new:
-        path.unlink()
 
 
 def _save(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -115,6 +116,16 @@ def bounded(least: float, most: float) -> Any:
         return value
 
     return number
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError where no file can be written: before the work, and not after them."""
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a"):
+        pass
+    if new:
+        path.unlink()
 
 
 def _top_p(text: str) -> float:

@@ -6,6 +6,7 @@ Every wait is bounded. Nothing here knows what a frame means; `log.py` does.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import json
 import logging
@@ -28,6 +29,7 @@ from baton_proto.subjects import LogAddress
 
 from .config import NatsSettings
 from .inbox import Inbox
+from .lean_client import AtOnce
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -488,10 +490,8 @@ class Bus:
         Raises:
             Unconfirmed: there is no connection.
         """
-
-        async def on_message(message: Msg) -> None:
-            callback(Stored(message.data, int((message.headers or {}).get("Nats-Sequence", "0"))))
-
+        run = contextvars.copy_context().run  # so that what it logs is about the request it is called for
+        on_message = AtOnce.of(lambda data, stream_seq: run(callback, Stored(data, stream_seq)))
         subscription = await self.subscribe(subjects.live_subject(at), on_message)
 
         async def stop() -> None:

@@ -23,6 +23,7 @@ from services.common.process import instance_name, read_settings, run, stop_on_s
 from .app import Gateway
 from .auth import is_loopback
 from .connection import GOING_AWAY, HEARTBEAT_MS, LEAVING
+from .websocket import WebSocketProtocol
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ async def _open(stack: contextlib.AsyncExitStack, nats: NatsSettings, settings: 
 def _uvicorn_config(application: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         application,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=10_000_000,
         ws_ping_interval=HEARTBEAT_MS / 1000,
         ws_ping_timeout=HEARTBEAT_MS / 1000,

@@ -42,6 +42,7 @@ from .auth import Authenticator, Identity, Unauthorized, bearer
 from .follower import Follower
 from .outbox import Outbox
 from .requests import Requests
+from .websocket import MORE
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ MESSAGES_PER_SECOND = 200.0
 MESSAGE_BURST = 1_000.0
 
 LEAVING = "this replica is going away"
+WRITE_BYTES = 16 * 1024
+"""Messages that wait are written to the connection together, until they are so large."""
 HANDLE_S = 10.0
 FLUSH_S = 1.5
 CLOSE_S = 1.0
@@ -181,12 +184,16 @@ class Connection:
     # --- out ----------------------------------------------------------------------------------------------------------
 
     async def _send(self) -> None:
+        size = 0
         while True:
             data = await self._outbox.take()
-            if self._binary:
-                await self._socket.send_bytes(data)
-            else:
-                await self._socket.send_text(data.decode())
+            size += len(data)
+            # What waits behind it goes with it; `take` gives that without waiting, so nobody waits for it either.
+            more = not self._outbox.empty and size < WRITE_BYTES
+            if not more:
+                size = 0
+            content = {"bytes": data} if self._binary else {"text": data.decode()}
+            await self._socket.send({"type": "websocket.send", MORE: more, **content})
 
     def _put(self, message: msgspec.Struct, **fields: Any) -> None:
         self._outbox.put({**msgspec.to_builtins(message), **fields})

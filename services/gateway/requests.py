@@ -83,7 +83,7 @@ class Requests:
         item = self._work_item(query, who, request_id, at, observer.span.traceparent)
         if self._settings.variants:
             observer.tries(item.variant)
-        accepted = Accepted(conversation_id=item.conversation_id or "")
+        accepted = Accepted(conversation_id=item.conversation_id or "", variant=item.variant or None)
 
         follower = Follower(self._bus, self._presence, at, request_id, show, observer=observer)
         follower.deadline_ms, follower.on_disconnect = item.deadline_ms, item.on_disconnect

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +16,7 @@ import pytest
 from services.common.config import NatsSettings, RetrieverSettings
 from services.common.connection import connect
 from services.common.inspection import log_shards
+from services.retriever.ingest import Whose
 from tests.servers.llm import node
 from tests.servers.nats import Nats
 from tests.servers.processes import ROOT, running, wait_until
@@ -41,6 +42,7 @@ class Kit:
     command: list[str]
     folder: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    options: Sequence[str] = ()
 
     def start(self) -> subprocess.Popen[bytes]:
         self.folder.mkdir()
@@ -56,7 +58,7 @@ class Kit:
         path = f"{ROOT}{os.pathsep}{ROOT / 'proto'}"
         with (self.folder / "out").open("wb") as out:
             return subprocess.Popen(
-                [*argv, "--command", " ".join(self.command), *QUICK],
+                [*argv, "--command", " ".join(self.command), *QUICK, *self.options],
                 cwd=ROOT,
                 env={**os.environ, **ENV, **self.env, "PYTHONPATH": path},
                 stdout=out,
@@ -100,11 +102,17 @@ def test_generators_that_ship_and_the_one_in_node_keep_every_promise(tmp_path: P
 def test_the_retriever_and_the_tools_worker_that_ship_keep_every_promise(tmp_path: Path) -> None:
     store, tools = tmp_path / "store", tmp_path / "tools.yaml"
     documents = write_documents(tmp_path / "documents", DOCUMENTS)
-    asyncio.run(ingest(RetrieverSettings(retriever="local", store_dir=str(store)), documents))
+    settings = RetrieverSettings(retriever="local", store_dir=str(store))
+    asyncio.run(ingest(settings, documents))
+    secret = write_documents(
+        tmp_path / "secret", {"leave.md": "# Annual leave\n\nDays of annual leave of directors.\n"}
+    )
+    (of_a_group,) = asyncio.run(ingest(settings, secret, whose=Whose(readers=("group:directors",)))).outcomes
+    restricted = ("--restricted", f"directors={of_a_group.document_id}")
     tools.write_text(TOOLS)
     stored = {"BATON_RETRIEVER": "local", "BATON_STORE_DIR": str(store)}
     kept_by(
-        Kit("retriever", [sys.executable, "-m", "services.retriever"], tmp_path / "retriever", stored),
+        Kit("retriever", [sys.executable, "-m", "services.retriever"], tmp_path / "retriever", stored, restricted),
         Kit("tools", [sys.executable, "-m", "services.tools"], tmp_path / "tools", {"BATON_TOOLS": str(tools)}),
     )
 

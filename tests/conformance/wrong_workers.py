@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from examples.foreign_worker import echo_generator as echo
 
+TOOLS = "tools.conformance"
+THINKS_S = 1.0
+STILL_S = 3.2
+"""Longer than the ack wait of the tests."""
 PAUSE_S = 0.03
 """Before each frame, so that it can be met in the middle of its work."""
 
 _append, _answer, _hold, _serve = echo.Log.append, echo.answer, echo.hold, echo.serve
-_ask, _pack = echo.ask, echo.msgpack.packb
+_ask, _pack, _say, _consumer = echo.ask, echo.msgpack.packb, echo.say, echo.consumer
+
+KNOWN = ("v", "key", "shard", "request_id", "owner", "query", "language", "received_ms", "deadline_ms", "passages")
 
 
 async def slowly(log: Any, frame: dict[str, Any]) -> None:
@@ -58,6 +67,10 @@ def with_another_append_each_time(message: dict[str, Any]) -> bytes:
     return _pack({**message, "append_id": secrets.token_hex(8)} if "frames" in message else message)
 
 
+def reusing_the_append_id(message: dict[str, Any]) -> bytes:
+    return _pack({**message, "append_id": "mine"} if "frames" in message else message)
+
+
 async def never_renewing(lease: Any) -> None:
     await asyncio.Event().wait()
 
@@ -71,13 +84,92 @@ def beginning_again(item: dict[str, Any], written: list[Any]) -> Iterator[dict[s
     return _answer(item, [])
 
 
-async def deaf_to_cancels(nc: Any, log: Any, lease: Any, item: dict[str, Any], written: list[Any]) -> None:
-    await _hold(nc, log, lease, {**item, "key": "0" * 32}, written)
+async def deaf_to_cancels(nc: Any, log: Any, item: dict[str, Any], written: list[Any]) -> None:
+    await _hold(nc, log, {**item, "key": "0" * 32}, written)
 
 
-async def acknowledging_when_replaced(nc: Any, log: Any, lease: Any, item: dict[str, Any], written: list[Any]) -> None:
+async def deaf_to_cancels_once_it_works(nc: Any, log: Any, item: Any, written: list[Any]) -> None:
+    class Deaf:
+        async def subscribe(self, *_: Any, **__: Any) -> Any:
+            return await nc.subscribe(nc.new_inbox())
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(nc, name)
+
+    await _hold(Deaf(), log, item, written)
+
+
+async def acknowledging_before_the_end_is_stored(nc: Any, log: Any, item: Any, written: list[Any]) -> None:
+    async def append(frame: dict[str, Any]) -> None:
+        settling = log.lease.acknowledge() if frame["type"] in ("done", "error") else asyncio.sleep(PAUSE_S)
+        await asyncio.gather(_append(log, frame), settling)
+
+    log.append = append
+    await _hold(nc, log, item, written)
+
+
+async def standing_still_to_compute(nc: Any, log: Any, item: Any, written: list[Any]) -> None:
+    async def append(frame: dict[str, Any]) -> None:
+        if frame["type"] == "done":
+            time.sleep(STILL_S)  # noqa: ASYNC251  # computing, say, and nothing else goes on meanwhile
+        await slowly(log, frame)
+
+    echo.Lease.held, log.append = True, append  # type: ignore[method-assign, assignment]
+    await _hold(nc, log, item, written)
+
+
+def handing_over(*, forgetful: bool = False, hasty: bool = False) -> Any:
+    """Who has the kit's calculator called first, as a generator does whose model wants it.
+
+    Args:
+        forgetful: what it does not know of the item does not survive.
+        hasty: the next stage is told before the hand-off is stored.
+    """
+
+    async def hold(nc: Any, log: Any, item: dict[str, Any], written: list[Any]) -> None:
+        if not item["query"].startswith("What is") or item.get("turns"):
+            await _hold(nc, log, item, written)
+            return
+        call = {"call_id": secrets.token_hex(8), "name": "calculator", "arguments": {"expression": "1+1"}}
+        timings = {**(item.get("timings") or {}), "ttfb_ms": 1}
+        changes = {"stage": TOOLS, "queued_ms": int(time.time() * 1000), "calls": [call], "timings": timings}
+        kept = {name: value for name, value in item.items() if name in KNOWN or not forgetful}
+        handoff = {"stage": TOOLS, "item": {**kept, **changes}}
+        frame = {"type": "status", "stage": "tool", "content": "Calling tools", "handoff": handoff}
+        ref = {"v": 1, "stage": TOOLS, "key": item["key"], "shard": item["shard"], "seq": log.next_seq}
+        steps = [_append(log, frame), echo.publish_ref(nc, ref)]
+        for step in reversed(steps) if hasty else steps:
+            await step
+            await asyncio.sleep(PAUSE_S)
+
+    return hold
+
+
+async def announcing_slots_that_it_lacks(nc: Any, running: Any, stopping: Any) -> None:
+    said, echo.SLOTS = echo.SLOTS, 2 * echo.SLOTS
+    await _say(nc, running, stopping)
+    echo.SLOTS = said
+
+
+async def alone_and_thinking(nc: Any) -> Any:
+    """Nothing is wrong with one that serves a single request at a time, and thinks before the first word."""
+
+    async def append(log: Any, frame: dict[str, Any]) -> None:
+        await asyncio.sleep(THINKS_S if frame["type"] == "answer_chunk" and frame["content"] == "Found: " else 0)
+        await _append(log, frame)
+
+    echo.SLOTS, echo.Log.append = 1, append  # type: ignore[method-assign]
+    return await _consumer(nc)
+
+
+async def leaving_at_once(*_: Any) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    await _serve(*_)
+
+
+async def acknowledging_when_replaced(nc: Any, log: Any, item: dict[str, Any], written: list[Any]) -> None:
     with contextlib.suppress(echo.Replaced):
-        await _hold(nc, log, lease, item, written)
+        await _hold(nc, log, item, written)
 
 
 async def acknowledging_first(nc: Any, message: Any, ack_wait: float) -> None:
@@ -99,6 +191,17 @@ WRONG: dict[str, tuple[Any, str, Any]] = {
     "with_a_frame_too_large": (echo.Log, "append", with_a_frame_too_large),
     "never_renewing": (echo.Lease, "renew", never_renewing),
     "with_another_append_each_time": (echo.msgpack, "packb", with_another_append_each_time),
+    "reusing_the_append_id": (echo.msgpack, "packb", reusing_the_append_id),
+    "deaf_to_cancels_once_it_works": (echo, "hold", deaf_to_cancels_once_it_works),
+    "acknowledging_before_the_end_is_stored": (echo, "hold", acknowledging_before_the_end_is_stored),
+    "standing_still_to_compute": (echo, "hold", standing_still_to_compute),
+    "dropping_unknown_fields": (echo, "hold", handing_over(forgetful=True)),
+    "telling_before_it_is_stored": (echo, "hold", handing_over(hasty=True)),
+    "announcing_slots_that_it_lacks": (echo, "say", announcing_slots_that_it_lacks),
+    "leaving_at_once": (echo, "serve", leaving_at_once),
+    "appending_when_it_wakes": (echo.Lease, "held", True),
+    "alone_and_thinking": (echo, "consumer", alone_and_thinking),
+    "handing_over": (echo, "hold", handing_over()),
     "stamping_local_time": (echo.msgpack, "packb", stamping_local_time),
     "citing_what_was_not_given": (echo, "answer", citing_what_was_not_given),
     "beginning_again": (echo, "answer", beginning_again),

@@ -15,6 +15,7 @@ from baton_proto.client import BadMessage, parse_client_message
 from baton_proto.readers import may_read, principals
 from baton_proto.vectors.__main__ import main
 from baton_proto.vectors.store import FILES, case_bytes, compare
+from tests.golden.reading import read, write
 
 FOLDER = Path(__file__).parents[2] / "proto" / "vectors" / "v1"
 
@@ -22,19 +23,6 @@ FOLDER = Path(__file__).parents[2] / "proto" / "vectors" / "v1"
 def cases(name: str) -> list[Any]:
     loaded = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
     return [pytest.param(case, id=case["name"]) for case in loaded]
-
-
-def read(kind: str, data: bytes) -> dict[str, Any]:
-    """The meaning of a message as this binding understands it."""
-    if kind == "WorkItem":
-        return codec.item_to_map(codec.unpack_item(data))
-    return msgspec.to_builtins(codec.decode(data, getattr(messages, kind)))
-
-
-def write(kind: str, meaning: dict[str, Any]) -> bytes:
-    if kind == "WorkItem":
-        return codec.pack_item(codec.item_from_map(meaning))
-    return codec.encode(msgspec.convert(meaning, getattr(messages, kind)))
 
 
 def test_the_vectors_are_the_ones_this_code_makes() -> None:

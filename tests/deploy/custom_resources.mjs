@@ -12,17 +12,23 @@ const packages = {
 };
 
 const resources = JSON.parse(await text(process.stdin));
-const names = resources.map(({ kind, metadata }) => `${kind}/${metadata.name}`);
+const names = [];
 const typed = [];
 for (const [at, resource] of resources.entries()) {
+  const name = `${resource.kind}/${resource.metadata.name}`;
   const [group, version] = resource.apiVersion.split("/");
   const module = `${packages[group]}/${group}/${version}/${resource.kind}`;
-  const kind = (await import(module))[resource.kind];
+  const kind = (await import(module).catch(() => ({})))[resource.kind];
+  if (!kind) {
+    console.log(`${name}: ${resource.apiVersion} ${resource.kind} has no definition here`);
+    continue;
+  }
   try {
     new kind(resource).validate();
   } catch (error) {
-    console.log(`${names[at]}: ${error.message}`);
+    console.log(`${name}: ${error.message}`);
   }
+  names.push(name);
   typed.push(`import type { I${resource.kind} as T${at} } from ${JSON.stringify(module)};`);
   typed.push(`export const r${at}: T${at} = ${JSON.stringify(resource)};`);
 }

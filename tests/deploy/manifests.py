@@ -152,7 +152,7 @@ def copied(folder: Path, overlay: str, component: str = "") -> Path:
 
 def rendered(folder: Path) -> Manifests:
     ran = subprocess.run(
-        [str(TOOLS / "bin" / "kubectl"), "kustomize", str(folder)], capture_output=True, text=True, timeout=60
+        [str(TOOLS / "bin" / "kubectl"), "kustomize", str(folder)], capture_output=True, text=True, timeout=200
     )
     assert ran.returncode == 0, ran.stderr
     assert "deprecated" not in ran.stderr, ran.stderr

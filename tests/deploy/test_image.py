@@ -28,14 +28,14 @@ SECRETS = {"NATS_PASSWORD": "unused"}
 
 def test_the_dockerfile_is_clean() -> None:
     ran = subprocess.run(
-        [TOOLS / "venv/bin/hadolint", ROOT / "deploy" / "Dockerfile"], capture_output=True, text=True, timeout=60
+        [TOOLS / "venv/bin/hadolint", ROOT / "deploy" / "Dockerfile"], capture_output=True, text=True, timeout=200
     )
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
 def _buildah(*arguments: str) -> str:
     command = ["buildah", "--root", str(STORAGE / "storage"), "--runroot", str(STORAGE / "run"), *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()
 
@@ -96,6 +96,18 @@ def test_it_holds_no_tools_to_build_with_and_nothing_of_this_machine() -> None:
 
 
 @needs_image
+def test_it_is_small() -> None:
+    size, unit = _buildah("images", "--format", "{{.Size}}", IMAGE).split()
+    assert unit == "MB"
+    assert float(size) < 700
+    with container() as name:
+        script = "ls /opt/baton/lib/python3*/site-packages"
+        packages = _buildah("run", "--isolation", "chroot", name, "--", "sh", "-c", script).splitlines()
+    assert "pymilvus" in packages
+    assert not {"torch", "scipy", "pip", "pytest"} & set(packages)
+
+
+@needs_image
 def test_baton_runs_from_the_image_and_answers_a_question(tmp_path: Path) -> None:
     dev = render("dev")
     milvus_port, gateway_port = free_port(), free_port()
@@ -107,7 +119,7 @@ def test_baton_runs_from_the_image_and_answers_a_question(tmp_path: Path) -> Non
         argv = ["python", "-m", *(here.get(word, word) for word in words)]
         box = stack.enter_context(container())
         milvus = stack.enter_context(running(box, argv, tmp_path / "milvus.log", {}))
-        wait_until(lambda: accepts(milvus_port) or not milvus.alive, "Milvus Lite accepts connections", within_s=60)
+        wait_until(lambda: accepts(milvus_port) or not milvus.alive, "Milvus Lite accepts connections", within_s=180)
         assert milvus.alive, milvus.text()
         local = {"BATON_NATS_URL": nats.url, "BATON_MILVUS_URI": f"http://127.0.0.1:{milvus_port}", "BATON_TOOLS": ""}
         started = {}
@@ -122,7 +134,7 @@ def test_baton_runs_from_the_image_and_answers_a_question(tmp_path: Path) -> Non
             wait_until(
                 lambda port=ports[service], process=process: _ready(port) or not process.alive,
                 f"{service} is ready",
-                within_s=60,
+                within_s=180,
             )
             assert process.alive, process.text()
         box = stack.enter_context(container())

@@ -72,12 +72,12 @@ def test_baton_makes_its_streams_on_the_servers_and_a_stranger_is_kept_out(
     overlay: Manifests, servers: tuple[list[Place], list[Process]]
 ) -> None:
     where, processes = servers
-    wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=60)
+    wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=120)
     url = f"nats://baton:{PASSWORDS['NATS_PASSWORD']}@127.0.0.1:{where[0].port}"
 
     async def scenario() -> int:
         settings = NatsSettings(url=url, replicas=len(where))
-        async with asyncio.timeout(60), connect(settings, "test") as bus, streams.kept(bus):
+        async with asyncio.timeout(120), connect(settings, "test") as bus, streams.kept(bus):
             info = await bus.client.jetstream().stream_info("BATON_WORK")
         with pytest.raises(nats.errors.Error, match="Authorization Violation"):
             await nats.connect(f"nats://127.0.0.1:{where[0].port}", allow_reconnect=False, max_reconnect_attempts=1)
@@ -129,8 +129,8 @@ def _stored(place: Place) -> int:
 def test_a_server_without_the_cluster_password_does_not_get_in(tmp_path: Path) -> None:
     where = places(tmp_path, 3)
     with _running(render("prod"), where, cluster_password="wrong") as processes:
-        wait_until(lambda: "Authorization Violation" in processes[2].text(), "the third is refused", within_s=30)
-        wait_until(lambda: "authentication error" in processes[0].text(), "the first says so", within_s=30)
+        wait_until(lambda: "Authorization Violation" in processes[2].text(), "the third is refused", within_s=60)
+        wait_until(lambda: "authentication error" in processes[0].text(), "the first says so", within_s=60)
         assert not where[2].healthy()
 
 
@@ -144,20 +144,20 @@ def test_the_sigterm_after_pre_stop_does_not_cut_a_lame_duck_short(
 
     def pre_stop() -> None:
         command = [str(BIN / "nats-server"), "--signal", f"ldm={place.folder}/nats.pid"]
-        assert subprocess.run(command, timeout=20).returncode == 0
+        assert subprocess.run(command, timeout=60).returncode == 0
 
     async def scenario() -> float:
         options = {"user": "baton", "password": PASSWORDS["NATS_PASSWORD"], "allow_reconnect": False}
         client = await nats.connect(f"nats://127.0.0.1:{place.port}", **options)
         began = time.monotonic()
         await asyncio.to_thread(pre_stop)
-        await eventually(lambda: "Entering lame duck mode" in process.text(), "it goes as a lame duck")
+        await eventually(lambda: "Entering lame duck mode" in process.text(), "it goes as a lame duck", within_s=60)
         os.kill(process.pid, signal.SIGTERM)
-        await eventually(lambda: not client.is_connected, "the client is asked to go", within_s=40)
+        await eventually(lambda: not client.is_connected, "the client is asked to go", within_s=60)
         lasted = time.monotonic() - began
-        await eventually(lambda: not process.alive, "the server ends by itself", within_s=40)
+        await eventually(lambda: not process.alive, "the server ends by itself", within_s=60)
         return lasted
 
-    wait_until(lambda: accepts(place.port), "the server accepts connections", within_s=30)
+    wait_until(lambda: accepts(place.port), "the server accepts connections", within_s=60)
     assert asyncio.run(scenario()) >= grace_s * 0.9
     assert process.popen.returncode == 0

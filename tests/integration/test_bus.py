@@ -6,11 +6,13 @@ import asyncio
 import os
 import signal
 import time
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from baton_proto import subjects
 from services.common import streams
 from services.common.bus import within
 from services.common.config import NatsSettings
@@ -70,3 +72,21 @@ def test_a_large_object_is_read_in_the_time_that_its_bytes_need(nats: Nats) -> N
 
     small, large = asyncio.run(scenario())
     assert large < 9 * small  # twice as much as four times the bytes; copying all before each chunk takes 16 times
+
+
+def test_a_log_is_followed_in_the_context_in_which_that_began(nats: Nats) -> None:
+    about: ContextVar[str] = ContextVar("about")
+
+    async def scenario() -> None:
+        seen: dict[bytes, str] = {}
+        async with connect(NatsSettings(url=nats.url), "follower") as bus, streams.kept(bus):
+            logs = [bus.address(subjects.request_key("tester", name)) for name in ("one", "two")]
+            for at in logs:
+                about.set(at.key)
+                await bus.follow(at, lambda stored: seen.update({stored.data: about.get()}))
+            for at in logs:
+                await bus.append(at, at.key.encode(), 0)
+            await eventually(lambda: len(seen) == 2, "both are heard of")
+        assert seen == {at.key.encode(): at.key for at in logs}
+
+    asyncio.run(scenario())

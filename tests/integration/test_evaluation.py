@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from evaluation.running import parse_settings
 from services.cli.__main__ import main
 from services.common.config import JudgeSettings
 from tests.servers.llm import DONE, delta, head, scripted_llm
-from tests.system import DOCUMENTS, System, system
+from tests.servers.processes import wait_until
+from tests.system import DOCUMENTS, System, start, start_gateway, system, workers_alive
 
 QUESTIONS: list[dict[str, Any]] = [
     {"id": "1", "question": "How long is maternity leave?", "language": "en", "documents": ["family-leave.en.md"]},
@@ -92,6 +94,37 @@ def test_a_set_is_asked_over_the_socket_and_measured(
     write(dataset, QUESTIONS[1:])
     assert main(["eval", "--repeat", str(first)]) == 2
     assert "not the set of the record any more" in capsys.readouterr().err
+
+
+def test_variants_of_a_running_system_are_told_apart_and_asked_the_same(
+    baton: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write(tmp_path / "set.jsonl", [{**QUESTIONS[0], "id": str(at)} for at in range(24)])
+    out = tmp_path / "record.json"
+    with (
+        start(baton, "generator", 1, BATON_VARIANT="b"),
+        start_gateway(baton, 1, BATON_VARIANTS="b=50") as half,
+        start_gateway(baton, 2, BATON_VARIANTS="b=100") as whole,
+    ):
+        for port in (half, whole):
+            wait_until(lambda port=port: workers_alive(port).get("generate.b") == 1, "b is there", 30)  # type: ignore[misc]
+        argv = ["eval", str(dataset), "--json", str(out)]
+        assert main([*argv, "--url", f"ws://127.0.0.1:{half}/ws"]) == 0
+        told = json.loads(out.read_text())
+        counts = Counter(one["variant"] for one in told["results"])
+        assert set(counts) == {"none", "b"}
+        assert {name: one["questions"] for name, one in told["variants"]["figures"].items()} == counts
+        assert all(("variant=b" in one["fingerprint"]) == (one["variant"] == "b") for one in told["results"])
+        assert "Different questions went to each" in capsys.readouterr().out
+
+        assert main([*argv, "--url", f"ws://127.0.0.1:{half}/ws", "--variants", "none,b", "--limit", "4"]) == 0
+        runs = json.loads(out.read_text())["runs"]
+        assert [{one["variant"] for one in run["results"]} for run in runs] == [{"none"}, {"b"}]
+
+        sides = ["--a", baton.socket_url(), "--b", f"ws://127.0.0.1:{whole}/ws"]
+        assert main([*argv, *sides, "--limit", "4"]) == 0
+        runs = json.loads(out.read_text())["runs"]
+        assert [{one["variant"] for one in run["results"]} for run in runs] == [{"none"}, {"b"}]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import websockets
 
+from tests.golden import previous
 from tests.servers.llm import ContinuingLLM, continuing_llm
-from tests.servers.processes import wait_until
+from tests.servers.processes import ROOT, wait_until
 from tests.system import Frame, System, answer, assert_contiguous, only, start, system, workers_alive
 
 QUESTION = "公司年假政策有哪些?"
@@ -33,7 +35,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 _NUMBERS = itertools.count()
 
 
-async def _killed_in_the_middle(one: System, llm: ContinuingLLM, way: str) -> list[Frame]:
+def current() -> Path:
+    return ROOT
+
+
+async def _killed_in_the_middle(
+    one: System, llm: ContinuingLLM, way: str, first_in: Path = ROOT, second_in: Path = ROOT
+) -> list[Frame]:
+    """The frames of an answer that one generator begins and another ends; the folders have their sources."""
     settings = {
         "BATON_GENERATOR": "openai",
         "BATON_LLM_URL": llm.url,
@@ -42,7 +51,7 @@ async def _killed_in_the_middle(one: System, llm: ContinuingLLM, way: str) -> li
     }
     frames: list[Frame] = []
     number = 2 * next(_NUMBERS)
-    with start(one, "generator", number, **settings) as first:
+    with start(one, "generator", number, first_in, **settings) as first:
         wait_until(lambda: "serving generate" in first.text(), "the first generator serves")
         # It says so before it is heard of, and a gateway refuses questions when the last generator it knew of has gone.
         wait_until(lambda: workers_alive(one.gateways[0]).get("generate"), "the gateway has heard of it")
@@ -52,7 +61,7 @@ async def _killed_in_the_middle(one: System, llm: ContinuingLLM, way: str) -> li
                 frames.append(json.loads(await socket.recv()))
                 assert frames[-1]["type"] != "error", frames[-1]
             first.kill()
-            with start(one, "generator", number + 1, **settings):
+            with start(one, "generator", number + 1, second_in, **settings):
                 while frames[-1]["type"] not in ("done", "error"):
                     frames.append(json.loads(await socket.recv()))
     return [frame for frame in frames if frame["type"] != "hello"]
@@ -63,9 +72,12 @@ def _cited(frames: list[Frame]) -> list[str]:
     return [text[at["start"] : at["end"]] for at in frames[-1]["citations"]]
 
 
-def test_the_answer_goes_on_where_the_server_can_continue_it(demo: System) -> None:
+@pytest.mark.parametrize(("first", "second"), [(current, current), (previous, current), (current, previous)])
+def test_the_answer_goes_on_where_the_server_can_continue_it(
+    demo: System, first: Callable[[], Path], second: Callable[[], Path]
+) -> None:
     with continuing_llm(FIRST, SECOND, pause_s=0.03) as llm:
-        frames = asyncio.run(_killed_in_the_middle(demo, llm, "vllm"))
+        frames = asyncio.run(_killed_in_the_middle(demo, llm, "vllm", first(), second()))
     assert_contiguous(frames)
     assert frames[-1]["type"] == "done", frames[-1]
     assert only(frames, "answer_reset") == []

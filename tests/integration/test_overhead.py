@@ -16,7 +16,7 @@ FAR_TOO_MUCH_MS = 150.0
 
 def test_the_first_token_comes_soon_after_the_models_own() -> None:
     async def measure(one: System, llm_url: str) -> float:
-        await system_cpu(one, ANSWERS, TOKENS)  # fails by itself where a token is missing
+        await system_cpu(one, llm_url, ANSWERS, TOKENS)  # fails by itself where a token is missing
         return await first_tokens(one, llm_url, requests=15, pause_s=0.0)
 
     assert 0 < measured(0.005, TOKENS, measure) < FAR_TOO_MUCH_MS

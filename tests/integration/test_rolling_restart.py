@@ -1,16 +1,22 @@
-"""Every process of a running Baton is replaced in turn, as a Deployment rolls, and nobody notices."""
+"""Every process of a running Baton is replaced in turn, as a Deployment rolls, and nobody notices: by one of the same
+version, or of the one before or behind it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
+from baton_proto import subjects
 from bench.load.scenario import Scenario
 from bench.load.users import Crowd
 from bench.sockets import Address
-from tests.servers.processes import Process, eventually
-from tests.system import start, start_gateway, system, workers_alive
+from services.common.config import NatsSettings
+from services.common.connection import connect
+from tests.golden import previous
+from tests.servers.processes import ROOT, Process, eventually
+from tests.system import System, start, start_gateway, system, workers_alive
 
 QUESTIONS = (
     "How many days of annual leave can I carry over?",
@@ -20,8 +26,8 @@ QUESTIONS = (
 )
 SCENARIO = Scenario(
     connections=40,
-    running=10,
-    answer_s=2.0,
+    running=5,
+    answer_s=1.5,
     warm_up_s=0.0,
     duration_s=120.0,
     follow_ups=0.2,
@@ -34,38 +40,75 @@ SCENARIO = Scenario(
 STAGES = {"retriever": "retrieve", "generator": "generate", "tools": "tools.default"}
 
 
-def test_no_frame_is_lost_while_every_service_is_replaced_in_turn(tmp_path: Path) -> None:
-    settings = {"BATON_EXTRACTIVE_DELAY_MS": "25", "BATON_DRAIN_S": "20"}
-    with system(tmp_path, settings=settings) as one, contextlib.ExitStack() as replacements:
-        crowd = Crowd(SCENARIO, Address(one.gateways[0]))
+class Roll:
+    """Users who ask all the time, and processes that are replaced under them."""
 
-        async def answered(more: int) -> None:
-            before = crowd.tally.asked
-            await eventually(lambda: crowd.tally.asked >= before + more, f"{more} more are answered", 60)
+    def __init__(self, one: System) -> None:
+        self.crowd = Crowd(SCENARIO, Address(one.gateways[0]))
+        self._one = one
+        self._started = contextlib.ExitStack()
 
-        async def drained(process: Process) -> None:
-            assert await asyncio.to_thread(process.stop, 40) == 0, process.text()[-2_000:]
-
-        async def roll() -> int:
-            await crowd.gather()
-            asking = asyncio.create_task(crowd.ask())
-            for service, stage in STAGES.items():
-                await answered(3)
-                old = one.processes[service][0]
-                replacements.enter_context(start(one, service, 1))
-                await eventually(lambda stage=stage: workers_alive(one.gateways[0])[stage] == 2, "both are there", 30)
-                await drained(old)
-            await answered(3)
-            old = one.processes["gateway"][0]
-            port = await asyncio.to_thread(replacements.enter_context, start_gateway(one, 1))
-            crowd.address = Address(port)
-            await drained(old)
-            await answered(10)
+    async def through(self, versions: Sequence[Path]) -> int:
+        """Replace every service in turn by each version in turn; how many questions had no end then."""
+        with self._started:
+            await self.crowd.gather()
+            asking = asyncio.create_task(self.crowd.ask())
+            for number, version in enumerate(versions, start=1):
+                for service in STAGES:
+                    await self._worker(service, number, version)
+                await self._gateway(number, version)
+            await self._answered(self.crowd.tally.asked, 5)
             asking.cancel()
-            return await crowd.finish(60)
+            return await self.crowd.finish(60)
 
-        assert asyncio.run(roll()) == 0
-        assert crowd.tally.wrong == []
-        assert set(crowd.tally.outcomes) == {"stop"}, crowd.tally.outcomes
-        assert set(crowd.tally.closed) <= {1012}, "the old gateway says that it goes"
-        assert crowd.tally.closed[1012] > 0
+    async def _worker(self, service: str, number: int, version: Path) -> None:
+        before, port = self.crowd.tally.asked, self.crowd.address.port
+        old = self._one.processes[service][-1]
+        self._started.enter_context(start(self._one, service, number, version))
+        await eventually(lambda: workers_alive(port).get(STAGES[service]) == 2, "both are there", 30)
+        await self._answered(before, 3)
+        await _drained(old)
+
+    async def _gateway(self, number: int, version: Path) -> None:
+        before, old = self.crowd.tally.asked, self._one.processes["gateway"][-1]
+        port = await asyncio.to_thread(self._started.enter_context, start_gateway(self._one, number, version))
+        await self._answered(before, 3)
+        self.crowd.address = Address(port)
+        await _drained(old)
+
+    async def _answered(self, before: int, more: int) -> None:
+        await eventually(lambda: self.crowd.tally.asked >= before + more, f"{more} more are answered", 60)
+
+
+async def _drained(process: Process) -> None:
+    assert await asyncio.to_thread(process.stop, 40) == 0, process.text()[-2_000:]
+
+
+def _rolls_unnoticed(folder: Path, versions: Sequence[Path], drain_s: float) -> int:
+    """How many answers a worker has begun and given back, for the next one to end."""
+    settings = {"BATON_EXTRACTIVE_DELAY_MS": "15", "BATON_DRAIN_S": str(drain_s)}
+    with system(folder, settings=settings, root=versions[0]) as one:
+        roll = Roll(one)
+        assert asyncio.run(roll.through(versions[1:])) == 0
+        given_back = asyncio.run(_given_back(one))
+    tally = roll.crowd.tally
+    assert tally.wrong == []
+    assert set(tally.outcomes) == {"stop"}, tally.outcomes
+    assert set(tally.closed) <= {1012}, "the old gateway says that it goes"
+    assert tally.closed[1012] > 0
+    return given_back
+
+
+async def _given_back(one: System) -> int:
+    async with connect(NatsSettings(url=one.nats.url), "test") as bus:
+        state = await bus.api(f"STREAM.INFO.{subjects.CANCEL_STREAM}", subjects_filter=f"{subjects.PREFIX}.returned.*")
+    return len(state["state"].get("subjects") or ())
+
+
+def test_no_frame_is_lost_while_every_service_is_replaced_in_turn(tmp_path: Path) -> None:
+    _rolls_unnoticed(tmp_path, [ROOT, ROOT], drain_s=20)
+
+
+def test_no_frame_is_lost_while_the_version_before_is_replaced_by_this_one_and_back(tmp_path: Path) -> None:
+    # Answers outlive the drain: what one version has begun, the other ends.
+    assert _rolls_unnoticed(tmp_path, [previous(), ROOT, previous()], drain_s=0.5) > 0

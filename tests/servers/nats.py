@@ -17,6 +17,8 @@ from tests.servers.processes import BIN, Process, accepts, free_port, running, w
 class Nats:
     port: int
     process: Process
+    websocket_port: int = 0
+    """Of its WebSocket listener, where it has one."""
 
     @property
     def url(self) -> str:
@@ -24,18 +26,21 @@ class Nats:
 
 
 @contextlib.contextmanager
-def nats_server(folder: Path, port: int = -1) -> Iterator[Nats]:
-    """A server that keeps its streams in `folder`; it may be started there again."""
+def nats_server(folder: Path, port: int = -1, *, websocket: bool = False) -> Iterator[Nats]:
+    """A server that keeps its streams in `folder`; it may be started there again. `websocket`: listen for those too."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.ports"):
         old.unlink()
     argv = [*_argv(folder, port), "--ports_file_dir", str(folder)]
+    if websocket:
+        (folder / "nats.conf").write_text("websocket { host: 127.0.0.1, port: -1, no_tls: true }\n")
+        argv += ["-c", str(folder / "nats.conf")]
     with running(argv, folder / "nats.log") as process:
         wait_until(lambda: _port(folder) or not process.alive, "nats-server has told its port")
         found = _port(folder)
         assert found, process.text()
         wait_until(lambda: accepts(found), "nats-server accepts connections")
-        yield Nats(found, process)
+        yield Nats(found, process, _port(folder, "websocket") if websocket else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +123,11 @@ def _argv(folder: Path, port: int) -> list[str]:
     return [str(BIN / "nats-server"), "-js", "-sd", str(folder / "js"), "-a", "127.0.0.1", "-p", str(port)]
 
 
-def _port(folder: Path) -> int:
+def _port(folder: Path, protocol: str = "nats") -> int:
     """The port that the server has told; 0 while the file is not there or not yet whole."""
     for file in folder.glob("*.ports"):
         try:
-            return int(json.loads(file.read_text())["nats"][0].rpartition(":")[2])
+            return int(json.loads(file.read_text())[protocol][0].rpartition(":")[2])
         except ValueError:
             return 0
     return 0

@@ -25,17 +25,17 @@ def free_port() -> int:
 
 
 class Process:
-    """A running program; its output lies in a file that failures quote."""
+    """A running program; its output lies in a file that failures quote. `root` has the sources that it runs in."""
 
-    def __init__(self, argv: list[str], output: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, argv: list[str], output: Path, env: dict[str, str] | None = None, root: Path = ROOT) -> None:
         self.output = output
         self._file = output.open("ab")
         self.popen = subprocess.Popen(
             argv,
             stdout=self._file,
             stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}", **(env or {})},
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'proto'}", **(env or {})},
             start_new_session=True,
         )
 
@@ -72,8 +72,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def running(argv: list[str], output: Path, env: dict[str, str] | None = None) -> Iterator[Process]:
-    process = Process(argv, output, env)
+def running(argv: list[str], output: Path, env: dict[str, str] | None = None, root: Path = ROOT) -> Iterator[Process]:
+    process = Process(argv, output, env, root)
     try:
         yield process
     finally:

@@ -21,7 +21,7 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: str | float) -> Any:
         """What its HTTP API answers."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=20).json()
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=60).json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
@@ -62,7 +62,7 @@ def prometheus(folder: Path, targets: Mapping[str, str], rules: Path) -> Iterato
     ]
     with running(argv, folder / "prometheus.log") as process:
         one = Prometheus(f"http://127.0.0.1:{port}")
-        wait_until(lambda: _ready(one) or not process.alive, "Prometheus is ready", within_s=30)
+        wait_until(lambda: _ready(one) or not process.alive, "Prometheus is ready", within_s=60)
         assert process.alive, process.text()
         yield one
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,12 +23,16 @@ from baton_proto.messages import (
     ToolCalled,
     Usage,
 )
+from conformance.checks.process import ended_so
 from conformance.checks.succession import check_continues
 from conformance.frames import check_follows, check_written, read_entry, text_of, told
-from conformance.promise import PROMISES, Broken, Outcome
+from conformance.kit import Kit, Options
+from conformance.promise import PROMISES, Broken, Outcome, Promise, Verdict
 from conformance.report import explained, summary, write_junit
-from conformance.running import Subject
+from conformance.running import Subject, tried
+from conformance.witness import Witness
 from services.cli.__main__ import main
+from services.common.bus import Bus, Refused, Unconfirmed
 
 STAMP = "2026-11-26T07:00:00.000Z"
 TEXT = "Employees have twenty days of leave."
@@ -45,8 +51,9 @@ def done(seq: int, reason: str = "stop", citations: tuple[Citation, ...] = ()) -
     return frame(Done, seq, finish_reason=reason, **rest)
 
 
-def entry(*frames: LogFrame) -> LogEntry:
-    return LogEntry(request_id="r", append_id="a", writer="w", frames=list(frames))
+def entry(*frames: LogFrame, append_id: str = "") -> LogEntry:
+    append_id = append_id or secrets.token_hex(4)
+    return LogEntry(request_id="r", append_id=append_id, writer="w", frames=list(frames))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +70,14 @@ def test_a_gap_a_duplicate_and_a_frame_behind_the_end_are_seen(entries: list[Log
     assert (str(problem.value), problem.value.section) == (words, "1")
 
 
+def test_an_append_id_that_comes_twice_is_seen() -> None:
+    with pytest.raises(Broken, match="frame 1 came with the `append_id` 'mine' of an earlier append"):
+        check_follows([entry(chunk(0), append_id="mine"), entry(chunk(1), append_id="mine")])
+
+
 def test_an_entry_that_readers_refuse_is_broken() -> None:
-    assert read_entry(codec.encode(entry(chunk(0)))) == entry(chunk(0))
+    good = entry(chunk(0))
+    assert read_entry(codec.encode(good)) == good
     with pytest.raises(Broken, match="an entry of 2 bytes in the log that a reader must refuse"):
         read_entry(b"\x81\xc1")
 
@@ -125,6 +138,34 @@ def test_what_is_said_again_is_seen(earlier: LogFrame, later: list[LogFrame], wo
     assert words in str(problem.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(3, "ended with status 3; its last lines: b | c | d"), (-15, "was ended by SIGTERM; its last lines: b | c | d")],
+)
+def test_how_a_worker_ended_is_told(status: int, words: str) -> None:
+    assert ended_so((status, ["a", "b", "c", "d"])) == words
+
+
+@pytest.mark.parametrize(
+    ("problem", "verdict", "section"),
+    [
+        (Refused("7"), "broken", "1"),
+        (codec.WireError("no map"), "broken", "4"),
+        (Unconfirmed("nobody answered"), "not seen", "2.7"),
+    ],
+)
+def test_what_comes_of_a_promise_is_an_outcome_whatever_the_worker_did(
+    problem: Exception, verdict: str, section: str
+) -> None:
+    async def check(kit: Kit) -> None:
+        raise problem
+
+    one = Promise("one", "2.7", "A promise.", ("generator",), check)
+    kit = Kit(Bus.__new__(Bus), "generator", "generate", Witness(Bus.__new__(Bus), "generate"), Options(), owner="o")
+    outcome = asyncio.run(tried(kit, one))
+    assert (outcome.verdict, outcome.section) == (verdict, section)
+
+
 def test_frames_are_told_in_a_few_words() -> None:
     frames = [frame(Status, 2, stage="tool", content="…"), chunk(3, "a"), chunk(4, "b"), done(5)]
     assert told(frames) == "status 2, answer_chunk 3-4, done 5"
@@ -158,6 +199,44 @@ def test_the_command_says_what_it_would_try_and_what_it_cannot(capsys: pytest.Ca
     assert "the arguments are not JSON" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["conformance", "tools", "--call", "slow=[1]"])
+    with pytest.raises(SystemExit):
+        main(["conformance", "tools", "--set", "a b"])
+    assert "argument --set: 'a b' is not 1 to 64 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generator", "--call", "slow={}"], "--call is for a tools worker"),
+        (["tools", "--restricted", "hr=d1"], "--restricted is for a retriever"),
+        (
+            ["tools", "--nats", "nats://127.0.0.1:1", "--ack-wait", "2"],
+            "--ack-wait is for a nats-server of the kit's own",
+        ),
+        (["generator", "--junit", "/dev/null/junit.xml"], ": '/dev/null"),
+        (["generator", "--command", "a 'b"], "cannot be split into words: No closing quotation"),
+        (["generator", "--command", "no-such-program {nats}"], "there is no program 'no-such-program'"),
+    ],
+)
+def test_what_cannot_be_examined_is_said_in_a_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["conformance", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [(["kept", "not seen"], 0), (["advice"], 0), (["kept", "broken"], 1), (["not seen", "not seen"], 2), ([], 2)],
+)
+def test_a_run_in_which_nothing_could_be_tried_does_not_pass(
+    verdicts: list[Verdict], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def examined(subject: Subject) -> list[Outcome]:
+        return [Outcome(PROMISES[0], verdict, 0.0) for verdict in verdicts]
+
+    monkeypatch.setattr("services.cli.conformance._examined", examined)
+    assert main(["conformance", "generator"]) == status
 
 
 def test_the_reports_have_what_was_promised_and_what_was_seen(tmp_path: Path) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import statistics
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from bench.load.report import Run, page, record, text
 from bench.load.scenario import BadScenario, Scenario, read
-from bench.load.tally import Tally
+from bench.load.tally import Tally, Tried
+from bench.load.users import Crowd, Question, User
 from bench.load.verdict import verdict
 from bench.load.watch import CLIENT, OTHERS, Usage
-from bench.sockets import Address
+from bench.sockets import Address, Frame, Socket
 from evaluation.ranks import percentile
 
 QUIET = {"gateway": Usage(1, 0.3, 0.3), CLIENT: Usage(1, 0.1, 0.1), OTHERS: Usage()}
@@ -115,6 +119,39 @@ def test_a_report_has_the_figures_for_people_and_for_programs() -> None:
     shown = page([run])
     assert "<b>here" not in shown
     assert shown.count("<svg") == 3
+
+
+def test_answers_are_told_by_variant_where_there_are_several() -> None:
+    async def scenario() -> Tally:
+        crowd = Crowd(Scenario(connections=1, running=1, follow_ups=0), Address(1))
+        user, socket = User(crowd), cast(Socket, None)
+        for tries, last in (
+            ("b", Frame("done", "r", 2, finish_reason="stop", variant="b")),
+            (None, Frame("done", "r", 2, finish_reason="stop")),
+            ("b", Frame("error", "r", 2, code="internal")),
+        ):
+            user.question = Question(0.0, "?", "", "r", measured=True, breaks_at=0)
+            for frame in (Frame("accepted", "r", 0, variant=tries), Frame("answer_chunk", "r", 1), last):
+                user._receive(socket, frame, 0.0)
+        return crowd.tally
+
+    tally = asyncio.run(scenario())
+    outcomes = {name: dict(one.outcomes) for name, one in tally.variants.items()}
+    assert outcomes == {"b": {"stop": 1, "internal": 1}, "none": {"stop": 1}}
+    assert tally.variants["b"].ttft == tally.ttft[::2]
+    tally = held(
+        variants={
+            "b": Tried(Counter(stop=9, internal=1), [0.02], [0.3]),
+            "none": Tried(Counter(stop=90), [0.02], [0.1]),
+        }
+    )
+    run = Run(Scenario(), tally, 0, QUIET, verdict(tally, 0, QUIET, 2), "here")
+    rows = [line.split() for line in text(run).splitlines() if line.startswith(("b ", "none "))]
+    assert rows[0] == ["b", "10", "1", "20.0", "ms", "20.0", "ms", "300.0", "ms", "300.0", "ms"]
+    assert [row[:2] for row in rows] == [["b", "10"], ["none", "90"]]
+    assert record(run)["variants"]["b"]["times_ms"]["first token"]["p95"] == 300
+    del tally.variants["b"]
+    assert "variant" not in text(run)
 
 
 @pytest.mark.parametrize(

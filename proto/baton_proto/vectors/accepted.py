@@ -69,7 +69,7 @@ def _messages() -> Iterator[tuple[str, Any]]:
     varied = Handoff(stage="retrieve", variant="b", item=codec.item_to_map(VARIED_ITEM))
     yield (
         "entry: accepted with a hand-off to a variant",
-        entry(Accepted(conversation_id="conv-1", handoff=varied), first=0),
+        entry(Accepted(conversation_id="conv-1", variant="b", handoff=varied), first=0),
     )
     yield (
         "announcement of a variant",

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
+from baton_proto import subjects
+from services.common.config import ALL_SETTINGS, ProcessSettings, ToolsSettings
+from services.common.settings import load
 from tests.servers.processes import ROOT
 
 K8S = ROOT / "deploy" / "k8s"
@@ -43,6 +48,14 @@ class Manifests:
 
     def workloads(self) -> list[Resource]:
         return [*self.all("Deployment"), *self.all("StatefulSet")]
+
+    def services(self) -> list[str]:
+        """Names of the Deployments that run a service of Baton; of a canary there are two."""
+        return [
+            one["metadata"]["name"]
+            for one in self.all("Deployment")
+            if "app.kubernetes.io/component" in one["metadata"]["labels"]
+        ]
 
     def containers(self) -> Iterator[tuple[str, Resource]]:
         """Each container with the name of its workload."""
@@ -76,6 +89,25 @@ class Manifests:
             found[variable["name"]] = value
         return found
 
+    def queue(self, worker: str) -> tuple[str, str]:
+        """Stream and consumer that a worker pulls from, by what it runs and its settings."""
+        environment = self.environment(worker, {"NATS_PASSWORD": "x"})
+        process, tools = load((ProcessSettings, ToolsSettings), ALL_SETTINGS, environment)
+        (service,) = pod(self.one("Deployment", worker))["containers"][0]["args"]
+        if service == "services.retriever.ingestion":
+            return subjects.INGEST_STREAM, subjects.INGEST_CONSUMER
+        stage = {
+            "services.retriever": subjects.RETRIEVE,
+            "services.generator": subjects.GENERATE,
+            "services.tools": subjects.tools_stage(tools.tool_set),
+        }[service]
+        return subjects.WORK_STREAM, subjects.work_consumer(subjects.queue_name(stage, process.variant))
+
+
+def pods_of(manifests: Manifests, selector: Resource) -> list[str]:
+    """Names of the workloads whose pods a selector takes."""
+    return [one["metadata"]["name"] for one in manifests.workloads() if selects(selector, labels(one))]
+
 
 def pod(workload: Resource) -> Resource:
     spec: Resource = workload["spec"]["template"]["spec"]
@@ -101,7 +133,21 @@ def selects(selector: Resource, found: Mapping[str, str]) -> bool:
 
 @cache
 def render(overlay: str) -> Manifests:
-    return rendered(K8S / "overlays" / overlay)
+    """An overlay, as in `dev`, or one with a component more, as in `dev+canary`."""
+    name, _, component = overlay.partition("+")
+    with TemporaryDirectory() as folder:
+        return rendered(copied(Path(folder), name, component).parent)
+
+
+def copied(folder: Path, overlay: str, component: str = "") -> Path:
+    """The kustomization of an overlay in a copy of all that it consists of, to be changed; with one component more, the
+    first of the list."""
+    deploy = shutil.copytree(K8S.parent, folder / "deploy")
+    file = deploy / "k8s" / "overlays" / overlay / "kustomization.yaml"
+    if component:
+        before, found, after = file.read_text().partition("\ncomponents:\n")
+        file.write_text(f"{before}{found}  - ../../components/{component}\n{after}")
+    return file
 
 
 def rendered(folder: Path) -> Manifests:

@@ -7,7 +7,7 @@ import re
 from services.common.config import ALL_SETTINGS, ProcessSettings
 from services.common.process import CLOSING_S
 from services.common.settings import load
-from tests.deploy.manifests import SERVICES, Manifests, Resource, labels, pod, selects
+from tests.deploy.manifests import Manifests, Resource, labels, pod, selects
 
 SPARE_S = 5
 NATS_WRITES_S = 15
@@ -15,7 +15,7 @@ NATS_WRITES_S = 15
 
 
 def test_a_pod_is_not_killed_before_its_service_has_drained(overlay: Manifests) -> None:
-    for service in SERVICES:
+    for service in overlay.services():
         spec = pod(overlay.one("Deployment", service))
         (settings,) = load((ProcessSettings,), ALL_SETTINGS, overlay.environment(service, {"NATS_PASSWORD": "x"}))
         needed = _sleeps(spec) + settings.drain_s + CLOSING_S
@@ -23,12 +23,12 @@ def test_a_pod_is_not_killed_before_its_service_has_drained(overlay: Manifests) 
 
 
 def test_a_gateway_is_out_of_the_way_before_it_sends_its_clients_to_others(overlay: Manifests) -> None:
-    for service in SERVICES:
+    for service in overlay.services():
         assert _sleeps(pod(overlay.one("Deployment", service))) == (5 if service == "gateway" else 0)
 
 
 def test_a_new_pod_is_there_before_an_old_one_goes(overlay: Manifests) -> None:
-    for service in SERVICES:
+    for service in overlay.services():
         spec = overlay.one("Deployment", service)["spec"]
         assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 

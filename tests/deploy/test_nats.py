@@ -24,6 +24,8 @@ from tests.servers.nats import Place, places
 from tests.servers.processes import BIN, Process, accepts, eventually, wait_until
 
 PASSWORDS = {"NATS_PASSWORD": "p4fcb0e1", "NATS_CLUSTER_PASSWORD": "c0de5e10"}
+ALONE = pytest.mark.parametrize("overlay", ["dev", "prod"], indirect=True)
+"""Components change nothing in NATS."""
 
 
 @pytest.fixture
@@ -65,6 +67,7 @@ def _start(overlay: Manifests, place: Place, where: list[Place], cluster_passwor
     return Process([str(BIN / "nats-server"), "--config", str(file)], place.log, env)
 
 
+@ALONE
 def test_baton_makes_its_streams_on_the_servers_and_a_stranger_is_kept_out(
     overlay: Manifests, servers: tuple[list[Place], list[Process]]
 ) -> None:
@@ -131,6 +134,7 @@ def test_a_server_without_the_cluster_password_does_not_get_in(tmp_path: Path) -
         assert not where[2].healthy()
 
 
+@ALONE
 def test_the_sigterm_after_pre_stop_does_not_cut_a_lame_duck_short(
     overlay: Manifests, servers: tuple[list[Place], list[Process]]
 ) -> None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 
 import services.common.metrics  # noqa: F401  (declares them)
-from baton_proto import subjects
-from services.common.config import ALL_SETTINGS, GatewaySettings, IngestSettings, ToolsSettings, WorkerSettings
+from services.common.config import ALL_SETTINGS, GatewaySettings, IngestSettings, WorkerSettings
 from services.common.settings import load
-from tests.deploy.manifests import K8S, SERVICES, Manifests, Resource, labels, pod, rendered, selects
+from tests.deploy.manifests import Manifests, Resource, copied, labels, pod, pods_of, rendered, selects
 
 SECRETS = {"NATS_PASSWORD": "x"}
-CONSUMERS = {
-    "retriever": (subjects.WORK_STREAM, subjects.work_consumer(subjects.RETRIEVE)),
-    "generator": (subjects.WORK_STREAM, subjects.work_consumer(subjects.GENERATE)),
-    "ingest": (subjects.INGEST_STREAM, subjects.INGEST_CONSUMER),
-}
+
+
+def test_a_workload_takes_no_pods_of_another_one(overlay: Manifests) -> None:
+    for workload in overlay.workloads():
+        assert pods_of(overlay, workload["spec"]["selector"]) == [workload["metadata"]["name"]]
 
 
 def test_services_lead_to_ports_of_pods(overlay: Manifests) -> None:
@@ -46,7 +44,7 @@ def test_everything_is_denied_and_every_port_that_is_allowed_is_one(overlay: Man
 
 
 def test_whoever_connects_to_nats_may(overlay: Manifests) -> None:
-    for service in SERVICES:
+    for service in overlay.services():
         assert _may(overlay, service, "nats", 4222), service
     assert _may(overlay, "nats", "nats", 6222)
     assert not _may(overlay, "gateway", "retriever", 9090)
@@ -89,12 +87,11 @@ def test_every_pod_is_scraped_once_at_a_port_that_it_has(prod: Manifests) -> Non
 
 
 def test_workers_scale_on_the_consumers_that_they_pull_from(prod: Manifests) -> None:
-    (tools,) = load((ToolsSettings,), ALL_SETTINGS, prod.environment("tools", SECRETS))
-    stage = subjects.work_consumer(subjects.tools_stage(tools.tool_set))
-    for service, (stream, consumer) in {**CONSUMERS, "tools": (subjects.WORK_STREAM, stage)}.items():
+    for service in set(prod.services()) - {"gateway"}:
         (trigger,) = prod.one("ScaledObject", service)["spec"]["triggers"]
         asked = trigger["metadata"]
-        assert (asked["stream"], asked["consumer"], asked["account"]) == (stream, consumer, "$G")
+        assert (asked["stream"], asked["consumer"]) == prod.queue(service)
+        assert asked["account"] == "$G"
         monitor = prod.one("Service", "nats-headless")
         (port,) = (one["port"] for one in monitor["spec"]["ports"] if one["name"] == "monitor")
         namespace = prod.all("Namespace")[0]["metadata"]["name"]
@@ -102,7 +99,7 @@ def test_workers_scale_on_the_consumers_that_they_pull_from(prod: Manifests) -> 
 
 
 def test_a_worker_more_comes_before_the_others_are_full(prod: Manifests) -> None:
-    for service in ("retriever", "generator", "tools"):
+    for service in set(prod.services()) - {"gateway", "ingest"}:
         (worker,) = load((WorkerSettings,), ALL_SETTINGS, prod.environment(service, SECRETS))
         assert _threshold(prod, service) <= worker.concurrency
     (ingest,) = load((IngestSettings,), ALL_SETTINGS, prod.environment("ingest", SECRETS))
@@ -133,20 +130,19 @@ def test_a_gateway_more_comes_before_the_others_are_full(prod: Manifests) -> Non
 
 @pytest.mark.parametrize("component", ["autoscaling", "ingress", "monitoring", "network-policies"])
 def test_a_component_of_prod_can_be_left_out_by_its_line(component: str, tmp_path: Path) -> None:
-    deploy = shutil.copytree(K8S.parent, tmp_path / "deploy")
-    file = deploy / "k8s" / "overlays" / "prod" / "kustomization.yaml"
+    file = copied(tmp_path, "prod")
     lines = file.read_text().splitlines(keepends=True)
     left = [line for line in lines if f"../../components/{component}" not in line]
     assert len(left) == len(lines) - 1
     file.write_text("".join(left))
     made = rendered(file.parent)
-    replicas = {made.one("Deployment", service)["spec"].get("replicas") for service in SERVICES}
+    replicas = {made.one("Deployment", service)["spec"].get("replicas") for service in made.services()}
     assert replicas == ({2} if component == "autoscaling" else {None})
 
 
 def test_kubectl_apply_does_not_undo_what_keda_has_decided(prod: Manifests) -> None:
     scaled = {one["spec"]["scaleTargetRef"]["name"] for one in prod.all("ScaledObject")}
-    assert scaled == set(SERVICES)
+    assert scaled == set(prod.services())
     assert all("replicas" not in prod.one("Deployment", service)["spec"] for service in scaled)
 
 

@@ -14,6 +14,8 @@ from tests.servers.processes import BIN
 
 UNKNOWN = {"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": {"name": "odd"}, "spec": {}}
 GATEWAY_API = K8S / "components" / "gateway-api"
+LARGEST = ("dev+canary", "prod+canary-autoscaling")
+"""What the overlays without a canary have is in these."""
 RESTRICTED_CONTAINER = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -27,8 +29,8 @@ def test_kubernetes_knows_every_field(overlay: Manifests, tmp_path: Path) -> Non
     assert told.count(" passed for resource ") == sum(one["kind"] not in CUSTOM for one in overlay.resources)
 
 
-def test_a_field_that_kubernetes_does_not_know_would_be_noticed(prod: Manifests, tmp_path: Path) -> None:
-    text = prod.text.replace("terminationGracePeriodSeconds:", "terminationGraceSeconds:")
+def test_a_field_that_kubernetes_does_not_know_would_be_noticed(tmp_path: Path) -> None:
+    text = render("prod").text.replace("terminationGracePeriodSeconds:", "terminationGraceSeconds:")
     code, told = _validated(text, tmp_path)
     assert code != 0
     assert "terminationGraceSeconds" in told
@@ -45,20 +47,21 @@ def _validated(text: str, folder: Path) -> tuple[int, str]:
 
 
 def test_custom_resources_are_as_their_definitions_say() -> None:
-    everything = [*render("dev").resources, *render("prod").resources, *rendered(GATEWAY_API).resources]
+    everything = [one for overlay in LARGEST for one in render(overlay).resources] + rendered(GATEWAY_API).resources
     custom = [one for one in everything if one["kind"] in CUSTOM]
     assert {one["kind"] for one in custom} == set(CUSTOM)
     assert _problems(custom) == []
 
 
-def test_a_kind_without_a_schema_would_be_noticed(prod: Manifests, tmp_path: Path) -> None:
+def test_a_kind_without_a_schema_would_be_noticed(tmp_path: Path) -> None:
+    prod = render("prod")
     code, told = _validated(f"{prod.text}---\n{json.dumps(UNKNOWN)}\n", tmp_path)
     known = [one for one in prod.resources if one["kind"] not in CUSTOM]
     assert (code, told.count(" passed for resource ")) == (0, len(known))
 
 
-def test_a_wrong_custom_resource_would_be_noticed(prod: Manifests) -> None:
-    misspelt, lacking = (copy.deepcopy(one) for one in prod.all("ScaledObject")[:2])
+def test_a_wrong_custom_resource_would_be_noticed() -> None:
+    misspelt, lacking = (copy.deepcopy(one) for one in render("prod").all("ScaledObject")[:2])
     misspelt["spec"]["minReplicas"] = misspelt["spec"].pop("minReplicaCount")
     del lacking["spec"]["triggers"]
     unknown, *problems = _problems([UNKNOWN, misspelt, lacking])
@@ -87,7 +90,7 @@ def _problems(resources: list[Resource]) -> list[str]:
 
 
 def test_checkov_finds_nothing_that_is_not_explained_in_place(tmp_path: Path) -> None:
-    overlays = [render("dev"), render("prod")]
+    overlays = [render(one) for one in LARGEST]
     files = [tmp_path / f"{one.name}.yaml" for one in overlays]
     for one, file in zip(overlays, files, strict=True):
         file.write_text(one.text)

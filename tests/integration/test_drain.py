@@ -106,7 +106,7 @@ def test_two_hundred_running_answers_survive_the_drain_of_one_process_of_each_ki
 
 async def _terminate(process: Process) -> None:
     process.popen.terminate()
-    # Whoever stops processes waits for so long and then kills them: deploy/k8s/base/every-service.yaml.
+    # Whoever stops processes waits for so long and then kills them: deploy/k8s/base/common/every-service.yaml.
     await eventually(lambda: not process.alive, "it has drained and gone", within_s=DRAIN_S + CLOSING_S)
     assert process.popen.returncode == 0, process.text()
 

@@ -186,8 +186,9 @@ class Request(Observed):
             await quietly(stop())
         for seq in self.work_seqs:
             await self.bus.delete_stored(subjects.WORK_STREAM, seq)
-        for told in self.witness.told.get(self.key, ()):
-            for queued in await queued_refs(self.bus, told.queue):
+        queues = {told.queue for told in self.witness.told.get(self.key, ())}
+        for queue in filter(subjects.is_queue, queues):  # a worker may have named any
+            for queued in await queued_refs(self.bus, queue):
                 if queued.ref.key == self.key:
                     await self.bus.delete_stored(subjects.WORK_STREAM, queued.stream_seq)
         await self.bus.purge(subjects.log_stream(self.at.shard), subjects.log_subject(self.at))

@@ -23,7 +23,7 @@ from .items import passed_on
 from .succession import another_holder
 
 VARIANT = "conformance"
-UNAWARE = "it does not know variants, which it need not (section 7): "
+UNAWARE = "it leaves variants out, which it may (section 7): "
 
 
 def _next_stage(kit: Kit) -> str:
@@ -77,23 +77,30 @@ async def a_variants_hand_off_is_told_again_to_its_queue(kit: Kit) -> None:
     """Where a later hand-off that is the log's last frame says a `variant`, its reference says so too, and is published
     to that variant's queue."""
     stage = _next_stage(kit)
+    queue, variant = await _told_again(kit, stage)
+    if (queue, variant) == (stage, ""):
+        raise Advice(f"{UNAWARE}whoever tries a variant of {stage} may be handed to the workers of none")
+    due = kit.variant or VARIANT
+    if (queue, variant) != (wanted := subjects.queue_name(stage, due), due):
+        raise Broken(f"it told {queue} of it with the variant {variant!r}, and not {wanted} with {due!r}")
+
+
+async def _told_again(kit: Kit, stage: str) -> tuple[str, str]:
+    """The queue and the variant of the reference that the worker publishes to a hand-off to a variant of this stage.
+
+    Raises:
+        Broken: none.
+    """
     one = await kit.request(_tried(kit, stage))
-    variant = one.item["variant"]
-    handoff = Handoff(stage=stage, variant=variant, item={**one.item, "stage": stage, "calls": []})
+    handoff = Handoff(stage=stage, variant=one.item["variant"], item={**one.item, "stage": stage, "calls": []})
     await one.append(msgspec.structs.replace(another_holder(kit), handoff=handoff))
     one.droppable = True
     await one.tell()
     await one.acknowledged()
-    told = [each for each in kit.witness.told[one.key] if each.ref.seq > one.handed_at]
-    if not told:
-        raise Broken(f"nobody told {stage} of the hand-off")
-    queue, said = told[-1].queue, told[-1].ref.variant
-    if (queue, said) == (stage, ""):
-        raise Advice(f"{UNAWARE}whoever tries a variant of {stage} may be handed to the workers of none")
-    if (queue, said) != (subjects.queue_name(stage, variant), variant):
-        raise Broken(
-            f"it published a reference with the variant {said!r} to the queue {queue}, not to that of {variant}"
-        )
+    for told in kit.witness.told[one.key]:
+        if told.ref.seq > one.handed_at:
+            return told.queue, told.ref.variant
+    raise Broken(f"nobody told {stage} of the hand-off")
 
 
 @promise("3")
@@ -128,6 +135,8 @@ async def _check_removed(kit: Kit) -> None:
     strange = {"variant": VARIANT, "varied": [kit.stage, _next_stage(kit)]}
     said = await _done(kit, strange)
     if said is not None and said.variant is not None:
+        if await _told_again(kit, _next_stage(kit)) == (_next_stage(kit), ""):
+            raise Advice(f"{UNAWARE}its `done` names a variant also where that has not served")
         raise Broken(f"its `done` says that the variant {said.variant!r} served what that never had")
     if kit.kind == "generator":
         return

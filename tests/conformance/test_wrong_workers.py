@@ -104,7 +104,7 @@ def test_a_worker_that_knows_of_no_variants_is_advised() -> None:
     assert outcomes.pop(GOOD).verdict == outcomes.pop(TOOLS).verdict == "kept"
     assert {outcome.verdict for outcome in outcomes.values()} == {"advice"}, outcomes
     for outcome in outcomes.values():
-        assert "it does not know variants, which it need not (section 7): " in outcome.seen
+        assert "it leaves variants out, which it may (section 7): " in outcome.seen
 
 
 def test_a_worker_that_serves_one_request_at_a_time_and_thinks_first_is_good() -> None:

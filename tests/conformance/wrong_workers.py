@@ -25,8 +25,8 @@ PAUSE_S = 0.03
 """Before each frame, so that it can be met in the middle of its work."""
 
 _append, _answer, _hold, _serve, _take = echo.Log.append, echo.answer, echo.hold, echo.serve, echo.take
-_done, _publish_ref = echo.done, echo.publish_ref
 _ask, _pack, _say, _consumer = echo.ask, echo.msgpack.packb, echo.say, echo.consumer
+_publish_ref = echo.publish_ref
 
 KNOWN = ("v", "key", "shard", "request_id", "owner", "query", "language", "received_ms", "deadline_ms", "passages")
 
@@ -157,15 +157,12 @@ async def taking_it_for_the_variants(nc: Any, log: Any, ref: dict[str, Any]) -> 
 
 
 async def of_the_version_before(nc: Any) -> Any:
-    """Nothing is wrong with one that knows of no variants."""
-
-    def done(item: dict[str, Any], *said: Any) -> dict[str, Any]:
-        return _done({**item, "variant": ""}, *said)
+    """Nothing is wrong with one from before an item said where its variant serves."""
 
     async def publish_ref(nc: Any, ref: dict[str, Any]) -> None:
         await _publish_ref(nc, {**ref, "variant": ""})
 
-    echo.done, echo.publish_ref, echo.take = done, publish_ref, taking_it_for_the_variants
+    echo.publish_ref, echo.take = publish_ref, taking_it_for_the_variants
     echo.hold = handing_over(telling="nothing")
     return await _consumer(nc)
 

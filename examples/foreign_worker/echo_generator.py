@@ -142,12 +142,13 @@ class Lease:
         return time.monotonic() - self.renewed < 0.8 * self.ack_wait
 
     async def renew(self):
-        while self.held:
-            await asyncio.sleep(1)
+        await asyncio.sleep(1)
+        while self.held:  # looked at behind the pause: a lease that was lost meanwhile must not come back
             asked = time.monotonic()
             with contextlib.suppress(Unanswered):
                 await ask(self.nc, self.ack, b"+WPI", seconds=1.0)
                 self.renewed = asked
+            await asyncio.sleep(1)
 
     async def acknowledge(self):
         """Tried until it is answered, but never after the lease may be lost: it would take another worker's item."""

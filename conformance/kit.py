@@ -71,7 +71,13 @@ class Kit:
     """Whether the NATS is the kit's own, so that it may do to its streams what it likes."""
     owner: str = field(default_factory=lambda: f"conformance-{secrets.token_hex(6)}")
     requests: list[Request] = field(default_factory=list)
+    announcing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the check whose tool is announced: a generator sees the tools of all."""
     _blocking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def variant(self) -> str:
+        return self.witness.variant
 
     @property
     def patience_s(self) -> float:
@@ -108,6 +114,8 @@ class Kit:
             queued_ms=now,
             deadline_ms=now + DEADLINE_MS,
             cache=False,
+            variant=self.variant,
+            varied=[self.stage] if self.variant else [],
             passages=[] if self.kind == "retriever" else list(PASSAGES),
             calls=self.calls() if self.kind == "tools" else [],
         )

@@ -222,11 +222,17 @@ class Observed:
 
     async def _check_told(self, last: LogFrame) -> None:
         assert last.handoff is not None
-        stage, seq = last.handoff.stage, last.seq
+        stage, variant, seq = last.handoff.stage, last.handoff.variant, last.seq
+        queue = subjects.queue_name(stage, variant)
         await self.witness.until(lambda: any(told.ref.seq == seq for told in self._told()), self.patience_s)
-        wanted = WorkRef(stage=stage, key=self.key, shard=self.at.shard, seq=seq)
+        wanted = WorkRef(stage=stage, variant=variant, key=self.key, shard=self.at.shard, seq=seq)
         message_id = subjects.work_message_id(self.key, seq)
         for told in self._told():
+            if told.ref.seq == seq and told.queue != queue:
+                raise Broken(
+                    f"frame {seq} hands over to {queue}, and its reference was published to the queue {told.queue}",
+                    "2.6",
+                )
             if told.ref.seq == seq and (told.ref != wanted or told.message_id != message_id):
                 raise Broken(
                     f"the reference to frame {seq} was published as {told.ref} with the Nats-Msg-Id "

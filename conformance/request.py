@@ -83,12 +83,12 @@ class Request(Observed):
     async def hand_over(self, frame: LogFrame, item: dict[str, Any]) -> None:
         """Append `frame` with the hand-off of `item` to the worker."""
         self.item = item
-        handoff = Handoff(stage=item["stage"], item=item)
+        handoff = Handoff(stage=item["stage"], variant=self.witness.variant, item=item)
         if self._as_object:
             name = subjects.handoff_object(self.key, self.next_seq)
             self.objects.add(name)
             await self.bus.put_object(name, msgspec.msgpack.encode(item))
-            handoff = Handoff(stage=item["stage"], object=name)
+            handoff = msgspec.structs.replace(handoff, item=None, object=name)
         await self.append(msgspec.structs.replace(frame, handoff=handoff))
         self.handed_at = self.next_seq - 1
 
@@ -157,12 +157,13 @@ class Request(Observed):
         Args:
             data: other bytes instead.
         """
-        ref = WorkRef(stage=self.item["stage"], key=self.key, shard=self.at.shard, seq=self.handed_at)
+        stage, variant = self.item["stage"], self.witness.variant
+        ref = WorkRef(stage=stage, variant=variant, key=self.key, shard=self.at.shard, seq=self.handed_at)
         packed = data if data is not None else msgspec.msgpack.encode({**msgspec.to_builtins(ref), **self._unknown})
         message_id = subjects.work_message_id(self.key, self.handed_at)
         again = f".{len(self.work_seqs)}" if self.work_seqs or data is not None else ""
         self.told_at = time.monotonic()
-        subject = subjects.work_subject(self.item["stage"])
+        subject = subjects.work_subject(self.witness.queue)
         seq = await self.bus.store(subject, packed, {"Nats-Msg-Id": message_id + again})
         self.work_seqs.append(seq)
         self.witness.on_settling[seq] = self.on_settling
@@ -185,8 +186,9 @@ class Request(Observed):
             await quietly(stop())
         for seq in self.work_seqs:
             await self.bus.delete_stored(subjects.WORK_STREAM, seq)
-        for told in self.witness.told.get(self.key, ()):
-            for queued in await queued_refs(self.bus, told.ref.stage):
+        queues = {told.queue for told in self.witness.told.get(self.key, ())}
+        for queue in filter(subjects.is_queue, queues):  # a worker may have named any
+            for queued in await queued_refs(self.bus, queue):
                 if queued.ref.key == self.key:
                     await self.bus.delete_stored(subjects.WORK_STREAM, queued.stream_seq)
         await self.bus.purge(subjects.log_stream(self.at.shard), subjects.log_subject(self.at))

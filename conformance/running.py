@@ -50,13 +50,15 @@ class Subject:
 
     Attributes:
         nats: where the worker is, or will be; empty: a nats-server is started for it.
+        variant: that the worker announces; empty: none.
         command: how to start the worker, as a shell would split it; empty: somebody else does.
-        ack_wait_s: makes the stage's consumer with this before a worker does, in a NATS of the kit's own.
+        ack_wait_s: makes the queue's consumer with this before a worker does, in a NATS of the kit's own.
         only: names of promises; all where none is named.
     """
 
     kind: Kind
     tool_set: str = "default"
+    variant: str = ""
     nats: str = ""
     command: str = ""
     ack_wait_s: float | None = None
@@ -105,19 +107,19 @@ async def _make_streams(bus: Bus, subject: Subject) -> None:
         bus.settings = dataclasses.replace(bus.settings, shards=shards)
     await streams.ensure_missing(bus, PLACES)
     if subject.ack_wait_s is not None and not subject.nats:
-        await streams.ensure_consumer(bus, subject.stage, subject.ack_wait_s, 0)
+        await streams.ensure_consumer(bus, subjects.queue_name(subject.stage, subject.variant), subject.ack_wait_s, 0)
 
 
 async def _with_worker(
     bus: Bus, supervisor: Supervisor, subject: Subject, url: str, on_outcome: Callable[[Outcome], None], tell: Tell
 ) -> list[Outcome]:
-    witness = Witness(bus, subject.stage)
+    witness = Witness(bus, subject.stage, subject.variant)
     await witness.watch()
     process = _process(supervisor, subject, url)
     kit = Kit(bus, subject.kind, subject.stage, witness, subject.options, process, alone=not subject.nats)
     try:
         await _until_there(kit, subject, url, tell)
-        witness.ack_wait_s = await _ack_wait_s(bus, subject.stage)
+        witness.ack_wait_s = await _ack_wait_s(witness)
         return await _try_all(kit, subject.promises(), on_outcome)
     finally:
         if process is not None:
@@ -151,18 +153,19 @@ async def _until_there(kit: Kit, subject: Subject, url: str, tell: Tell) -> None
         tell(f"NATS is at {url}: start the worker there now.")
     if not await kit.witness.until(kit.witness.present, kit.options.start_s):
         raise CannotRun(
-            f"no worker of the stage {kit.stage} announced itself on {subjects.presence_subject(kit.stage)} within "
+            f"no worker of the stage {kit.stage} announced itself on {kit.witness.presence} within "
             f"{kit.options.start_s:g} s{kit.witness.others()}"
         )
     if len(names := sorted({said.worker for said in kit.witness.present()})) > 1:
-        tell(f"{len(names)} workers serve {kit.stage} ({', '.join(names)}): what is said here is about all of them.")
+        who = f"{len(names)} workers serve {kit.witness.queue} ({', '.join(names)})"
+        tell(f"{who}: what is said here is about all of them.")
 
 
-async def _ack_wait_s(bus: Bus, stage: str) -> float:
-    consumer = f"{subjects.WORK_STREAM}.{subjects.work_consumer(stage)}"
-    config = (await bus.api(f"CONSUMER.INFO.{consumer}")).get("config")
+async def _ack_wait_s(witness: Witness) -> float:
+    config = (await witness.bus.api(f"CONSUMER.INFO.{witness.consumer}")).get("config")
     if config is None:
-        raise CannotRun(f"the worker has made no consumer {subjects.work_consumer(stage)!r} on {subjects.WORK_STREAM}")
+        name = subjects.work_consumer(witness.queue)
+        raise CannotRun(f"the worker has made no consumer {name!r} on {subjects.WORK_STREAM}")
     return int(config["ack_wait"]) / 1e9
 
 

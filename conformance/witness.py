@@ -31,9 +31,10 @@ class Settling:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A reference that somebody has published to a stage."""
+    """A reference that somebody has published to a queue."""
 
     ref: WorkRef
+    queue: str
     message_id: str
 
 
@@ -43,21 +44,38 @@ class Witness:
 
     bus: Bus
     stage: str
+    variant: str = ""
+    """Of the worker under test; empty: none."""
     ack_wait_s: float = 0.0
-    """Of the stage's consumer; 0 until it is known."""
+    """Of the queue's consumer; 0 until it is known."""
     settlings: dict[int, list[Settling]] = field(default_factory=dict)
     told: dict[str, list[Told]] = field(default_factory=dict)
     workers: dict[str, tuple[Announcement, float]] = field(default_factory=dict)
     announced: list[tuple[Announcement, float]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)
-    """Other stages whose workers were heard."""
+    """Other queues whose workers were heard."""
     on_settling: dict[int, Callable[[Settling], None]] = field(default_factory=dict)
     on_told: dict[str, Callable[[Told], None]] = field(default_factory=dict)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
+    @property
+    def queue(self) -> str:
+        """Where the worker takes its work from."""
+        return subjects.queue_name(self.stage, self.variant)
+
+    @property
+    def presence(self) -> str:
+        """Where the worker announces itself."""
+        return subjects.presence_subject(self.queue)
+
+    @property
+    def consumer(self) -> str:
+        """The worker's consumer with its stream, as in subjects of the JetStream API."""
+        return f"{subjects.WORK_STREAM}.{subjects.work_consumer(self.queue)}"
+
     async def watch(self) -> None:
-        consumer = f"{subjects.WORK_STREAM}.{subjects.work_consumer(self.stage)}"
+        consumer = self.consumer
         for subject in (f"$JS.ACK.{consumer}.>", f"$JS.ACK.*.*.{consumer}.>"):
             await self.bus.subscribe(subject, self._on_settling)
         await self.bus.subscribe(f"{subjects.PREFIX}.work.>", self._on_work)
@@ -102,7 +120,8 @@ class Witness:
             ref = codec.decode(message.data, WorkRef)
         except codec.WireError:
             return
-        told = Told(ref, (message.headers or {}).get("Nats-Msg-Id", ""))
+        queue = message.subject.removeprefix(f"{subjects.PREFIX}.work.")
+        told = Told(ref, queue, (message.headers or {}).get("Nats-Msg-Id", ""))
         if len(self.told) < MAX_KEPT:
             self.told.setdefault(ref.key, []).append(told)
         if (heard := self.on_told.get(ref.key)) is not None:
@@ -110,7 +129,7 @@ class Witness:
         await self.wake()
 
     async def _on_presence(self, message: Delivery) -> None:
-        if message.subject != subjects.presence_subject(self.stage):
+        if message.subject != self.presence:
             if self.bus.name.encode() not in message.data:
                 self.elsewhere.add(message.subject.removeprefix(f"{subjects.PREFIX}.workers."))
             return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -17,10 +19,12 @@ from baton_proto.messages import (
     ToolOutcome,
     ToolSpec,
     ToolTurn,
+    WorkItem,
 )
 from conformance.frames import ending, text_of
 from conformance.kit import Kit
 from conformance.promise import Broken, NotSeen, promise
+from conformance.request import Request
 from services.common.bus import end_tasks
 from services.common.calls import result_frame
 
@@ -60,32 +64,56 @@ async def an_answer_cites_only_what_was_given(kit: Kit) -> None:
 async def a_generator_uses_what_tools_gave(kit: Kit) -> None:
     """To have tools called a generator sets the item's `calls`, of one tool set only, and hands over; with the results
     in `turns` it goes on."""
+    async with calculator(kit, SET):
+        await _with_a_tool(kit)
+
+
+@asynccontextmanager
+async def calculator(kit: Kit, stage: str, variant: str = "") -> AsyncIterator[None]:
+    """Workers of this stage and variant, as far as can be heard, serve `CALCULATOR` meanwhile.
+
+    Raises:
+        NotSeen: it is somebody else's NATS.
+    """
     if not kit.alone:
         raise NotSeen("other generators would see the kit's tool: leave out --nats")
-    announcing = asyncio.create_task(_announce(kit))
-    await asyncio.sleep(HEARD_S)
-    try:
-        await _with_a_tool(kit)
-    finally:
-        await end_tasks(announcing)
+    said = Announcement(worker=kit.bus.name, stage=stage, variant=variant, slots=1, running=0, tools=[CALCULATOR])
+    subject = subjects.presence_subject(subjects.queue_name(stage, variant))
+
+    async def announce() -> None:
+        while True:
+            await kit.bus.publish(subject, codec.encode(said))
+            await asyncio.sleep(0.2)
+
+    async with kit.announcing:
+        announcing = asyncio.create_task(announce())
+        try:
+            await asyncio.sleep(HEARD_S)
+            yield
+        finally:
+            await end_tasks(announcing)
+            await kit.bus.publish(subject, codec.encode(msgspec.structs.replace(said, draining=True)))
 
 
-async def _announce(kit: Kit) -> None:
-    said = Announcement(worker=kit.bus.name, stage=SET, slots=1, running=0, tools=[CALCULATOR])
-    while True:
-        await kit.bus.publish(subjects.presence_subject(SET), codec.encode(said))
-        await asyncio.sleep(0.2)
+async def asked_to_multiply(
+    kit: Kit, a: int, b: int, fields: dict[str, Any]
+) -> tuple[Request, tuple[WorkItem, dict[str, Any]]]:
+    """A request for which the worker wants `CALCULATOR` called, and what it handed on.
+
+    Raises:
+        Broken, NotSeen
+    """
+    for _ in range(2):
+        one = await kit.request({"query": f"What is {a} * {b}?", **fields})
+        if (handed := await passed_on(one)) is not None:
+            return one, handed
+    raise NotSeen("it answered an arithmetic question without the calculator that was there")
 
 
 async def _with_a_tool(kit: Kit) -> None:
     a, b = 1_000 + secrets.randbelow(9_000), 1_000 + secrets.randbelow(9_000)
-    for _ in range(2):
-        one = await kit.request({"query": f"What is {a} * {b}?", **LATER})
-        if (handed := await passed_on(one)) is not None:
-            break
-    else:
-        raise NotSeen("it answered an arithmetic question without the calculator that was there")
-    (item, raw), last = handed, (await one.written())[-1]
+    one, (item, raw) = await asked_to_multiply(kit, a, b, LATER)
+    last = (await one.written())[-1]
     check_survived(raw)
     if raw.get("passages") != one.item["passages"]:
         raise Broken("the item that it handed on has other `passages`", "2.6")

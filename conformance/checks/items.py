@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from baton_proto import codec
@@ -33,6 +34,7 @@ KEPT = (
     "filters",
     "sampling",
     "variant",
+    "varied",
     "place",
     "lane",
     "on_disconnect",
@@ -40,8 +42,11 @@ KEPT = (
 """What a hand-off hands on as it was."""
 
 
-async def passed_on(one: Request) -> tuple[WorkItem, dict[str, Any]] | None:
+async def passed_on(one: Request, changing: Collection[str] = ()) -> tuple[WorkItem, dict[str, Any]] | None:
     """Let the worker deal with a request; the item that it handed on, None where it ended the log itself.
+
+    Args:
+        changing: fields of `KEPT` that another value may be handed on of.
 
     Raises:
         Broken: it failed, or what it handed on is not what it should be.
@@ -55,7 +60,7 @@ async def passed_on(one: Request) -> tuple[WorkItem, dict[str, Any]] | None:
     item, raw = await one.next_item(last)
     before = codec.item_from_map(one.item)
     for name in KEPT:
-        if (now := getattr(item, name)) != (was := getattr(before, name)):
+        if name not in changing and (now := getattr(item, name)) != (was := getattr(before, name)):
             raise Broken(f"the item that it handed on has {name}={now!r:.200}, not {was!r:.200}", "2.6")
     if item.stage != last.handoff.stage:
         raise Broken(f"the item that it handed to {last.handoff.stage} says `stage` {item.stage!r}", "2.6")

@@ -29,6 +29,8 @@ async def it_announces_itself(kit: Kit) -> None:
 
     if not await kit.witness.until(again, PRESENCE_TTL_MS / 1000):
         raise Broken(f"it was not heard twice within {time.monotonic() - since:.1f} s")
+    if (variant := kit.witness.announced[-1][0].variant) != kit.variant:
+        raise Broken(f"on {kit.witness.presence} it announces the variant {variant!r}")
     if kit.witness.unreadable:
         raise Broken(f"an announcement that a reader must refuse: {kit.witness.unreadable[-1]}", "4")
 

@@ -47,8 +47,8 @@ async def start(kit: Kit) -> None:
     if (end := await kit.process.ended(0)) is not None:
         raise Broken(f"it {ended_so(end)}", "3")
     if not kit.witness.present():
-        subject = subjects.presence_subject(kit.stage)
-        raise Broken(f"it was not heard on {subject} within {start_s:g} s of its start{kit.witness.others()}", "3")
+        where = kit.witness.presence
+        raise Broken(f"it was not heard on {where} within {start_s:g} s of its start{kit.witness.others()}", "3")
 
 
 async def _unless_it_ends(kit: Kit, condition: Callable[[], object], within_s: float) -> None:
@@ -237,11 +237,10 @@ async def _take_and_leave(kit: Kit, one: Request) -> None:
     """Take the item from the queue as a worker does, and let it go as if that worker had died."""
     taken: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
     inbox = f"_INBOX.{secrets.token_hex(11)}"
-    consumer = f"{subjects.WORK_STREAM}.{subjects.work_consumer(kit.stage)}"
     wanted = msgspec.json.encode({"batch": 1, "expires": int(kit.patience_s * 1e9)})
 
     async def ask() -> None:
-        await kit.bus.publish(f"$JS.API.CONSUMER.MSG.NEXT.{consumer}", wanted, inbox)
+        await kit.bus.publish(f"$JS.API.CONSUMER.MSG.NEXT.{kit.witness.consumer}", wanted, inbox)
 
     async def on_message(message: Delivery) -> None:
         if message.reply and one.key.encode() in message.data and not taken.done():

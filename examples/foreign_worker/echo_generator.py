@@ -142,12 +142,13 @@ class Lease:
         return time.monotonic() - self.renewed < 0.8 * self.ack_wait
 
     async def renew(self):
-        while self.held:
-            await asyncio.sleep(1)
+        await asyncio.sleep(1)
+        while self.held:  # looked at behind the pause: a lease that was lost meanwhile must not come back
             asked = time.monotonic()
             with contextlib.suppress(Unanswered):
                 await ask(self.nc, self.ack, b"+WPI", seconds=1.0)
                 self.renewed = asked
+            await asyncio.sleep(1)
 
     async def acknowledge(self):
         """Tried until it is answered, but never after the lease may be lost: it would take another worker's item."""
@@ -158,9 +159,10 @@ class Lease:
 
 
 async def publish_ref(nc, ref):
-    """Put a hand-off into the work queue; the message id makes a repetition harmless."""
+    """Put a hand-off into its work queue, a variant's if it says one; the message id makes a repetition harmless."""
     headers = {"Nats-Msg-Id": f"{ref['key']}.{ref['seq']}"}
-    answer = json.loads((await ask(nc, f"baton.v1.work.{ref['stage']}", msgpack.packb(ref), headers)).data)
+    queue = ".".join(filter(None, (ref["stage"], ref.get("variant"))))
+    answer = json.loads((await ask(nc, f"baton.v1.work.{queue}", msgpack.packb(ref), headers)).data)
     if "error" in answer:
         raise Unanswered(answer["error"]["description"])
 
@@ -176,7 +178,8 @@ async def take(nc, log, ref):
     latest = handoffs[-1]
     if latest["seq"] != ref["seq"]:
         if latest is frames[-1]:  # its writer may have died before it published this
-            await publish_ref(nc, {**ref, "stage": latest["handoff"]["stage"], "seq": latest["seq"]})
+            stage, variant = latest["handoff"]["stage"], latest["handoff"].get("variant") or ""
+            await publish_ref(nc, {**ref, "stage": stage, "variant": variant, "seq": latest["seq"]})
         return None
     item = latest["handoff"].get("item")
     if item is None:
@@ -185,6 +188,8 @@ async def take(nc, log, ref):
     item = read(item, query=str, language=str, deadline_ms=int)
     if item is None or not isinstance(item.get("passages", []), list):
         return None
+    if STAGE in (item.get("varied") or []):  # meant for workers of a variant, and we are of none
+        item = {**item, "variant": "", "varied": []}
     return latest["handoff"], item, [frame for frame in frames if frame["seq"] > ref["seq"]]
 
 
@@ -208,7 +213,7 @@ def answer(item, written):
 def done(item, reason, cited=(), citations=()):
     usage, timings = item.get("usage", {}), item.get("timings", {})
     ending = {"finish_reason": reason, "cited": list(cited), "citations": list(citations)}
-    return {"type": "done", **ending, "usage": usage, "timings": timings}
+    return {"type": "done", **ending, "usage": usage, "timings": timings, "variant": item.get("variant") or None}
 
 
 def error(code, message, retryable):

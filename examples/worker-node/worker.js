@@ -13,6 +13,9 @@ import { ended, Lease, Log, Replaced } from "./log.js";
 import { pack, read, sleep, Unanswered, Wire } from "./wire.js";
 
 const STAGE = "generate";
+const VARIANT = process.env.BATON_VARIANT ?? ""; // of us, where two versions serve side by side
+const QUEUE = queueOf(STAGE, VARIANT);
+const CONSUMER = QUEUE.replace(".", "_");
 const NAME = `node-${hostname()}-${process.pid}-${randomBytes(3).toString("hex")}`;
 const SLOTS = 16; // requests served at once
 const MAX_DELIVERIES = 5;
@@ -33,8 +36,8 @@ let stale = false;
 /** The pull consumer that all workers of the stage share; whoever misses it makes it. Its ack wait in ms. */
 async function consumer() {
   const config = {
-    durable_name: STAGE,
-    filter_subject: `baton.v1.work.${STAGE}`,
+    durable_name: CONSUMER,
+    filter_subject: `baton.v1.work.${QUEUE}`,
     ack_policy: "explicit",
     deliver_policy: "all",
     ack_wait: ACK_WAIT_NS,
@@ -43,9 +46,9 @@ async function consumer() {
   };
   while (!stopping.signal.aborted) {
     try {
-      const info = await wire.api(`CONSUMER.INFO.BATON_WORK.${STAGE}`);
+      const info = await wire.api(`CONSUMER.INFO.BATON_WORK.${CONSUMER}`);
       if (info.config) return info.config.ack_wait / 1e6;
-      await wire.api(`CONSUMER.DURABLE.CREATE.BATON_WORK.${STAGE}`, { stream_name: "BATON_WORK", config });
+      await wire.api(`CONSUMER.DURABLE.CREATE.BATON_WORK.${CONSUMER}`, { stream_name: "BATON_WORK", config });
     } catch (error) {
       console.error(`the work queue is not ready: ${error.message}`);
     }
@@ -54,8 +57,8 @@ async function consumer() {
 }
 
 function announce() {
-  const said = { v: 1, worker: NAME, stage: STAGE, slots: SLOTS, running: running.size };
-  nc.publish(`baton.v1.workers.${STAGE}`, pack({ ...said, draining: stopping.signal.aborted }));
+  const said = { v: 1, worker: NAME, stage: STAGE, variant: VARIANT, slots: SLOTS, running: running.size };
+  nc.publish(`baton.v1.workers.${QUEUE}`, pack({ ...said, draining: stopping.signal.aborted }));
 }
 
 function tellHoldings(message) {
@@ -79,7 +82,7 @@ async function beat() {
 
 /** 2.1: one slot, which pulls an item, serves it, and pulls the next. */
 async function slot() {
-  const subject = `$JS.API.CONSUMER.MSG.NEXT.BATON_WORK.${STAGE}`;
+  const subject = `$JS.API.CONSUMER.MSG.NEXT.BATON_WORK.${CONSUMER}`;
   while (!stopping.signal.aborted) {
     const wanted = JSON.stringify({ batch: 1, expires: 1e9 });
     const message = await nc.request(subject, wanted, { timeout: 2000, noMux: true }).catch((error) => error);
@@ -120,19 +123,27 @@ async function take(log, ref) {
   if (!latest || ended(frames.at(-1))) return null;
   if (latest.seq !== ref.seq) {
     // Out of date. If it is the last frame, its writer may have died before it told the next stage.
-    if (latest === frames.at(-1)) await tell({ ...ref, stage: latest.handoff.stage, seq: latest.seq });
+    if (latest === frames.at(-1)) await tell(ref, latest);
     return null;
   }
   const packed = latest.handoff.item ?? (await wire.object(latest.handoff.object));
   const times = { received_ms: "number", queued_ms: "number", deadline_ms: "number" };
   const item = read(packed, { key: "string", query: "string", language: "string", ...times });
   if (item === null || !Array.isArray(item.passages ?? [])) return null; // unreadable: dropped
-  return { handoff: latest.handoff, item, written: frames.filter((frame) => frame.seq > ref.seq) };
+  const meant = item.varied?.includes(STAGE) ? item.variant : "";
+  const ours = meant === VARIANT ? item : { ...item, variant: "", varied: [] }; // 3: it is not that variant's any more
+  return { handoff: latest.handoff, item: ours, written: frames.filter((frame) => frame.seq > ref.seq) };
 }
 
-/** 2.6: put a reference into the work queue; the message id makes a repetition harmless. */
-async function tell(ref) {
-  await wire.store(`baton.v1.work.${ref.stage}`, pack(ref), { "Nats-Msg-Id": `${ref.key}.${ref.seq}` });
+/** 2.6: put the reference to a hand-off into its queue; the message id makes a repetition harmless. */
+async function tell({ key, shard }, { handoff: { stage, variant }, seq }) {
+  const ref = { v: 1, stage, variant, key, shard, seq };
+  await wire.store(`baton.v1.work.${queueOf(stage, variant)}`, pack(ref), { "Nats-Msg-Id": `${key}.${seq}` });
+}
+
+/** 3: where the work of a stage waits, or of one variant of it. */
+function queueOf(stage, variant) {
+  return variant ? `${stage}.${variant}` : stage;
 }
 
 /** 2.3: write the answer, unless the user, the clock or the end of a drain comes before. False: give it back. */
@@ -203,7 +214,7 @@ async function* answer(item, written, timings) {
 
 function done(item, timings, finish_reason, cites = { cited: [], citations: [] }) {
   const usage = item.usage ?? { prompt_tokens: 0, completion_tokens: 0 };
-  return { type: "done", finish_reason, ...cites, usage, timings };
+  return { type: "done", finish_reason, ...cites, usage, timings, variant: item.variant || undefined };
 }
 
 function failed(code, message, retryable) {
@@ -256,7 +267,7 @@ stopping.signal.addEventListener("abort", () => {
   announce();
   setTimeout(() => running.forEach((_, stop) => stop("leaving")), DRAIN_MS).unref(); // give back what is left
 });
-console.log(`${NAME} serves ${STAGE}`);
+console.log(`${NAME} serves ${QUEUE}`);
 await Promise.all(Array.from({ length: SLOTS }, slot));
 clearInterval(announcing);
 await nc.drain();

@@ -44,6 +44,13 @@ def register(subparsers: Any) -> None:
         "--set", default="default", type=_set, metavar="NAME", help="tool set of a tools worker [default]"
     )
     parser.add_argument(
+        "--variant",
+        default="",
+        type=_variant,
+        metavar="NAME",
+        help="of a retriever or generator that is started as a variant, as with BATON_VARIANT=NAME [none]",
+    )
+    parser.add_argument(
         "--call",
         action="append",
         default=[],
@@ -113,6 +120,8 @@ def _mistake(arguments: argparse.Namespace, names: set[str]) -> str:
         return f"no promise of kind {arguments.kind} is called {', '.join(sorted(unknown))}; --list tells their names"
     if arguments.nats and arguments.ack_wait is not None:
         return "--ack-wait is for a nats-server of the kit's own: leave out --nats"
+    if arguments.variant and arguments.kind == "tools":
+        return "--variant is for a retriever or generator: another version of a tool set is another --set"
     for kind, option in (("tools", "call"), ("retriever", "restricted")):
         if getattr(arguments, option) and arguments.kind != kind:
             return f"--{option} is for a {kind} worker" if kind == "tools" else f"--{option} is for a {kind}"
@@ -133,6 +142,7 @@ def _subject(arguments: argparse.Namespace) -> Subject:
     return Subject(
         kind=arguments.kind,
         tool_set=arguments.set,
+        variant=arguments.variant,
         nats=arguments.nats,
         command=arguments.command,
         ack_wait_s=arguments.ack_wait,
@@ -167,6 +177,15 @@ def _set(text: str) -> str:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 64 of A-Z a-z 0-9 _ -") from None
     return text
+
+
+def _variant(text: str) -> str:
+    from baton_proto.subjects import checked_variant
+
+    try:
+        return checked_variant(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _restricted(text: str) -> tuple[str, str]:

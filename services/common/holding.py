@@ -152,7 +152,7 @@ async def _run(job: HeldJob, handler: Handler, lease: Lease, giving_back: asynci
             raise RuntimeError("the handler returned without finishing or handing over")
     except _Cancelled as reason:
         cancelled = Done(finish_reason="cancelled", cited=[], citations=[], usage=item.usage, timings=item.timings)
-        await _close(job, cancelled)
+        await _close(job, msgspec.structs.replace(cancelled, variant=item.variant or None))
         if job.handed_over is None:
             metrics.CANCEL_SECONDS.observe(max(0, now_ms() - reason.requested_ms) / 1000)
         return "cancelled"

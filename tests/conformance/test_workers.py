@@ -29,8 +29,14 @@ SAMPLES = "tests.conformance.sample_tools"
 TOOLS = f"builtin: []\ntools: [{{python: '{SAMPLES}:slow'}}, {{python: '{SAMPLES}:large'}}]\n"
 NOT_SEEN = {
     "retriever": {"a cancel stops the work", "a deadline stops the work"},  # four documents are found too quickly
-    "node": {"a generator uses what tools gave"},  # it calls none
+    "node": {"a generator uses what tools gave", "a hand over keeps to the variant"},  # it calls none
 }
+AS_A_VARIANT = (
+    "it_announces_itself",
+    "good_items_are_dealt_with",
+    "a_variants_hand_off_is_told_again_to_its_queue",
+    "who_has_served_is_said",
+)
 NODE = [*node(), "examples/worker-node/worker.js", "{nats}"]
 
 
@@ -96,6 +102,15 @@ def kept_by(*kits: Kit) -> None:
 def test_generators_that_ship_and_the_one_in_node_keep_every_promise(tmp_path: Path) -> None:
     ours = Kit("generator", [sys.executable, "-m", "services.generator"], tmp_path / "generator")
     kept_by(ours, Kit("generator", NODE, tmp_path / "node"))
+
+
+@pytest.mark.parametrize("name", ["generator", "node"])
+def test_workers_started_as_a_variant_keep_their_promises_as_one(tmp_path: Path, name: str) -> None:
+    command = NODE if name == "node" else [sys.executable, "-m", "services.generator"]
+    only = [f"--only={promise}" for promise in AS_A_VARIANT]
+    kit = Kit("generator", command, tmp_path / name, {"BATON_VARIANT": "b"}, ["--variant", "b", *only])
+    kit.start().wait(100)
+    assert f"{len(only)} promises: {len(only)} kept." in kit.text, kit.text
 
 
 @pytest.mark.timeout(240)

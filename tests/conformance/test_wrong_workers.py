@@ -19,6 +19,9 @@ CANCEL = "a_cancel_stops_the_work"
 TOOLS = "a_generator_uses_what_tools_gave"
 READERS = "what_a_user_may_not_read_is_not_found"
 DRAIN = "a_worker_that_is_told_to_go_leaves_nothing_undone"
+VARIANT = "a_hand_over_keeps_to_the_variant"
+AGAIN = "a_variants_hand_off_is_told_again_to_its_queue"
+SERVED = "who_has_served_is_said"
 APPEND = "an_append_that_is_not_stored_is_repeated"
 EXPECTED = {
     "leaving_out_a_number": (GOOD, "1", "`seq` 4 (`answer_chunk`) where 3 was due"),
@@ -32,6 +35,12 @@ EXPECTED = {
     "acknowledging_before_the_end_is_stored": (APPEND, "2.5", "it acknowledged its item when the log ended with frame"),
     "standing_still_to_compute": (CANCEL, "2.3", "s; after one the gateway ends the log itself"),
     "dropping_unknown_fields": (TOOLS, "7", "the fields conformance_later of the item did not survive the hand-off"),
+    "telling_the_others_of_a_variants": (
+        VARIANT,
+        "2.6",
+        "hands over to retrieve.conformance, and its reference was published to the queue retrieve",
+    ),
+    "taking_it_for_the_variants": (SERVED, "3", "says that the variant 'conformance' served what that never had"),
     "telling_before_it_is_stored": (TOOLS, "2.6", "it told the next stage of a hand-off that was not stored yet"),
     "deaf_to_cancels_once_it_works": (CANCEL, "2.3", "the log ended with `done` with `stop`, made"),
     "announcing_slots_that_it_lacks": (
@@ -86,8 +95,16 @@ def test_a_retriever_that_shows_everybody_what_is_a_groups_is_found_out(monkeypa
 
 
 def test_a_worker_with_nothing_wrong_keeps_all_these_promises() -> None:
-    outcomes = examined("handing_over", *{promise for promise, _, _ in EXPECTED.values()})
+    outcomes = examined("handing_over", *{promise for promise, _, _ in EXPECTED.values()}, AGAIN)
     assert {name: outcome.verdict for name, outcome in outcomes.items()} == dict.fromkeys(outcomes, "kept"), outcomes
+
+
+def test_a_worker_that_knows_of_no_variants_is_advised() -> None:
+    outcomes = examined("of_the_version_before", VARIANT, AGAIN, SERVED, GOOD, TOOLS)
+    assert outcomes.pop(GOOD).verdict == outcomes.pop(TOOLS).verdict == "kept"
+    assert {outcome.verdict for outcome in outcomes.values()} == {"advice"}, outcomes
+    for outcome in outcomes.values():
+        assert "it leaves variants out, which it may (section 7): " in outcome.seen
 
 
 def test_a_worker_that_serves_one_request_at_a_time_and_thinks_first_is_good() -> None:
@@ -96,4 +113,4 @@ def test_a_worker_that_serves_one_request_at_a_time_and_thinks_first_is_good() -
 
 
 def test_every_wrong_worker_is_examined() -> None:
-    assert WRONG.keys() - {"none", "handing_over", "alone_and_thinking"} == EXPECTED.keys()
+    assert WRONG.keys() - {"none", "handing_over", "alone_and_thinking", "of_the_version_before"} == EXPECTED.keys()

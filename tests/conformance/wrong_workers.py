@@ -24,8 +24,9 @@ STILL_S = 3.2
 PAUSE_S = 0.03
 """Before each frame, so that it can be met in the middle of its work."""
 
-_append, _answer, _hold, _serve = echo.Log.append, echo.answer, echo.hold, echo.serve
+_append, _answer, _hold, _serve, _take = echo.Log.append, echo.answer, echo.hold, echo.serve, echo.take
 _ask, _pack, _say, _consumer = echo.ask, echo.msgpack.packb, echo.say, echo.consumer
+_publish_ref = echo.publish_ref
 
 KNOWN = ("v", "key", "shard", "request_id", "owner", "query", "language", "received_ms", "deadline_ms", "passages")
 
@@ -118,12 +119,13 @@ async def standing_still_to_compute(nc: Any, log: Any, item: Any, written: list[
     await _hold(nc, log, item, written)
 
 
-def handing_over(*, forgetful: bool = False, hasty: bool = False) -> Any:
+def handing_over(*, forgetful: bool = False, hasty: bool = False, telling: str = "variant") -> Any:
     """Who has the kit's calculator called first, as a generator does whose model wants it.
 
     Args:
         forgetful: what it does not know of the item does not survive.
         hasty: the next stage is told before the hand-off is stored.
+        telling: what of a variant it knows: all, that it stands in the hand-off, or nothing.
     """
 
     async def hold(nc: Any, log: Any, item: dict[str, Any], written: list[Any]) -> None:
@@ -132,17 +134,37 @@ def handing_over(*, forgetful: bool = False, hasty: bool = False) -> Any:
             return
         call = {"call_id": secrets.token_hex(8), "name": "calculator", "arguments": {"expression": "1+1"}}
         timings = {**(item.get("timings") or {}), "ttfb_ms": 1}
-        changes = {"stage": TOOLS, "queued_ms": int(time.time() * 1000), "calls": [call], "timings": timings}
+        stage = next(iter(item.get("varied") or []), TOOLS)
+        variant = item["variant"] if stage != TOOLS and telling != "nothing" else ""
+        changes = {"stage": stage, "queued_ms": int(time.time() * 1000), "calls": [call], "timings": timings}
         kept = {name: value for name, value in item.items() if name in KNOWN or not forgetful}
-        handoff = {"stage": TOOLS, "item": {**kept, **changes}}
+        handoff = {"stage": stage, "variant": variant, "item": {**kept, **changes}}
         frame = {"type": "status", "stage": "tool", "content": "Calling tools", "handoff": handoff}
-        ref = {"v": 1, "stage": TOOLS, "key": item["key"], "shard": item["shard"], "seq": log.next_seq}
+        ref = {"v": 1, "stage": stage, "key": item["key"], "shard": item["shard"], "seq": log.next_seq}
+        if telling == "variant":
+            ref["variant"] = variant
         steps = [_append(log, frame), echo.publish_ref(nc, ref)]
         for step in reversed(steps) if hasty else steps:
             await step
             await asyncio.sleep(PAUSE_S)
 
     return hold
+
+
+async def taking_it_for_the_variants(nc: Any, log: Any, ref: dict[str, Any]) -> Any:
+    taken = await _take(nc, log, ref)
+    return taken and (taken[0], taken[0]["item"], taken[2])
+
+
+async def of_the_version_before(nc: Any) -> Any:
+    """Nothing is wrong with one from before an item said where its variant serves."""
+
+    async def publish_ref(nc: Any, ref: dict[str, Any]) -> None:
+        await _publish_ref(nc, {**ref, "variant": ""})
+
+    echo.publish_ref, echo.take = publish_ref, taking_it_for_the_variants
+    echo.hold = handing_over(telling="nothing")
+    return await _consumer(nc)
 
 
 async def announcing_slots_that_it_lacks(nc: Any, running: Any, stopping: Any) -> None:
@@ -196,6 +218,9 @@ WRONG: dict[str, tuple[Any, str, Any]] = {
     "acknowledging_before_the_end_is_stored": (echo, "hold", acknowledging_before_the_end_is_stored),
     "standing_still_to_compute": (echo, "hold", standing_still_to_compute),
     "dropping_unknown_fields": (echo, "hold", handing_over(forgetful=True)),
+    "telling_the_others_of_a_variants": (echo, "hold", handing_over(telling="hand-off")),
+    "taking_it_for_the_variants": (echo, "take", taking_it_for_the_variants),
+    "of_the_version_before": (echo, "consumer", of_the_version_before),
     "telling_before_it_is_stored": (echo, "hold", handing_over(hasty=True)),
     "announcing_slots_that_it_lacks": (echo, "say", announcing_slots_that_it_lacks),
     "leaving_at_once": (echo, "serve", leaving_at_once),

@@ -202,12 +202,16 @@ def test_the_command_says_what_it_would_try_and_what_it_cannot(capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(["conformance", "tools", "--set", "a b"])
     assert "argument --set: 'a b' is not 1 to 64 of" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["conformance", "generator", "--variant", "B"])
+    assert "argument --variant: a variant is 1 to 16 of a-z" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["generator", "--call", "slow={}"], "--call is for a tools worker"),
+        (["tools", "--variant", "b"], "--variant is for a retriever or generator"),
         (["tools", "--restricted", "hr=d1"], "--restricted is for a retriever"),
         (
             ["tools", "--nats", "nats://127.0.0.1:1", "--ack-wait", "2"],

@@ -61,7 +61,11 @@ async def documents(page: Page, gateway: ScriptedGateway) -> Documents:
 
 async def dropped(page: Page, *paths: Path) -> None:
     """Files and folders of the disk, as a file manager drops them."""
-    for kind in ("dragEnter", "dragOver", "drop"):
+    for kind in ("dragEnter", "dragOver"):
+        await drag(page, kind, 400, 300, *paths)
+    # The browser lets nothing fall that the page has not allowed yet.
+    await expect(page.locator("#drop")).to_be_visible()
+    for kind in ("dragOver", "drop"):
         await drag(page, kind, 400, 300, *paths)
 
 

@@ -171,6 +171,7 @@ async def test_a_dropped_document_is_read_answers_questions_and_is_shown_at_its_
 async def test_a_removed_document_disappears_and_no_answer_cites_it_any_more(page: Page, demo: System) -> None:
     ask = await AskPage(page, demo.url).open()
     documents = page.get_by_role("region", name="Documents")
+    await expect(documents).to_be_visible()  # nothing that is dropped before it is taken
     fact = "The submarine of the Kiel branch is painted yellow on the second Tuesday of October."
     question = "When is the submarine of the Kiel branch painted yellow?"
     await page.evaluate(DROP, [["submarines.md", HANDBOOK.replace(FACT, fact).replace("Airship", "Submarine")]])

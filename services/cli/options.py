@@ -119,7 +119,7 @@ def bounded(least: float, most: float) -> Any:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OSError where no file can be written: before the work, and not after them."""
+    """Raises OSError where no file can be written: before the work, and not after it."""
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a"):

@@ -86,10 +86,6 @@ class Presence:
         """Whether there were workers of a queue, and none is alive now."""
         return queue in self._queues and not self.live(queue)
 
-    def deserted(self) -> list[str]:
-        """The queues that had workers and have none now, once silence means absence."""
-        return sorted(queue for queue in self._queues if self.gone(queue)) if self.settled else []
-
     def counts(self) -> dict[str, int]:
         """How many workers of each queue are alive."""
         return dict(Counter(map(queue_of, self._current())))

@@ -12,7 +12,7 @@ ARGS ?=
 # Only for `make test`: TESTS="tests/unit -k settings" runs a part, JOBS is the number of test processes (most tests wait
 # more than they compute).
 TESTS ?=
-JOBS ?= 3
+JOBS ?= 4
 # Only for `make test-ingest`.
 FILES ?= 1000
 # Only for `make chaos`: seconds, seed of the faults, and CLUSTER=1 for three nats-servers. ARGS passes further options.

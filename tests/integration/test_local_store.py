@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from services.common.errors import ServiceError
 from services.retriever.stored import DocumentInfo, StoredPassage
 from services.retriever.stores import local_index, local_vectors, local_words
 from services.retriever.stores.local import open_store
+from services.retriever.stores.local_rows import Rows
 from services.retriever.stores.port import StoreQuery, Where
 from tests.servers.processes import Process, wait_until
 
@@ -194,3 +197,19 @@ def test_many_readers_find_what_few_find(tmp_path: Path, monkeypatch: pytest.Mon
         assert {int(id.partition("-")[0], 16) for id in by_terms} == {1, 2, 5}
 
     asyncio.run(scenario())
+
+
+def test_all_that_open_a_new_store_at_once_can(tmp_path: Path) -> None:
+    """SQLite refuses some of those that switch a new file to its log together, and does not wait."""
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(40):
+            gate = threading.Barrier(8)
+
+            def opened(rows: Rows, gate: threading.Barrier = gate) -> int:
+                gate.wait(30)
+                return rows.version()
+
+            rows = [Rows(tmp_path / str(number)) for _ in range(8)]
+            assert len(list(pool.map(opened, rows))) == 8
+            for one in rows:
+                one.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -227,15 +229,29 @@ class Rows:
     def _db(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
-            db.executescript(_SCHEMA)
-            self._local.db = db
+            db = self._local.db = self._connected()
             with self._lock:
                 self._open.append(db)
         return db
+
+    def _connected(self) -> sqlite3.Connection:
+        """A connection to the file as it should be. Where several make it so at once, SQLite refuses some of them
+        without waiting, so they ask again."""
+        ends = time.monotonic() + BUSY_S
+        while True:
+            db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                db.execute(f"PRAGMA mmap_size = {MAPPED_BYTES}")
+                db.executescript(_SCHEMA)
+            except sqlite3.OperationalError as error:
+                db.close()
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                    raise
+                time.sleep(random.uniform(0.005, 0.02))
+            else:
+                return db
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

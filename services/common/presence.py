@@ -80,7 +80,7 @@ class Presence:
 
     def live(self, queue: str) -> list[Announcement]:
         """The live workers of a queue."""
-        return [one for one in self._current() if queue_of(one) == queue]
+        return [one for name, one in self._current() if name == queue]
 
     def gone(self, queue: str) -> bool:
         """Whether there were workers of a queue, and none is alive now."""
@@ -88,13 +88,13 @@ class Presence:
 
     def counts(self) -> dict[str, int]:
         """How many workers of each queue are alive."""
-        return dict(Counter(map(queue_of, self._current())))
+        return dict(Counter(queue for queue, _ in self._current()))
 
     def slots(self) -> dict[str, int]:
         """How many items the live workers of each queue hold at most, all together."""
         slots: Counter[str] = Counter()
-        for one in self._current():
-            slots[queue_of(one)] += one.slots
+        for queue, one in self._current():
+            slots[queue] += one.slots
         return dict(slots)
 
     def tools(self, item: WorkItem | None = None) -> dict[str, list[ToolSpec]]:
@@ -105,18 +105,20 @@ class Presence:
             item: whose calls they would serve: only workers of its variants count, and without it, those of none.
         """
         found: dict[str, dict[str, ToolSpec]] = {}
-        for one in self._current():
-            if one.tools and one.variant == (subjects.variant_at(item, one.stage) if item else ""):
+        for queue, one in self._current():
+            variant = subjects.variant_at(item, one.stage) if item else ""
+            if one.tools and queue == subjects.queue_name(one.stage, variant):
                 by_name = found.setdefault(one.stage, {})
                 for tool in one.tools:
                     by_name.setdefault(tool.name, tool)
         return {stage: list(by_name.values()) for stage, by_name in sorted(found.items())}
 
-    def _current(self) -> list[Announcement]:
+    def _current(self) -> list[tuple[str, Announcement]]:
+        """The live workers, each with its queue."""
         if self.settled:
             oldest = self._clock() - PRESENCE_TTL_MS / 1000
             self._heard = {key: heard for key, heard in self._heard.items() if heard[0] >= oldest}
-        return [announcement for _, (_, announcement) in sorted(self._heard.items())]
+        return [(queue, announcement) for (queue, _), (_, announcement) in sorted(self._heard.items())]
 
 
 @contextlib.asynccontextmanager

@@ -58,8 +58,8 @@ class Worker:
     ) -> None:
         self._bus = bus
         self._stage = stage
-        self._variant = variant
         self._queue = subjects.queue_name(stage, variant)
+        _, self._variant = subjects.parse_queue(self._queue)  # none where the stage has no variants
         self._handler = handler
         self._settings = settings
         self._tools = tools

@@ -41,7 +41,7 @@ def begin_series(shares: Sequence[Share] = ()) -> None:
             metrics.VARIANT_SECONDS.labels(variant, measure)
     for share in shares:
         metrics.VARIANT_SHARE.labels(share.variant).set(share.percent / 100)
-        for stage in (subjects.RETRIEVE, subjects.GENERATE):
+        for stage in subjects.VARIED_STAGES:
             metrics.MOVED.labels(stage, share.variant)
     metrics.begin(metrics.REFUSED, *get_args(ErrorCode))
     metrics.begin(metrics.TOOL_CALLS, "true", "false")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from baton_proto.messages import AnswerChunk, Done, LogFrame, Sources, Timings, Usage, WorkItem
+from baton_proto.messages import AnswerChunk, Done, LogFrame, Sources, Status, Timings, Usage, WorkItem
 from services.common.job import Handler, Job
 from services.common.presence import watch
 from services.gateway.mover import Mover
@@ -78,6 +78,23 @@ def test_each_variant_serves_its_own_items_and_a_hand_over_keeps_to_it(nats: Nat
                 await one.start(item)
             assert said(await one.ended(plain)) == ("a", None)
             assert said(await one.ended(tries)) == ("b", "b")
+
+    run_rig(nats, scenario)
+
+
+def test_a_tools_worker_that_is_called_a_variant_leaves_an_item_its_own(nats: Nats) -> None:
+    async def run(job: Job) -> None:
+        await job.hand_over(Status(stage="tool", content="done"), msgspec.structs.replace(job.item, stage="generate"))
+
+    async def scenario(one: Rig) -> None:
+        async with (
+            one.worker(run, "tools.default", variant="c") as tools,
+            one.worker(answers_as("b"), "generate", variant="b"),
+        ):
+            assert tools.worker.announcement().variant == ""
+            item = one.item(stage="tools.default", variant="b", varied=["generate"])
+            await one.start(item)
+            assert said(await one.ended(item)) == ("b", "b")
 
     run_rig(nats, scenario)
 

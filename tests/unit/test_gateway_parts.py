@@ -123,6 +123,13 @@ def test_the_tools_of_live_workers_are_known_by_stage_and_named_once() -> None:
     assert presence.tools() == {"tools.default": [spec]}
 
 
+def test_a_tools_worker_that_is_called_a_variant_offers_its_tools_to_everybody() -> None:
+    presence = Presence()
+    spec = ToolSpec(name="clock", description="d", parameters={"type": "object"})
+    presence.hear(announcement("one", "tools.default", tools=[spec], variant="b"))
+    assert presence.tools() == {"tools.default": [spec]}
+
+
 HOSTILE = "# Hello <script>alert(1)</script>\n\n[x](javascript:alert(1)) <img src=x onerror=alert(1)>\n"
 
 

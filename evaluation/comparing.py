@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,14 +30,12 @@ LEAST_PAIRS = 10
 _AT_ONCE = 2_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """B minus A in one measure, over the `pairs` questions that both have a value for. `low` and `high` bound the
-    interval of level `level`, which allows for the number of measures compared; `low95` and `high95` the usual one.
-    `real`: the wide interval excludes 0."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Apart:
+    """B minus A in one measure. `low` and `high` bound the interval of level `level`, which allows for the number of
+    measures compared; `low95` and `high95` the usual one. `real`: the wide interval excludes 0."""
 
     measure: str
-    pairs: int
     a: float
     b: float
     difference: float
@@ -46,6 +45,30 @@ class Difference:
     high95: float
     level: float
     real: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference(_Apart):
+    """Over the `pairs` questions that both have a value for."""
+
+    pairs: int
+
+    @property
+    def enough(self) -> bool:
+        return self.pairs >= LEAST_PAIRS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupDifference(_Apart):
+    """Of two groups of `questions_a` and `questions_b` different questions. `real`: so does a permutation test of its
+    level."""
+
+    questions_a: int
+    questions_b: int
+
+    @property
+    def enough(self) -> bool:
+        return min(self.questions_a, self.questions_b) >= LEAST_PAIRS
 
 
 def compare(
@@ -77,45 +100,32 @@ def _difference(
 ) -> Difference:
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     by = second - first
-    means = bootstrap_means(by, seed=seed, resamples=resamples)
-    low, high = interval(means, level)
-    low95, high95 = interval(means, LEVEL)
+    bounds = _bounds(bootstrap_means(by, seed=seed, resamples=resamples), level)
     return Difference(
         measure=measure,
         pairs=len(by),
         a=float(first.mean()),
         b=float(second.mean()),
         difference=float(by.mean()),
-        low=low,
-        high=high,
-        low95=low95,
-        high95=high95,
-        level=level,
-        real=len(by) >= LEAST_PAIRS and (low > 0 or high < 0),
+        real=len(by) >= LEAST_PAIRS and bounds.without_zero,
+        **bounds._asdict(),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class GroupDifference:
-    """As Difference, of two groups of `questions_a` and `questions_b` different questions. `real`: the wide interval
-    excludes 0, and so does a permutation test of its level."""
-
-    measure: str
-    questions_a: int
-    questions_b: int
-    a: float
-    b: float
-    difference: float
+class _Bounds(NamedTuple):
     low: float
     high: float
     low95: float
     high95: float
     level: float
-    real: bool
 
     @property
-    def enough(self) -> bool:
-        return min(self.questions_a, self.questions_b) >= LEAST_PAIRS
+    def without_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def _bounds(means: np.ndarray, level: float) -> _Bounds:
+    return _Bounds(*interval(means, level), *interval(means, LEVEL), level)
 
 
 def compare_groups(
@@ -147,10 +157,8 @@ def _apart(
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     # Two seeds of their own: drawn by one, the sides would move together.
     means = bootstrap_means(second, seed=(seed, 1), resamples=resamples)
-    means = means - bootstrap_means(first, seed=(seed, 0), resamples=resamples)
-    low, high = interval(means, level)
-    low95, high95 = interval(means, LEVEL)
-    outside = min(len(first), len(second)) >= LEAST_PAIRS and (low > 0 or high < 0)
+    bounds = _bounds(means - bootstrap_means(first, seed=(seed, 0), resamples=resamples), level)
+    outside = min(len(first), len(second)) >= LEAST_PAIRS and bounds.without_zero
     return GroupDifference(
         measure=measure,
         questions_a=len(first),
@@ -158,12 +166,8 @@ def _apart(
         a=float(first.mean()),
         b=float(second.mean()),
         difference=float(second.mean() - first.mean()),
-        low=low,
-        high=high,
-        low95=low95,
-        high95=high95,
-        level=level,
         real=outside and permutation_p(first, second, seed=seed, resamples=resamples) <= 1 - level,
+        **bounds._asdict(),
     )
 
 
@@ -200,20 +204,20 @@ def interval(means: np.ndarray, level: float) -> tuple[float, float]:
 
 def sentence(one: Difference) -> str:
     """What the comparison says, for people."""
-    return _said(one, "A", "B", str(one.pairs), one.pairs >= LEAST_PAIRS)
+    return _said(one, "A", "B", str(one.pairs))
 
 
 def group_sentence(a: str, b: str, one: GroupDifference) -> str:
     """The same of two groups called `a` and `b`."""
-    return _said(one, a, b, f"{one.questions_a} and {one.questions_b}", one.enough)
+    return _said(one, a, b, f"{one.questions_a} and {one.questions_b}")
 
 
-def _said(one: Difference | GroupDifference, a: str, b: str, questions: str, enough: bool) -> str:
+def _said(one: Difference | GroupDifference, a: str, b: str, questions: str) -> str:
     numbers = f"{a} {_figure(one.a)}, {b} {_figure(one.b)}, difference {one.difference:+.4g} "
     bounds = f"(interval {one.low:+.4g} to {one.high:+.4g}, {questions} questions)"
     if one.real:
         return f"{one.measure}: {b} is {'higher' if one.difference > 0 else 'lower'}: {numbers}{bounds}."
-    if not enough:
+    if not one.enough:
         return f"{one.measure}: too few questions to tell: {numbers}{bounds}."
     return f"{one.measure}: not told apart: {numbers}{bounds}."
 

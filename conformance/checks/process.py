@@ -28,7 +28,7 @@ from services.common.taking import returned
 from .succession import another_holder, check_continues
 
 AT_ONCE = 4
-STOPPED = 2
+STOPPED = 4
 MAX_DELIVERIES = 5
 WOKEN_S = 1.0
 

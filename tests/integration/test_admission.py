@@ -27,7 +27,7 @@ from tests.servers.processes import Process, eventually
 from tests.system import workers_alive
 
 Frame = dict[str, Any]
-SERVICE_S = 0.05
+SERVICE_S = 0.1
 MANY = {"BATON_REQUESTS_PER_CONNECTION": "300", "BATON_REQUESTS_PER_USER": "300"}
 
 

@@ -206,7 +206,7 @@ def test_a_share_of_the_conversations_tries_a_variant_until_it_is_gone(tmp_path:
         with start(one, "generator", 1, BATON_VARIANT="b"):
 
             async def ask_all() -> dict[str, set[str | None]]:
-                await eventually(lambda: workers_alive(one.gateways[0]).get("generate.b") == 1, "b is there", 30)
+                await eventually(lambda: workers_alive(one.gateways[0]).get("generate.b") == 1, "b is there", 60)
                 found: dict[str, set[str | None]] = {}
                 for number in range(8):
                     for _ in range(2):
@@ -228,7 +228,7 @@ def test_a_share_of_the_conversations_tries_a_variant_until_it_is_gone(tmp_path:
             assert 'baton_variant_share_ratio{variant="b"} 0.5' in told
 
         async def ask_without() -> None:
-            await eventually(lambda: "generate.b" not in workers_alive(one.gateways[0]), "b has left", 30)
+            await eventually(lambda: "generate.b" not in workers_alive(one.gateways[0]), "b has left", 60)
             for conversation in tried:
                 frames = await one.ask_async("How many days of leave?", conversation_id=conversation)
                 assert (frames[-1]["type"], frames[-1].get("variant")) == ("done", None)

@@ -101,16 +101,11 @@ async def _length(one: Rig, item: WorkItem, count: int) -> bool:
 
 def test_a_holder_that_the_network_has_cut_off_is_replaced_and_what_it_sends_later_changes_nothing(nats: Nats) -> None:
     async def scenario(one: Rig) -> None:
-        stopped = asyncio.Event()
-
         async def write_until_stopped(job: Job) -> None:
-            try:
-                while not stopped.is_set():
-                    await job.write(AnswerChunk(content="on "))
-                    await asyncio.sleep(0.02)
-                await job.finish(done())
-            finally:
-                stopped.set()
+            while job.item.key == item.key:
+                await job.write(AnswerChunk(content="on "))
+                await asyncio.sleep(0.02)
+            await job.finish(done())
 
         async def go_on(job: Job) -> None:
             await job.write(AnswerChunk(content="end"))
@@ -119,14 +114,14 @@ def test_a_holder_that_the_network_has_cut_off_is_replaced_and_what_it_sends_lat
         item = one.item(stage="generate")
         async with cable(nats.port) as network:
             url = f"nats://127.0.0.1:{network.port}"
-            async with one.worker(write_until_stopped, "generate", url=url, name="cut"):
+            async with one.worker(write_until_stopped, "generate", url=url, name="cut") as cut:
                 await one.start(item)
                 await eventually(lambda: _length(one, item, 10), "it has begun")
                 network.plugged.clear()
                 async with one.worker(go_on, "generate"):
                     frames = await one.ended(item)
                     assert text(frames) == "on " * (len(frames) - 3) + "end"
-                    await asyncio.wait_for(stopped.wait(), 30)
+                    await eventually(lambda: cut.worker.running == 0, "the one that is cut off has stopped")
                 # It is back: its append that was on its way is refused, and it takes new work.
                 network.plugged.set()
                 again = one.item(stage="generate")

@@ -23,7 +23,7 @@ from services.common.job import Handler
 from services.common.log import LogWriter, make_handoff, push_ref, read_log, ref_to
 from services.common.worker import Worker
 from tests.servers.nats import Nats
-from tests.servers.processes import eventually
+from tests.servers.processes import PATIENCE_S, eventually
 
 
 class Rig:
@@ -77,7 +77,7 @@ class Rig:
         position = await read_log(self.bus, self.bus.address(item.key))
         return position.frames if position else []
 
-    async def ended(self, item: WorkItem, within_s: float = 15.0) -> list[LogFrame]:
+    async def ended(self, item: WorkItem, within_s: float = PATIENCE_S) -> list[LogFrame]:
         """The frames of the item's log once it has its terminal frame; checks that `seq` counts from 0."""
 
         async def terminal() -> bool:
@@ -97,7 +97,7 @@ class Rig:
         state = await self.bus.stream_state(subjects.WORK_STREAM)
         return int(state.get("messages", -1))
 
-    async def settled(self, within_s: float = 15.0) -> bool:
+    async def settled(self, within_s: float = PATIENCE_S) -> bool:
         """Wait until the queue is empty."""
 
         async def empty() -> bool:

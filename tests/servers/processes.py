@@ -13,15 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+from services.cli.ports import free_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+PATIENCE_S = 45.0
+"""How long is waited for what must come at last: it says nothing of how soon."""
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """One that nobody else is given before a server of this test listens there."""
+    return free_ports(1)[0]
 
 
 class Process:
@@ -54,9 +56,9 @@ class Process:
         """SIGKILL to it and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.popen.wait(10)
+        self.popen.wait(PATIENCE_S)
 
-    def stop(self, within_s: float = 15.0) -> int:
+    def stop(self, within_s: float = PATIENCE_S) -> int:
         """SIGTERM, and SIGKILL if that is not enough; returns its exit code."""
         if self.alive:
             self.popen.terminate()
@@ -80,7 +82,7 @@ def running(argv: list[str], output: Path, env: dict[str, str] | None = None, ro
         process.stop()
 
 
-def wait_until(condition: Callable[[], object], what: str, within_s: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, within_s: float = PATIENCE_S) -> None:
     """Poll a condition until it holds; fail saying what did not come true."""
     ends = time.monotonic() + within_s
     while not condition():
@@ -89,7 +91,7 @@ def wait_until(condition: Callable[[], object], what: str, within_s: float = 15.
         time.sleep(0.02)
 
 
-def freeze(pid: int, within_s: float = 5.0) -> None:
+def freeze(pid: int, within_s: float = PATIENCE_S) -> None:
     """SIGSTOP, until every thread stands still: one that runs on another processor goes on for a moment. Where the
     system does not tell of threads, that moment is not waited for."""
     os.kill(pid, signal.SIGSTOP)
@@ -106,7 +108,9 @@ def _stands_still(task: Path) -> bool:
         return True
 
 
-async def eventually(condition: Callable[[], object | Awaitable[object]], what: str, within_s: float = 15.0) -> None:
+async def eventually(
+    condition: Callable[[], object | Awaitable[object]], what: str, within_s: float = PATIENCE_S
+) -> None:
     """`wait_until` for coroutines."""
     ends = time.monotonic() + within_s
     while True:

@@ -189,13 +189,16 @@ async def test_who_takes_nothing_of_an_answer_gives_its_place_back(nats: Nats, m
             answer = await http.get(address)
             assert (answer.content == data, answer.headers["content-length"]) == (True, str(len(data)))
             assert answer.headers["cache-control"] == "no-store"
-        monkeypatch.setattr(http_answers, "STALL_S", 0.2)
-        with asking(port, address), asking(port, "/documents/events"):
-            reading, watching = routes._reading._taken, routes._watching._taken
-            await eventually(lambda: reading.total() == 1 and routes._catalogue._listeners, "both have begun")
-            for n in range(200):
-                routes._catalogue.added(_record(n))
-            await eventually(lambda: not reading.total() and not watching.total(), "both were broken off")
+        reading, watching = routes._reading._taken, routes._watching._taken
+        with asking(port, "/documents/events"):
+            await eventually(lambda: routes._catalogue._listeners, "it watches")
+            monkeypatch.setattr(http_answers, "STALL_S", 0.2)
+            with asking(port, address) as one:
+                # By its first bytes: it may be broken off before anybody looks.
+                assert await asyncio.get_running_loop().sock_recv(one, 12) == b"HTTP/1.1 200"
+                for n in range(200):
+                    routes._catalogue.added(_record(n))
+                await eventually(lambda: not reading.total() and not watching.total(), "both were broken off")
 
 
 async def test_one_who_reads_too_much_at_once_is_told_so(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
-"""The retriever as a process, for tests of a whole system: it waits for the corpus version. By itself it gives up after a
-fifth of a second, which a busy machine takes now and then, and what it finds is nobody's version and is not kept."""
+"""The retriever as a process, for tests of a whole system: it waits for the corpus version. By itself it gives up after
+a fifth of a second, which a busy machine takes now and then, and what it finds is nobody's version and is not kept."""
 
 from __future__ import annotations
 

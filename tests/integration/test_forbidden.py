@@ -76,7 +76,7 @@ class Place:
 
     def get(self, path: str, user: str = "", groups: Groups = ()) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token(user, groups)}"} if user else {}
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=60)
 
     @asynccontextmanager
     async def library(self) -> AsyncIterator[Library]:

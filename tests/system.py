@@ -125,7 +125,8 @@ def system(
 @contextlib.contextmanager
 def start(one: System, service: str, number: int, root: Path = ROOT, **settings: str) -> Iterator[Process]:
     """One more process of a service, of the version whose sources are in `root`."""
-    argv = [sys.executable, "-m", f"services.{service}"]
+    patient = service == "retriever" and root == ROOT
+    argv = [sys.executable, "-m", "tests.patient_retriever" if patient else f"services.{service}"]
     with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}, root) as process:
         one.processes.setdefault(service, []).append(process)
         try:

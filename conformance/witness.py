@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from baton_proto import codec, subjects
 from baton_proto.messages import PRESENCE_TTL_MS, Announcement, WorkRef
@@ -58,6 +59,7 @@ class Witness:
     on_settling: dict[int, Callable[[Settling], None]] = field(default_factory=dict)
     on_told: dict[str, Callable[[Told], None]] = field(default_factory=dict)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _subscriptions: list[Any] = field(default_factory=list)
 
     @property
     def queue(self) -> str:
@@ -77,9 +79,14 @@ class Witness:
     async def watch(self) -> None:
         consumer = self.consumer
         for subject in (f"$JS.ACK.{consumer}.>", f"$JS.ACK.*.*.{consumer}.>"):
-            await self.bus.subscribe(subject, self._on_settling)
-        await self.bus.subscribe(f"{subjects.PREFIX}.work.>", self._on_work)
-        await self.bus.subscribe(f"{subjects.PREFIX}.workers.>", self._on_presence)
+            self._subscriptions.append(await self.bus.subscribe(subject, self._on_settling))
+        self._subscriptions.append(await self.bus.subscribe(f"{subjects.PREFIX}.work.>", self._on_work))
+        self._subscriptions.append(await self.bus.subscribe(f"{subjects.PREFIX}.workers.>", self._on_presence))
+
+    async def caught_up(self) -> None:
+        """Wait until all that has come by now is noted: of two subjects, what came first may be noted last."""
+        while any(one.pending_msgs for one in self._subscriptions):  # noqa: ASYNC110  # nobody tells when there is none
+            await asyncio.sleep(0)
 
     def present(self) -> list[Announcement]:
         """The workers of the stage that have been heard lately and are not leaving."""

@@ -7,6 +7,7 @@ ones as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 from baton_proto import codec, subjects
 from baton_proto.messages import PRESENCE_TTL_MS, Announcement, WorkRef
-from services.common.bus import Bus
+from services.common.bus import Bus, Unconfirmed
 from services.common.queue import Delivery
 
 MAX_KEPT = 20_000
@@ -103,6 +104,9 @@ class Witness:
             async with asyncio.timeout(within_s), self.news:
                 await self.news.wait_for(condition)
         except TimeoutError:
+            with contextlib.suppress(Unconfirmed):  # what came while we stood still ourselves counts, too
+                await self.bus.stream_state(subjects.WORK_STREAM)
+            await self.caught_up()
             return bool(condition())
         return True
 

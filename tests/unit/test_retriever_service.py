@@ -29,7 +29,7 @@ from services.retriever.port import SearchRequest
 from services.retriever.searching import MAX_PASSAGE_CHARS
 from services.retriever.service import retrieve_handler
 
-SETTINGS = RetrieverSettings(timeout_s=2.0)
+SETTINGS = RetrieverSettings(timeout_s=60.0)
 
 
 class MemoryJob:

@@ -18,8 +18,8 @@ DROP = """files => {
 
 
 async def record(element: Locator, what: str = "node.textContent") -> Callable[[], Awaitable[list[Any]]]:
-    """From now on note what an expression says of an element, `node`, whenever that changes: for what may be over before
-    a test looks. Gives what was noted so far."""
+    """From now on note what an expression says of an element, `node`, whenever that changes: for what may be over
+    before a test looks. Gives what was noted so far."""
     await element.evaluate(
         f"""node => {{
           const seen = node.seen = [];

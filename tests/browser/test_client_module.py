@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 TIMING = """{ baseDelayMs: 20, maxDelayMs: 100, pauseMs: 300, stableMs: 5000, connectTimeoutMs: 60000,
   heartbeatMs: 20000, pongTimeoutMs: 60000, quietMs: 60000, giveUpMs: 60000 }"""
-"""Short pauses, so that tests are quick; patience with a gateway that is, because it runs in the test, slow at times."""
+"""Short pauses, so that tests are quick; patience with a gateway that runs in the test, and so is slow at times."""
 
 
 class Client:

@@ -65,6 +65,11 @@ class Turn:
         """Wait for `running`, `done` or `failed`."""
         await expect(self.element).to_have_attribute("data-phase", phase, timeout=timeout_ms)
 
+    async def begins(self) -> None:
+        """Wait for the first of the answer, without the pauses in which `expect` looks."""
+        element = await self.answer.element_handle()
+        await self.element.page.wait_for_function("node => node.textContent !== ''", arg=element)
+
     async def request_id(self) -> str:
         return await self.element.get_attribute("data-request") or ""
 

@@ -55,13 +55,17 @@ export function watchDrops(overlay, { wanted, drop }) {
     // Not from one element to another. What is drawn anew below the pointer is never left, so leaves are not counted.
     if (!event.relatedTarget) overlay.hidden = true;
   });
-  window.addEventListener("dragover", (event) => {
-    if (!files(event)) return;
-    // Also where nothing is wanted: the browser would leave the page and open the file.
-    event.preventDefault();
-    overlay.hidden = !wanted();
-    if (event.dataTransfer) event.dataTransfer.dropEffect = wanted() ? "copy" : "none";
-  });
+  // Where something else has come below the pointer the browser tells only that it was entered, and asks that alone
+  // whether the files may fall.
+  for (const kind of /** @type {const} */ (["dragenter", "dragover"])) {
+    window.addEventListener(kind, (event) => {
+      if (!files(event)) return;
+      // Also where nothing is wanted: the browser would leave the page and open the file.
+      event.preventDefault();
+      overlay.hidden = !wanted();
+      if (event.dataTransfer) event.dataTransfer.dropEffect = wanted() ? "copy" : "none";
+    });
+  }
   window.addEventListener("drop", (event) => {
     if (!files(event) || !event.dataTransfer) return;
     event.preventDefault();

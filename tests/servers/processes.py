@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,13 +17,31 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+PATIENCE_S = 60.0
+"""Four test processes on two processors may keep anything waiting for seconds."""
+
+
+def _ports() -> Iterator[int]:
+    """Ports for this process's servers, one after the other, again and again."""
+    # The system gives those from 32,768 on (macOS: 49,152) to whoever asks for any, and to outgoing connections. A
+    # server that needs a second to start, or is started again, would now and then find its own taken.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
+    ours = range(20_000 + 750 * worker, 20_000 + 750 * (worker + 1))
+    start = random.SystemRandom().randrange(len(ours))  # another run may be going on beside this one
+    return itertools.cycle([*ours[start:], *ours[:start]])
+
+
+_next_ports = _ports()
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """One that nobody listens on, and nobody else is given before it is used."""
+    for port in itertools.islice(_next_ports, 750):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Process:
@@ -80,7 +100,7 @@ def running(argv: list[str], output: Path, env: dict[str, str] | None = None, ro
         process.stop()
 
 
-def wait_until(condition: Callable[[], object], what: str, within_s: float = 15.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, within_s: float = PATIENCE_S) -> None:
     """Poll a condition until it holds; fail saying what did not come true."""
     ends = time.monotonic() + within_s
     while not condition():
@@ -89,7 +109,7 @@ def wait_until(condition: Callable[[], object], what: str, within_s: float = 15.
         time.sleep(0.02)
 
 
-def freeze(pid: int, within_s: float = 5.0) -> None:
+def freeze(pid: int, within_s: float = PATIENCE_S) -> None:
     """SIGSTOP, until every thread stands still: one that runs on another processor goes on for a moment. Where the
     system does not tell of threads, that moment is not waited for."""
     os.kill(pid, signal.SIGSTOP)
@@ -106,7 +126,9 @@ def _stands_still(task: Path) -> bool:
         return True
 
 
-async def eventually(condition: Callable[[], object | Awaitable[object]], what: str, within_s: float = 15.0) -> None:
+async def eventually(
+    condition: Callable[[], object | Awaitable[object]], what: str, within_s: float = PATIENCE_S
+) -> None:
     """`wait_until` for coroutines."""
     ends = time.monotonic() + within_s
     while True:

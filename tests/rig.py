@@ -23,7 +23,7 @@ from services.common.job import Handler
 from services.common.log import LogWriter, make_handoff, push_ref, read_log, ref_to
 from services.common.worker import Worker
 from tests.servers.nats import Nats
-from tests.servers.processes import eventually
+from tests.servers.processes import PATIENCE_S, eventually
 
 
 class Rig:
@@ -77,7 +77,7 @@ class Rig:
         position = await read_log(self.bus, self.bus.address(item.key))
         return position.frames if position else []
 
-    async def ended(self, item: WorkItem, within_s: float = 15.0) -> list[LogFrame]:
+    async def ended(self, item: WorkItem, within_s: float = PATIENCE_S) -> list[LogFrame]:
         """The frames of the item's log once it has its terminal frame; checks that `seq` counts from 0."""
 
         async def terminal() -> bool:
@@ -97,7 +97,7 @@ class Rig:
         state = await self.bus.stream_state(subjects.WORK_STREAM)
         return int(state.get("messages", -1))
 
-    async def settled(self, within_s: float = 15.0) -> bool:
+    async def settled(self, within_s: float = PATIENCE_S) -> bool:
         """Wait until the queue is empty."""
 
         async def empty() -> bool:
@@ -121,10 +121,11 @@ class Rig:
         variant: str = "",
         **settings: Any,
     ) -> AsyncIterator[RunningWorker]:
-        """A worker with a connection of its own, to `url` if it is given."""
+        """A worker with a connection of its own, to `url` if it is given. Where its items are to go to another one soon
+        after it was lost, give `ack_wait_s`: a short one is also lost where this process stands still for a second."""
         nats = dataclasses.replace(self.settings, url=url or self.settings.url)
         async with connect(nats, name or f"worker-{secrets.token_hex(3)}") as bus:
-            worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 2.0, **settings}), variant=variant)
+            worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 10.0, **settings}), variant=variant)
             running = RunningWorker(bus, worker, drain_s)
             try:
                 yield running

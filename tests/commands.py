@@ -10,7 +10,7 @@ import sys
 
 from tests.servers.processes import ROOT
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -159,7 +159,7 @@ def test_an_answer_goes_on_that_the_last_worker_of_a_variant_has_begun(nats: Nat
     async def scenario(one: Rig) -> None:
         async with moving(one), one.worker(answers_as("a ends."), "generate"):
             item = varied(one)
-            async with one.worker(never, "generate", variant="b", ack_wait_s=2.0) as doomed:
+            async with one.worker(never, "generate", variant="b") as doomed:
                 await one.start(item)
                 await eventually(lambda: _has_text(one, item), "it has begun")
                 await doomed.die()

@@ -83,7 +83,7 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
 
         item = one.item(stage="generate")
         before = measured("baton_failovers_total", stage="generate")
-        async with one.worker(write_two_and_hang, "generate", ack_wait_s=2.0) as first:
+        async with one.worker(write_two_and_hang, "generate") as first:
             await one.start(item)
             await asyncio.wait_for(stuck.wait(), 5)
             await eventually(lambda: _length(one, item, 3), "both chunks are stored")
@@ -157,7 +157,7 @@ def test_a_replaced_holder_stops_and_settles_nothing(nats: Nats) -> None:
 
         proceed = asyncio.Event()
         item = one.item(stage="generate")
-        async with one.worker(slow_writer, "generate", ack_wait_s=4.0):
+        async with one.worker(slow_writer, "generate"):
             await one.start(item)
             await asyncio.wait_for(started.wait(), 5)
             # Somebody else takes the next seq, as a replacement does.

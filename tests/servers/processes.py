@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -15,33 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+from services.cli.ports import free_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-PATIENCE_S = 60.0
-"""Four test processes on two processors may keep anything waiting for seconds."""
-
-
-def _ports() -> Iterator[int]:
-    """Ports for this process's servers, one after the other, again and again."""
-    # The system gives those from 32,768 on (macOS: 49,152) to whoever asks for any, and to outgoing connections. A
-    # server that needs a second to start, or is started again, would now and then find its own taken.
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 16
-    ours = range(20_000 + 750 * worker, 20_000 + 750 * (worker + 1))
-    start = random.SystemRandom().randrange(len(ours))  # another run may be going on beside this one
-    return itertools.cycle([*ours[start:], *ours[:start]])
-
-
-_next_ports = _ports()
+PATIENCE_S = 45.0
+"""How long is waited for what must come at last: it says nothing of how soon."""
 
 
 def free_port() -> int:
-    """One that nobody listens on, and nobody else is given before it is used."""
-    for port in itertools.islice(_next_ports, 750):
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
+    """One that nobody else is given before a server of this test listens there."""
+    return free_ports(1)[0]
 
 
 class Process:
@@ -74,9 +56,9 @@ class Process:
         """SIGKILL to it and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.popen.wait(10)
+        self.popen.wait(PATIENCE_S)
 
-    def stop(self, within_s: float = 15.0) -> int:
+    def stop(self, within_s: float = PATIENCE_S) -> int:
         """SIGTERM, and SIGKILL if that is not enough; returns its exit code."""
         if self.alive:
             self.popen.terminate()

@@ -408,7 +408,7 @@ def test_waiting_survives_the_gateway_and_every_worker(nats: Nats, tmp_path_fact
     async def main(port: int, kill: Callable[[], None], other: int) -> None:
         answering = Answering()
         async with rig(nats.url) as one, asyncio.timeout(40):
-            async with connected(port) as socket, one.worker(answering, ack_wait_s=2.0) as first:
+            async with connected(port) as socket, one.worker(answering) as first:
                 user = User(socket, port, {})
                 await _until_heard(port)
                 await user.ask("slow", "c", request_id="slow")

@@ -157,7 +157,7 @@ def injected(demo: System, tmp_path_factory: pytest.TempPathFactory) -> System:
     path = tmp_path_factory.mktemp("injected") / "panda.md"
     path.write_text(INJECTED, encoding="utf-8")
     with ingest_worker(demo.folder, demo.env):
-        bring_in(path, demo.folder, demo.env, 60)
+        bring_in(path, demo.folder, demo.env)
     _listed.clear()
     return demo
 

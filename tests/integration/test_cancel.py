@@ -210,8 +210,8 @@ def test_how_long_a_cancel_took_is_counted(gateways: Gateways) -> None:
             await one.bus.store(subjects.cancel_subject(item.key), codec.encode(order))
             await one.ended(item)
             await eventually(lambda: _cancels_counted() == count + 1, "it is counted")
-            most = 5 + time.monotonic() - began + 0.01
-        assert 5 <= _seconds_counted() - seconds < most
+            most = 5 + time.monotonic() - began
+        assert 4.9 < _seconds_counted() - seconds < most + 0.1
 
     run(gateways, scenario)
 

@@ -356,7 +356,7 @@ def test_a_request_whose_time_is_up_while_it_waits_is_ended_though_its_gateway_i
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         async with only_announced(one), client(running[0][0]) as alice:
             for name in names:
-                await alice.ask(name, deadline_ms=4000)
+                await alice.ask(name, deadline_ms=6000)
             await alice.is_accepted(*names)
 
             await _are_queued(one, *names)
@@ -409,13 +409,13 @@ def test_work_whose_time_was_up_in_the_queue_is_not_begun(nats: Nats, tmp_path: 
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         async with only_announced(one, slots=100), client(running[0][0]) as alice:
             for number in range(10):
-                await alice.ask(f"r{number}", deadline_ms=3000)
+                await alice.ask(f"r{number}", deadline_ms=5000)
             await alice.is_accepted(*(f"r{number}" for number in range(10)))
             asked = time.monotonic()
             await _are_queued(one, *(f"r{number}" for number in range(10)))
             await eventually(lambda: _is_waiting(one, 0), "all are with the workers")
         running[0][1].kill()
-        await eventually(lambda: time.monotonic() > asked + 3.0, "their time is up")
+        await eventually(lambda: time.monotonic() > asked + 5.0, "their time is up")
         async with one.worker(note):
             await eventually(lambda: _is_queued(one, 0), "the queue is empty")
         assert begun == []

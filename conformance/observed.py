@@ -121,6 +121,7 @@ class Observed:
                 self.bus, subjects.WORK_STREAM, seq
             ):
                 raise Broken(f"the item was not acknowledged within {within_s:g} s", "2.7")
+        await self.witness.caught_up()
 
     async def checked(self) -> None:
         """Everything that was noticed on the way, in the order of its happening.
@@ -159,6 +160,10 @@ class Observed:
         """What was sent to the reply subjects of our items since then."""
         found = [one for seq in self.work_seqs for one in self.witness.settlings.get(seq, ())]
         return [one for one in found if one.at >= since]
+
+    def settled(self) -> list[str]:
+        """How deliveries of our items were ended, one after the other: each `+ACK` or `-NAK …`."""
+        return [each.what for each in self.settlings() if not each.what.startswith("+WPI")]
 
     async def begun(self) -> bool:
         """Wait until the worker has written something; whether it has not ended its part with that."""
@@ -203,6 +208,7 @@ class Observed:
         """At this moment the log must have ended, or been handed on and its next stage told."""
         if self.droppable or (tail := await self.bus.tail(self.at)) is None:
             return
+        await self.witness.caught_up()
         last = self._end() or codec.decode(tail.data, LogEntry).frames[-1]
         if last.seq <= self.handed_at or not frames.ends(last):
             said = f"it acknowledged its item when the log ended with frame {last.seq}, {frames.ending(last)}"

@@ -7,13 +7,15 @@ ones as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from baton_proto import codec, subjects
 from baton_proto.messages import PRESENCE_TTL_MS, Announcement, WorkRef
-from services.common.bus import Bus
+from services.common.bus import Bus, Unconfirmed
 from services.common.queue import Delivery
 
 MAX_KEPT = 20_000
@@ -58,6 +60,7 @@ class Witness:
     on_settling: dict[int, Callable[[Settling], None]] = field(default_factory=dict)
     on_told: dict[str, Callable[[Told], None]] = field(default_factory=dict)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _subscriptions: list[Any] = field(default_factory=list)
 
     @property
     def queue(self) -> str:
@@ -77,9 +80,14 @@ class Witness:
     async def watch(self) -> None:
         consumer = self.consumer
         for subject in (f"$JS.ACK.{consumer}.>", f"$JS.ACK.*.*.{consumer}.>"):
-            await self.bus.subscribe(subject, self._on_settling)
-        await self.bus.subscribe(f"{subjects.PREFIX}.work.>", self._on_work)
-        await self.bus.subscribe(f"{subjects.PREFIX}.workers.>", self._on_presence)
+            self._subscriptions.append(await self.bus.subscribe(subject, self._on_settling))
+        self._subscriptions.append(await self.bus.subscribe(f"{subjects.PREFIX}.work.>", self._on_work))
+        self._subscriptions.append(await self.bus.subscribe(f"{subjects.PREFIX}.workers.>", self._on_presence))
+
+    async def caught_up(self) -> None:
+        """Wait until all that has come by now is noted: of two subjects, what came first may be noted last."""
+        while any(one.pending_msgs for one in self._subscriptions):  # noqa: ASYNC110  # nobody tells when there is none
+            await asyncio.sleep(0)
 
     def present(self) -> list[Announcement]:
         """The workers of the stage that have been heard lately and are not leaving."""
@@ -96,6 +104,9 @@ class Witness:
             async with asyncio.timeout(within_s), self.news:
                 await self.news.wait_for(condition)
         except TimeoutError:
+            with contextlib.suppress(Unconfirmed):  # what came while we stood still ourselves counts, too
+                await self.bus.stream_state(subjects.WORK_STREAM)
+            await self.caught_up()
             return bool(condition())
         return True
 

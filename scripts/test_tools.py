@@ -85,7 +85,9 @@ def _apt_install(package: str) -> bool:
     if not shutil.which("apt-get") or os.geteuid() != 0:
         return False
     print(f"Installing Debian's {package} …", file=sys.stderr)
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+    # A machine that has just started may be at its updates, and a download may break off.
+    patience = ["-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
+    command = ["apt-get", *patience, "install", "-y", "-qq", "--no-install-recommends", package]
     return _run(command) or (_run(["apt-get", "update", "-qq"]) and _run(command))
 
 

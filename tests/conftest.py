@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests.servers.nats import Nats, nats_server
 # Property tests find the same on every machine, however slow it is.
 settings.register_profile("baton", derandomize=True, deadline=None, database=None)
 settings.load_profile("baton")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches what the tests start, also where they run in the background of a shell that has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

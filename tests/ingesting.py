@@ -57,7 +57,7 @@ class Place:
         wanted = {"owner": "", "readers": EVERYBODY, **fields}
         return await self.files.add(name=name, data=data, **wanted)  # type: ignore[arg-type]
 
-    async def done(self, *records: FileRecord, within_s: float = 30.0) -> list[FileRecord | None]:
+    async def done(self, *records: FileRecord, within_s: float = 60.0) -> list[FileRecord | None]:
         """What the records have become when nobody works on them any more."""
 
         async def ended() -> bool:
@@ -110,7 +110,7 @@ def worker_thread(url: str, settings: RetrieverSettings, **ingest: object) -> It
     thread = threading.Thread(target=lambda: asyncio.run(work()), daemon=True)
     thread.start()
     try:
-        assert begun.wait(30)
+        assert begun.wait(60)
         yield
     finally:
         over.set()

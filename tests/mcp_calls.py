@@ -12,7 +12,7 @@ from services.common.config import ToolsSettings
 from services.tools.mcp import open_entry
 from services.tools.mcp.server import McpServer, Pace
 from services.tools.port import Tool, ToolContext, ToolError
-from tests.servers.processes import eventually
+from tests.servers.processes import PATIENCE_S, eventually
 
 QUICK = Pace(connect_s=30.0, first_wait_s=0.05, longest_wait_s=0.3, relist_s=0.1)
 
@@ -21,7 +21,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     """Every wait inside has a bound of its own; this one is for what has none by mistake."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(100):
             await scenario
 
     asyncio.run(bounded())
@@ -43,10 +43,10 @@ async def connected(pace: Pace = QUICK, timeout_s: float = 20.0, **entry: Any) -
 
 
 async def arrives(server: McpServer, name: str = "") -> None:
-    await eventually(lambda: name in names(server) if name else server.tools(), f"the tools {name} are there", 20.0)
+    await eventually(lambda: name in names(server) if name else server.tools(), f"the tools {name} are there")
 
 
-async def leaves(server: McpServer, within_s: float = 10.0) -> None:
+async def leaves(server: McpServer, within_s: float = PATIENCE_S) -> None:
     await eventually(lambda: not server.tools(), "the tools are gone", within_s)
 
 

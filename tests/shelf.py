@@ -40,7 +40,7 @@ class MemoryOriginals:
 
 
 def settings_for(milvus: Milvus, **fields: Any) -> RetrieverSettings:
-    defaults = {"milvus_uri": milvus.uri, "collection": f"c_{secrets.token_hex(6)}"}
+    defaults = {"milvus_uri": milvus.uri, "collection": f"c_{secrets.token_hex(6)}", "timeout_s": 30.0}
     return RetrieverSettings(**{**defaults, **fields})
 
 

@@ -21,7 +21,7 @@ import websockets
 from evaluation.frames import Frame, answer_text
 from tests.servers.milvus import Milvus, milvus_lite
 from tests.servers.nats import Nats, nats_server
-from tests.servers.processes import ROOT, Process, free_port, running, wait_until
+from tests.servers.processes import PATIENCE_S, ROOT, Process, free_port, running, wait_until
 
 DOCUMENTS = ROOT / "examples" / "hr_assistant" / "documents"
 answer = answer_text
@@ -46,14 +46,14 @@ class System:
         return f"ws://127.0.0.1:{self.gateways[gateway]}/ws"
 
     def metrics(self, gateway: int = 0) -> str:
-        return httpx.get(f"http://127.0.0.1:{self.gateways[gateway]}/metrics").text
+        return httpx.get(f"http://127.0.0.1:{self.gateways[gateway]}/metrics", timeout=PATIENCE_S).text
 
     def ask(self, query: str, *, gateway: int = 0, **fields: Any) -> list[Frame]:
         """The frames of one question, to its end."""
         return asyncio.run(self.ask_async(query, gateway=gateway, **fields))
 
     async def ask_async(self, query: str, *, gateway: int = 0, **fields: Any) -> list[Frame]:
-        async with websockets.connect(self.socket_url(gateway)) as socket:
+        async with websockets.connect(self.socket_url(gateway), open_timeout=PATIENCE_S) as socket:
             await socket.send(json.dumps({"query": query, **fields}))
             frames: list[Frame] = []
             async with asyncio.timeout(60):
@@ -125,7 +125,8 @@ def system(
 @contextlib.contextmanager
 def start(one: System, service: str, number: int, root: Path = ROOT, **settings: str) -> Iterator[Process]:
     """One more process of a service, of the version whose sources are in `root`."""
-    argv = [sys.executable, "-m", f"services.{service}"]
+    patient = service == "retriever" and root == ROOT
+    argv = [sys.executable, "-m", "tests.patient_retriever" if patient else f"services.{service}"]
     with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}, root) as process:
         one.processes.setdefault(service, []).append(process)
         try:

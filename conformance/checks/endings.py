@@ -30,6 +30,8 @@ from services.common.log import read_log
 
 CANCEL_S = 3.0
 """A gateway ends a cancelled log after one second; the rest is for a slow machine."""
+LATE_TIMES = 2
+"""A worker that is late every time is slow; one that is late once may have been stopped by its machine."""
 CROSSED_S = 0.3
 """An end that was made so soon after an order may not have known of it."""
 SHORT_MS = 200
@@ -56,6 +58,7 @@ async def a_cancel_from_before_is_found(kit: Kit) -> None:
 @promise("2.3")
 async def a_cancel_stops_the_work(kit: Kit) -> None:
     """A request that is cancelled while a worker holds it ends with `done` and `cancelled` within a second."""
+    late: list[float] = []
     for attempt in range(kit.options.attempts):
         one = await kit.request()
         if attempt % 2 and kit.alone:
@@ -78,7 +81,10 @@ async def a_cancel_stops_the_work(kit: Kit) -> None:
         if not _cancelled(last):
             raise Broken(f"the log ended with {ending(last)}, made {made_s:.1f} s after the order")
         if took > CANCEL_S:
-            raise Broken(f"it took {took:.1f} s; after one the gateway ends the log itself")
+            late.append(took)
+            if len(late) < LATE_TIMES:
+                continue
+            raise Broken(f"it took {min(late):.1f} s; after one the gateway ends the log itself")
         await one.finished()
         return
     raise NotSeen(f"every answer was over before it could be cancelled; {MORE_TO_DO}")
@@ -101,11 +107,11 @@ async def a_deadline_stops_the_work(kit: Kit) -> None:
     one = await kit.request({"deadline_ms": deadline})
     await one.tell()
     last = (await one.finished())[-1]
-    late = (now_ms() - deadline) / 1000
+    late = (from_rfc3339(last.timestamp) - deadline) / 1000
     if isinstance(last, Error) and last.code == "deadline":
         return
     if late > CANCEL_S:
-        raise Broken(f"the log ended with {ending(last)}, {late:.1f} s after its deadline")
+        raise Broken(f"the log ended with {ending(last)}, made {late:.1f} s after its deadline")
     raise NotSeen(f"the work was done before a deadline of {SHORT_MS} ms; {MORE_TO_DO}")
 
 

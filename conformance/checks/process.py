@@ -31,6 +31,8 @@ AT_ONCE = 4
 STOPPED = 4
 MAX_DELIVERIES = 5
 WOKEN_S = 1.0
+LAST_WORDS_S = 3.0
+"""What a worker has said last may be heard after its end is known."""
 
 
 async def start(kit: Kit) -> None:
@@ -139,12 +141,15 @@ async def a_worker_that_stood_still_lets_go(kit: Kit) -> None:
         again = [frame for one in held for frame in _made_again(one, before[one.key])]
         return again or [frame for one in taken for frame in _made_since(one, woken_ms)]
 
-    if await kit.witness.until(woke_up, WOKEN_S):
-        raise Broken(f"it woke, and tried to append {told(woke_up())}")
-    for one in held:
-        await one.ended(kit.again_s)
-        await one.acknowledged(kit.again_s)
-        await one.checked()
+    try:
+        if not await kit.witness.until(woke_up, WOKEN_S):
+            for one in held:
+                await one.ended(kit.again_s)
+                await one.acknowledged(kit.again_s)
+                await one.checked()
+    finally:
+        if frames := woke_up():  # or later, where it was slow to wake
+            raise Broken(f"it woke, and tried to append {told(frames)}")
 
 
 def _made_since(one: Request, since_ms: int) -> list[LogFrame]:
@@ -179,6 +184,9 @@ async def a_worker_that_is_told_to_go_leaves_nothing_undone(kit: Kit) -> None:
         await kit.process.kill()
         await start(kit)
         raise Broken(f"it was still there {stop_s:g} s after SIGTERM")
+    await kit.witness.until(
+        lambda: _draining(kit, since) and not any(_undone(one) for one in [*requests, late]), LAST_WORDS_S
+    )
     problem = await _left_behind(kit, [*requests, late], end, since)
     await start(kit)
     try:
@@ -188,6 +196,11 @@ async def a_worker_that_is_told_to_go_leaves_nothing_undone(kit: Kit) -> None:
     finally:
         if problem is not None:
             raise problem
+
+
+def _undone(one: Request) -> bool:
+    """Whether the worker has had it, and neither acknowledged it nor given it back."""
+    return bool(one.settlings() or one.attempts) and not one.settled()
 
 
 def _draining(kit: Kit, since: float) -> bool:
@@ -200,12 +213,10 @@ async def _left_behind(kit: Kit, requests: list[Request], end: End, since: float
     if end[0] != 0:
         return Broken(f"it {ended_so(end)}")
     for one in requests:
-        if not (one.settlings() or one.attempts):
-            continue  # it has never had it
-        settled = [each.what for each in one.settlings() if not each.what.startswith("+WPI")]
-        if not settled:
+        if _undone(one):
             return Broken("it left an item neither acknowledged nor given back")
-        if settled[-1].startswith("-NAK") and not await returned(kit.bus, one.key, one.handed_at):
+        settled = one.settled()
+        if settled and settled[-1].startswith("-NAK") and not await returned(kit.bus, one.key, one.handed_at):
             return Broken("it gave an item back without counting that on `baton.v1.returned`", "2.10")
     if not _draining(kit, since):
         return Advice("no announcement said that it was draining: it is counted on for four seconds more")

@@ -31,7 +31,6 @@ from .endings import conversation_of
 from .items import passed_on
 
 TOP_K = 2
-WAITS_S = 1.0
 SEARCH = "search_documents"
 
 
@@ -120,7 +119,7 @@ async def a_request_waits_for_the_one_before(kit: Kit) -> None:
     await kit.bus.store(subject, codec.encode(conversation_of(conversation, running)))
     try:
         await second.tell()
-        await kit.witness.until(lambda: bool(second.attempts), WAITS_S)
+        await kit.witness.until(lambda: second.attempts or second.settled(), kit.patience_s)
         if written := await second.written():
             raise Broken(f"the request before had not ended, and it wrote {told(written)}")
         if not await returned(kit.bus, second.key, second.handed_at):

@@ -97,7 +97,7 @@ async def _told_again(kit: Kit, stage: str) -> tuple[str, str]:
     one.droppable = True
     await one.tell()
     await one.acknowledged()
-    for told in kit.witness.told[one.key]:
+    for told in kit.witness.told.get(one.key, ()):
         if told.ref.seq > one.handed_at:
             return told.queue, told.ref.variant
     raise Broken(f"nobody told {stage} of the hand-off")

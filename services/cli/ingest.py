@@ -180,6 +180,7 @@ async def _rows(bus: Bus) -> list[dict[str, Any]]:
 
     (settings,) = load([RetrieverSettings], ALL_SETTINGS)
     records = await Files(bus).all()
+    known = True
     async with open_store(settings) as store:
         try:
             infos = {info.document_id: info for info in await store.documents()}
@@ -187,8 +188,11 @@ async def _rows(bus: Bus) -> list[dict[str, Any]]:
             if not records:
                 raise
             _note(f"What is stored cannot be told: {error.message}")
-            infos = {}
+            infos, known = {}, False
     rows = [_row(infos.pop(record.document_id, None), record) for record in records]
+    for row in rows:
+        if known and row["state"] == "ready" and row["document_id"] and "ingested_ms" not in row:
+            row |= {"state": "missing", "error": _MISSING}
     rows += [_row(info, None) for info in infos.values()]
     return sorted(rows, key=lambda row: (row["name"], row["owner"]))
 
@@ -208,6 +212,9 @@ _OF_RECORDS = (
     "file", "name", "owner", "state", "error", "document_id", "title", "media_type", "passages", "bytes", "done",
     "total", "readers", "updated_ms",
 )  # fmt: skip
+
+
+_MISSING = "The document store has lost it. Bring it in again with: baton ingest --again PATH"
 
 
 def _note(text: str) -> None:

@@ -24,19 +24,25 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int, preferred: Sequence[int] = ()) -> list[int]:
-    """`count` different free ports on loopback: those of `preferred` that are free, then any."""
+    """`count` different free ports on loopback: those of `preferred` that are free, then any, which the system gives to
+    nobody else for a minute."""
     found = [port for port in preferred if is_free(port)][:count]
-    probes: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            probes.append(probe)  # held until all are found, so that none comes twice
-            probe.bind(("127.0.0.1", 0))
-            found.append(probe.getsockname()[1])
-    finally:
-        for probe in probes:
-            probe.close()
+    while len(found) < count:
+        found.append(_reserved())  # one that is reserved does not come twice
     return found
+
+
+def _reserved() -> int:
+    """A free port with an old connection that lingers (TIME_WAIT): whoever wants just any port is not given it, and
+    whoever names it may listen there, if he does as servers do (SO_REUSEADDR)."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        with socket.create_connection(listener.getsockname()) as there:
+            listener.accept()[0].close()  # who closes first has the connection that lingers
+            there.recv(1)
+        return int(listener.getsockname()[1])
 
 
 def next_free(port: int, tries: int, host: str = "127.0.0.1", taken: Sequence[int] = ()) -> int | None:

@@ -128,6 +128,11 @@ GENERATOR = Gauge("baton_generator_info", "Generator and model of this process; 
 CITATIONS_DROPPED = Counter(
     "baton_citations_dropped_total", "Citations of passages that the model had not been given, taken out of answers."
 )
+SEARCHES = Counter(
+    "baton_searches_total",
+    "Searches that went well, known ones included: `found` something, or `nothing` that the asker may see.",
+    ["outcome"],
+)
 RERANKS = Counter("baton_reranks_total", "Questions whose passages a reranker was given, by outcome.", ["outcome"])
 APPENDS = Counter("baton_log_appends_total", "Appends to logs, by result.", ["result"])
 CACHE = Counter(
@@ -165,8 +170,8 @@ SERVED_BY = {
         QUEUED, FILL, SET_ASIDE, VARIANT_REQUESTS, VARIANT_SECONDS, VARIANT_SHARE, MOVED,
     ),
     "Workers": (
-        WORK, WORK_RUNNING, WORK_SECONDS, CANCEL_SECONDS, REDELIVERED, FAILOVERS, RETRIEVAL_STEPS, RERANKS, TOKEN_GAP,
-        GENERATOR, CITATIONS_DROPPED, TOOL_SECONDS, APPENDS, CACHE,
+        WORK, WORK_RUNNING, WORK_SECONDS, CANCEL_SECONDS, REDELIVERED, FAILOVERS, RETRIEVAL_STEPS, SEARCHES, RERANKS,
+        TOKEN_GAP, GENERATOR, CITATIONS_DROPPED, TOOL_SECONDS, APPENDS, CACHE,
     ),
     "Ingest workers": (INGEST_FILES, INGEST_SECONDS, INGEST_WAITING),
     "Every service": (NATS_CONNECTED, NATS_RECONNECTS, NATS_SLOW, LOOP_LAG, DRAINING, BUILD),

@@ -14,6 +14,7 @@ import msgspec
 from baton_proto.messages import Language, Sources, Status, WorkItem
 from baton_proto.readers import principals
 from baton_proto.subjects import GENERATE
+from services.common import metrics
 from services.common.config import RetrieverSettings
 from services.common.job import Handler, Job
 from services.common.passages import source_of
@@ -53,7 +54,9 @@ def retrieve_handler(
     known = searches or Searches(retriever, settings.retriever)
 
     async def find(item: WorkItem, request: SearchRequest) -> Found:
-        return await known.find(item, request, lambda: search(retriever, request, settings.timeout_s))
+        found = await known.find(item, request, lambda: search(retriever, request, settings.timeout_s))
+        metrics.SEARCHES.labels("found" if found.passages else "nothing").inc()
+        return found
 
     async def handle(job: Job) -> None:
         if job.item.calls:

@@ -12,7 +12,8 @@ from tests.browser.chromium import launch
 from tests.browser.page import AskPage, Turn
 from tests.browser.scripted import Connection, Log, ScriptedGateway, scripted_gateway
 
-expect.set_options(timeout=10_000)
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +38,7 @@ async def context(browser: Browser, request: pytest.FixtureRequest) -> AsyncIter
     """Options of the profile come from `@pytest.mark.parametrize("context", [{…}], indirect=True)`."""
     options = {"locale": "en-GB", "viewport": {"width": 1280, "height": 800}, **getattr(request, "param", {})}
     context = await browser.new_context(**options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context
     await context.close()
 

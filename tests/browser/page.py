@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 from playwright.async_api import Locator, Page, expect
 
 DONE_MS = 30_000
@@ -12,6 +15,24 @@ DROP = """files => {
     document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
 """Drops files made in the page, given as name and text."""
+
+
+async def record(element: Locator, what: str = "node.textContent") -> Callable[[], Awaitable[list[Any]]]:
+    """From now on note what an expression says of an element, `node`, whenever that changes: for what may be over
+    before a test looks. Gives what was noted so far."""
+    await element.evaluate(
+        f"""node => {{
+          const seen = node.seen = [];
+          const look = () => {{
+            const now = {what};
+            if (seen.length === 0 || seen.at(-1) !== now) seen.push(now);
+          }};
+          look();
+          const all = {{ subtree: true, childList: true, characterData: true, attributes: true }};
+          new MutationObserver(look).observe(node, all);
+        }}"""
+    )
+    return lambda: element.evaluate("node => node.seen")
 
 
 class Turn:
@@ -43,6 +64,11 @@ class Turn:
     async def until(self, phase: str, timeout_ms: int = DONE_MS) -> None:
         """Wait for `running`, `done` or `failed`."""
         await expect(self.element).to_have_attribute("data-phase", phase, timeout=timeout_ms)
+
+    async def begins(self) -> None:
+        """Wait for the first of the answer, without the pauses in which `expect` looks."""
+        element = await self.answer.element_handle()
+        await self.element.page.wait_for_function("node => node.textContent !== ''", arg=element)
 
     async def request_id(self) -> str:
         return await self.element.get_attribute("data-request") or ""

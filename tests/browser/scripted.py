@@ -49,7 +49,7 @@ PAGE_POLICY = (
     "frame-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 DOCUMENT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Connection:

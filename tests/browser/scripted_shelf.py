@@ -30,6 +30,9 @@ class Shelf:
         """Statuses that the next uploads are answered with."""
         self.takes = asyncio.Event()
         self.takes.set()
+        self.answers = asyncio.Event()
+        """Set, who has sent a file is told that it was taken; all who watch hear of it in any case."""
+        self.answers.set()
         self.lists = asyncio.Event()
         """Set, lists arrive that were asked for when `listed` was at `held_from` already."""
         self.held_from = 1_000
@@ -87,7 +90,9 @@ class Shelf:
             status = self.refusals.pop(0)
             return JSONResponse({"error": {"code": "bad_message", "message": f"Refused with {status}."}}, status)
         self.uploads.append((name, content))
-        return JSONResponse({"files": [self.put(name, "queued")]}, 202)
+        queued = self.put(name, "queued")
+        await self.answers.wait()
+        return JSONResponse({"files": [queued]}, 202)
 
     async def _events(self, _: Request) -> Response:
         return StreamingResponse(self._changes(), media_type="text/event-stream")

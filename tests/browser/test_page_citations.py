@@ -78,7 +78,8 @@ async def test_texts_made_to_be_slow_are_judged_in_time(page: Page, gateway: Scr
             withSigns(text, supports(text, marksIn(text, [{ n: 1 }])));
             return performance.now() - started;
           };
-          return parts.filter((part) => took(part) > 1_000);
+          // The best of some: a machine that has other things to do is not what is judged.
+          return parts.filter((part) => [1, 2, 3].every(() => took(part) > 1_000));
         }""",
         [".", "|", "\n", "| ", ". ", "[1]", "[1].", "a [1] ", "。", "*", "\n|", "a. ", "1. ", "。）", " "],
     )

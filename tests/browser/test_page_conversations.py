@@ -87,6 +87,30 @@ async def test_a_conversation_of_the_list_is_shown_as_it_looked_and_goes_on(
     await expect(ask.turns).to_have_count(2)
 
 
+async def test_an_entry_that_is_pressed_or_focused_stays_while_the_list_goes_on(
+    page: Page, gateway: ScriptedGateway
+) -> None:
+    keep(gateway, "c1", LEAVE_TURN)
+    keep(gateway, "c2", kept_turn("r2", "And travel?", "By train."))
+    ask = await AskPage(page, gateway.url).open()
+    await expect(ask.entries).to_have_text([re.compile("How much leave"), re.compile("And travel")])
+
+    async def retitled(title: str) -> None:
+        gateway.conversations["c1"]["title"] = title
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        await expect(ask.entries.first).to_contain_text(title)
+
+    remove = ask.entries.last.get_by_role("button", name="Delete: And travel?")
+    await remove.focus()
+    await ask.entries.last.get_by_role("link").hover()
+    await retitled("Another title")
+    await expect(remove).to_be_focused()
+    await page.mouse.down()
+    await retitled("A third title")
+    await page.mouse.up()
+    await expect(ask.turn(0).question).to_have_text("And travel?")
+
+
 async def test_the_steps_of_an_answer_of_the_past_are_fetched_from_its_log(
     page: Page, gateway: ScriptedGateway
 ) -> None:
@@ -223,6 +247,7 @@ async def test_on_a_phone_the_list_is_a_drawer(page: Page, gateway: ScriptedGate
     await expect(ask.turns).to_have_count(1)
     assert not await ask.overflows_sideways()
     await toggle.tap()
+    await expect(toggle).to_have_attribute("aria-expanded", "true")
     await page.keyboard.press("Escape")
     await expect(toggle).to_be_focused()
     await expect(toggle).to_have_attribute("aria-expanded", "false")

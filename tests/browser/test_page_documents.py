@@ -91,6 +91,17 @@ async def test_a_dropped_folder_is_brought_in_with_the_folders_in_it(documents: 
     await documents.says("4 files are being uploaded.")
 
 
+async def test_a_file_that_is_heard_of_before_its_upload_was_answered_is_shown_once(documents: Documents) -> None:
+    documents.shelf.answers.clear()
+    await documents.page.evaluate(DROP, [["a.md", "x"]])
+    await expect(documents.row("a.md").get_by_text("Waiting to be read")).to_be_visible()
+    await expect(documents.rows).to_have_count(2)
+    documents.shelf.put("a.md", "parsing")
+    await expect(documents.row("a.md").get_by_text("Reading")).to_be_visible()
+    await expect(documents.rows).to_have_count(2)
+    documents.shelf.answers.set()
+
+
 async def test_of_many_files_two_are_sent_at_once_and_only_some_are_drawn(documents: Documents) -> None:
     page = documents.page
     documents.shelf.takes.clear()
@@ -102,10 +113,12 @@ async def test_of_many_files_two_are_sent_at_once_and_only_some_are_drawn(docume
     await documents.says("3000 files are being uploaded.")
     documents.shelf.takes.set()
     await eventually(lambda: len(documents.shelf.uploads) > 20, "they are sent")
+    documents.shelf.takes.clear()  # or there may soon be more of them than are drawn
     drawn, entries = await page.evaluate("[drawn.ul, drawn.li]")
     assert entries <= 200 * drawn
     await page.reload()  # the rest need not be waited for
     await expect(documents.row("there.md")).to_be_visible()
+    documents.shelf.takes.set()
 
 
 COUNT_WHAT_IS_DRAWN = """() => {

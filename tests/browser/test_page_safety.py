@@ -166,17 +166,20 @@ SLOW_MARKS = [
 
 
 async def test_text_made_to_be_slow_is_rendered_in_time(talk: Talk) -> None:
-    took = await talk.page.page.evaluate(
+    slow = await talk.page.page.evaluate(
         """async (marks) => {
           const { renderMarkdown } = await import("/static/markdown.js");
           const around = [["", ""], ["", "\\n"], ["# a", ""], ["> - a", ""]];
-          return marks.flatMap((mark) => around.map(([start, end]) => {
-            const text = `${start}${(mark + end).repeat(60_000 / (mark + end).length)}b`;
+          const took = (text) => {
             const started = performance.now();
             renderMarkdown(document.createElement("div"), text, { version: "", citation: () => null });
-            return [start + mark + end, performance.now() - started];
-          }));
+            return performance.now() - started;
+          };
+          const texts = marks.flatMap((mark) => around.map(([start, end]) =>
+            `${start}${(mark + end).repeat(60_000 / (mark + end).length)}b`));
+          // The best of some: a machine that has other things to do is not what is judged.
+          return texts.filter((text) => [1, 2, 3].every(() => took(text) > 2_000)).map((text) => text.slice(0, 20));
         }""",
         SLOW_MARKS,
     )
-    assert [(mark, ms) for mark, ms in took if ms > 2_000] == []
+    assert slow == []

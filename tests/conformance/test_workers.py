@@ -85,15 +85,19 @@ class Kit:
         return {name: one.attrib["message"] for name, one in found.items() if one is not None}
 
 
-def kept_by(*kits: Kit) -> None:
-    """Runs side by side: most of their time they wait."""
+def ran(*kits: Kit, within_s: float) -> None:
+    """Run them side by side: most of their time they wait."""
     processes = [kit.start() for kit in kits]
     try:
         for process in processes:
-            process.wait(200)
+            process.wait(within_s)
     finally:
         for process in processes:
             process.terminate()
+
+
+def kept_by(*kits: Kit) -> None:
+    ran(*kits, within_s=200)
     for kit in kits:
         assert kit.skipped().keys() <= NOT_SEEN.get(kit.folder.name, set()), kit.text
 
@@ -109,7 +113,7 @@ def test_workers_started_as_a_variant_keep_their_promises_as_one(tmp_path: Path,
     command = NODE if name == "node" else [sys.executable, "-m", "services.generator"]
     only = [f"--only={promise}" for promise in AS_A_VARIANT]
     kit = Kit("generator", command, tmp_path / name, {"BATON_VARIANT": "b"}, ["--variant", "b", *only])
-    kit.start().wait(100)
+    ran(kit, within_s=100)
     assert f"{len(only)} promises: {len(only)} kept." in kit.text, kit.text
 
 

@@ -23,6 +23,8 @@ STILL_S = 3.2
 """Longer than the ack wait of the tests."""
 PAUSE_S = 0.03
 """Before each frame, so that it can be met in the middle of its work."""
+WRONG_S = 1.5
+"""For which what is wrong can be seen, also by a kit that hears of it late."""
 
 _append, _answer, _hold, _serve, _take = echo.Log.append, echo.answer, echo.hold, echo.serve, echo.take
 _ask, _pack, _say, _consumer = echo.ask, echo.msgpack.packb, echo.say, echo.consumer
@@ -111,7 +113,7 @@ async def acknowledging_before_the_end_is_stored(nc: Any, log: Any, item: Any, w
 
 async def standing_still_to_compute(nc: Any, log: Any, item: Any, written: list[Any]) -> None:
     async def append(frame: dict[str, Any]) -> None:
-        if frame["type"] == "done":
+        if frame.get("finish_reason") == "cancelled":
             time.sleep(STILL_S)  # noqa: ASYNC251  # computing, say, and nothing else goes on meanwhile
         await slowly(log, frame)
 
@@ -143,10 +145,13 @@ def handing_over(*, forgetful: bool = False, hasty: bool = False, telling: str =
         ref = {"v": 1, "stage": stage, "key": item["key"], "shard": item["shard"], "seq": log.next_seq}
         if telling == "variant":
             ref["variant"] = variant
-        steps = [_append(log, frame), echo.publish_ref(nc, ref)]
-        for step in reversed(steps) if hasty else steps:
-            await step
-            await asyncio.sleep(PAUSE_S)
+        if hasty:
+            await echo.publish_ref(nc, ref)
+            await asyncio.sleep(WRONG_S)
+            await _append(log, frame)
+        else:
+            await _append(log, frame)
+            await echo.publish_ref(nc, ref)
 
     return hold
 
@@ -184,9 +189,14 @@ async def alone_and_thinking(nc: Any) -> Any:
     return await _consumer(nc)
 
 
-async def leaving_at_once(*_: Any) -> None:
+async def leaving_at_once(nc: Any, log: Any, item: dict[str, Any], written: list[Any]) -> None:
+    async def append(frame: dict[str, Any]) -> None:
+        await _append(log, frame)
+        await asyncio.sleep(WRONG_S if frame["type"] == "status" else PAUSE_S)
+
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
-    await _serve(*_)
+    log.append = append
+    await _hold(nc, log, item, written)
 
 
 async def acknowledging_when_replaced(nc: Any, log: Any, item: dict[str, Any], written: list[Any]) -> None:
@@ -196,6 +206,7 @@ async def acknowledging_when_replaced(nc: Any, log: Any, item: dict[str, Any], w
 
 async def acknowledging_first(nc: Any, message: Any, ack_wait: float) -> None:
     await echo.ask(nc, message.reply, b"+ACK")
+    await asyncio.sleep(WRONG_S if echo.read(message.data) else 0)
     await _serve(nc, message, ack_wait)
 
 
@@ -223,7 +234,7 @@ WRONG: dict[str, tuple[Any, str, Any]] = {
     "of_the_version_before": (echo, "consumer", of_the_version_before),
     "telling_before_it_is_stored": (echo, "hold", handing_over(hasty=True)),
     "announcing_slots_that_it_lacks": (echo, "say", announcing_slots_that_it_lacks),
-    "leaving_at_once": (echo, "serve", leaving_at_once),
+    "leaving_at_once": (echo, "hold", leaving_at_once),
     "appending_when_it_wakes": (echo.Lease, "held", True),
     "alone_and_thinking": (echo, "consumer", alone_and_thinking),
     "handing_over": (echo, "hold", handing_over()),

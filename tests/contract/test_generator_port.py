@@ -168,7 +168,7 @@ def test_closing_the_iterator_ends_it_at_once(opener: Opener) -> None:
         async with opener() as generator, _closed_after_one(generator) as first:
             assert isinstance(first, Text)
 
-    asyncio.run(asyncio.wait_for(scenario(), 10))
+    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from tests.servers.llm import DONE, delta, head, scripted_llm
 from tests.servers.processes import free_port
 
 T = TypeVar("T")
-SETTINGS = RetrieverSettings(rewrite_timeout_s=2.0)
+SETTINGS = RetrieverSettings(rewrite_timeout_s=60.0)
 HISTORY = [
     PastTurn(query="公司年假政策有哪些?", answer="每年 10 天。"),
     PastTurn(query="What about sick leave?", answer=""),

@@ -47,7 +47,7 @@ def settings(
     request: pytest.FixtureRequest, milvus: Milvus, pinecone: dict[str, str], tmp_path: Path
 ) -> RetrieverSettings:
     there = {"store_dir": str(tmp_path / "store"), "pinecone_namespace": f"n_{secrets.token_hex(6)}", **pinecone}
-    return settings_for(milvus, retriever=request.param, timeout_s=15.0, **there)
+    return settings_for(milvus, retriever=request.param, timeout_s=60.0, **there)
 
 
 def run(settings: RetrieverSettings, *uses: Callable[..., Awaitable[T]], count: int = 1) -> T:
@@ -156,7 +156,7 @@ def test_words_of_a_late_document_are_as_rare_as_among_all(settings: RetrieverSe
         async def ranked() -> bool:
             return (await found(store, "quokka habitat rules"))[0] == f"{3:032x}-0"
 
-        await eventually(ranked, "the late document's words count as rare", within_s=20)
+        await eventually(ranked, "the late document's words count as rare", within_s=60)
 
     run(settings, use)
 

@@ -106,14 +106,18 @@ def test_documents_are_ingested_listed_and_deleted(baton, ingesting, nats: Nats,
 
 
 def test_what_the_store_has_lost_is_brought_in_again_where_that_is_asked(
-    baton, nats: Nats, milvus: Milvus, tmp_path: Path
+    baton, nats: Nats, milvus: Milvus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, empty = write_documents(tmp_path / "d"), settings_for(milvus)
     with worker_thread(nats.url, settings_for(milvus)):
         assert baton("ingest", folder)[0] == 0
     with worker_thread(nats.url, empty):
         assert "4 unchanged in " in baton("ingest", folder)[1]
+        monkeypatch.setenv("BATON_MILVUS_COLLECTION", empty.collection)
+        listed = json.loads(baton("documents", "--json")[1])
+        assert [(row["state"], "ingest --again" in row["error"]) for row in listed] == [("missing", True)] * 4
         assert "4 added (6 passages) in " in baton("ingest", folder, "--again")[1]
+        assert [row["state"] for row in json.loads(baton("documents", "--json")[1])] == ["ready"] * 4
     client = MilvusClient(uri=milvus.uri)
     assert client.get_collection_stats(empty.collection)["row_count"] == 6
     client.close()

@@ -30,6 +30,13 @@ from tests.servers.processes import eventually
 from tests.shelf import DOCUMENTS, MemoryOriginals, ingest, settings_for, write_documents
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that is not there in time is unknown: nothing here depends on how fast the machine is."""
+    monkeypatch.setattr(corpus, "WAIT_S", 60.0)
+    monkeypatch.setattr(corpus, "FIRST_WAIT_S", 60.0)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -321,9 +328,8 @@ def test_a_version_is_not_believed_when_the_next_look_fails(milvus: Milvus, tmp_
 
 
 def test_what_was_read_too_long_ago_is_not_believed_because_the_reading_ends_only_now(
-    milvus: Milvus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    milvus: Milvus, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(corpus, "WAIT_S", 30.0)  # nothing here depends on how fast the machine is
     folder = write_documents(tmp_path)
 
     async def scenario() -> None:

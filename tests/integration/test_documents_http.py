@@ -38,7 +38,7 @@ class User:
         headers = {"Authorization": f"Bearer {jwt.encode(claims, SECRET, 'HS256')}"}
         if origin:
             headers["Origin"] = origin
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=20)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60)
 
     def upload(self, name: str, data: bytes = b"# Title\n\nText.\n", **fields: Any) -> httpx.Response:
         form = {key: json.dumps(value) for key, value in fields.items()}
@@ -220,7 +220,7 @@ def test_an_upload_without_a_length_is_cut_off_where_it_gets_too_large(guarded: 
 
 def test_a_too_large_upload_is_refused_before_it_is_sent(guarded: int) -> None:
     token = User(guarded, "alice").http.headers["Authorization"]
-    with socket.create_connection(("127.0.0.1", guarded), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", guarded), timeout=60) as raw:
         raw.sendall(
             f"POST /documents HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 99999999\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode()
@@ -230,7 +230,7 @@ def test_a_too_large_upload_is_refused_before_it_is_sent(guarded: int) -> None:
 
 def test_without_authentication_pages_of_other_origins_may_bring_nothing_in(nats: Nats, tmp_path: Path) -> None:
     with gateway(tmp_path, nats) as (port, _):
-        http = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         form = {"files": [("file", ("a.zip", b"PK"))]}
         assert http.post("/documents", headers={"Origin": "https://evil.example"}, **form).status_code == 403
         assert http.post("/documents", headers={"Origin": "null"}, **form).status_code == 403
@@ -257,7 +257,7 @@ def test_without_authentication_the_operators_files_are_out_of_reach(nats: Nats,
     with gateway(tmp_path, nats) as (port, _):
         with_bus(nats, bring_in)
         with_bus(nats, record)
-        http = httpx.Client(base_url=f"http://127.0.0.1:{port}")
+        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         assert "plan.md" not in http.get("/documents").text
         answer = http.post("/documents", files=[("file", ("plan.md", b"# Another"))])
         (file,) = answer.json()["files"]

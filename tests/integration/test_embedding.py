@@ -126,9 +126,7 @@ def test_no_server_is_an_error_that_may_pass() -> None:
 def test_without_the_server_questions_are_answered_by_full_text(
     milvus: Milvus, tmp_path: Path, server: Embeddings
 ) -> None:
-    settings = settings_for(
-        milvus, embedder="openai", embedding_url=server.url, embedding_model="m", timeout_s=20.0, collection="fallback"
-    )
+    settings = settings_for(milvus, embedder="openai", embedding_url=server.url, embedding_model="m")
 
     async def scenario() -> None:
         await ingest(settings, write_documents(tmp_path / "d"))

@@ -136,7 +136,7 @@ def test_a_bucket_of_answers_that_the_client_library_made_is_changed_to_ours(nat
         async with connect(NatsSettings(url=nats.url), "before") as bus:
             js = bus.client.jetstream()
             await js.create_key_value(KeyValueConfig(bucket=subjects.ANSWERS_BUCKET, ttl=60, max_bytes=1024 * 1024))
-        async with asyncio.timeout(20), rig(nats.url) as one:
+        async with asyncio.timeout(60), rig(nats.url) as one:
             config = (await one.bus.client.jetstream().stream_info(f"KV_{subjects.ANSWERS_BUCKET}")).config
             assert config.discard == DiscardPolicy.OLD
             assert config.max_age == one.settings.answers_max_age_s

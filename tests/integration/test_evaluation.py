@@ -107,7 +107,7 @@ def test_variants_of_a_running_system_are_told_apart_and_asked_the_same(
         start_gateway(baton, 2, BATON_VARIANTS="b=100") as whole,
     ):
         for port in (half, whole):
-            wait_until(lambda port=port: workers_alive(port).get("generate.b") == 1, "b is there", 30)  # type: ignore[misc]
+            wait_until(lambda port=port: workers_alive(port).get("generate.b") == 1, "b is there", 60)  # type: ignore[misc]
         argv = ["eval", str(dataset), "--json", str(out)]
         assert main([*argv, "--url", f"ws://127.0.0.1:{half}/ws"]) == 0
         told = json.loads(out.read_text())

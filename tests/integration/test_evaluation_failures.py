@@ -167,7 +167,7 @@ def alive(pid: int) -> bool:
     """Whether it runs; a killed one whose parent is gone may stay as a zombie for a moment."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may go between opening and reading
         return False
 
 

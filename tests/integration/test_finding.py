@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from baton_proto.messages import Passage
 from services.common.config import RetrieverSettings
+from services.retriever import corpus
 from services.retriever.milvus import open_retriever
 from services.retriever.port import SearchRequest, Versioned
 from tests.servers.milvus import Milvus
@@ -38,8 +41,11 @@ def ask(settings: RetrieverSettings, query: str, top_k: int = 6) -> tuple[Sequen
     return asyncio.run(opened())
 
 
-def test_what_is_found_is_folded_merged_and_reranked(milvus: Milvus, tmp_path: Path) -> None:
-    settings = settings_for(milvus, chunk_tokens=50, timeout_s=20.0)
+def test_what_is_found_is_folded_merged_and_reranked(
+    milvus: Milvus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "FIRST_WAIT_S", 60.0)  # a version that is not there in time is unknown
+    settings = settings_for(milvus, chunk_tokens=50)
     assert not asyncio.run(ingest(settings, write_documents(tmp_path, DOCUMENTS))).of("failed")
     plain = replace(settings, fold=False, merge=False)
 
@@ -58,7 +64,7 @@ def test_what_is_found_is_folded_merged_and_reranked(milvus: Milvus, tmp_path: P
     assert [passage.n for passage in merged] == list(range(1, len(merged) + 1))
 
     with reranking_server() as server:
-        reranking = replace(plain, reranker="http", rerank_url=server.url)
+        reranking = replace(plain, reranker="http", rerank_url=server.url, rerank_timeout_s=30.0)
         wanted = "parking d"
         passages, version = ask(reranking, wanted, 2)
         assert "level d" in passages[0].text

@@ -27,9 +27,9 @@ from services.common.documents import open_documents
 from services.retriever.ingest import Library, Whose, open_library
 from services.retriever.report import Outcome
 from tests.rig import Rig
-from tests.servers.processes import eventually
+from tests.servers.processes import eventually, wait_until
 from tests.shelf import write_documents
-from tests.system import Frame, System, answer, only, start_gateway, system
+from tests.system import Frame, System, answer, only, start_gateway, system, workers_alive
 
 SECRET = "a secret of at least thirty-two characters"
 SALARIES = (
@@ -67,7 +67,7 @@ class Place:
         frames: list[Frame] = []
         async with websockets.connect(f"ws://127.0.0.1:{self.port}/ws", additional_headers=headers) as socket:
             await socket.send(json.dumps(message))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 async for data in socket:
                     frames.append(json.loads(data))
                     if frames[-1]["type"] in ("done", "error"):
@@ -76,7 +76,7 @@ class Place:
 
     def get(self, path: str, user: str = "", groups: Groups = ()) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token(user, groups)}"} if user else {}
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=60)
 
     @asynccontextmanager
     async def library(self) -> AsyncIterator[Library]:
@@ -117,6 +117,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         made = Place(one)
         asyncio.run(fill(made))
         with start_gateway(one, 0) as made.port:
+            # It refuses questions as long as it hears of no worker, and these may still be starting.
+            wait_until(lambda: len(workers_alive(made.port)) == 2, "the workers are there", 60)
             yield made
 
 
@@ -173,7 +175,7 @@ async def searched_again(place: Place, user: str) -> list[LogFrame]:
         )
         item = rig.item(owner=user, claims={"sub": user}, query="salary", calls=[call])
         await rig.start(item)
-        return await rig.ended(item, within_s=30)
+        return await rig.ended(item, within_s=60)
 
 
 def outcome_of(frames: list[LogFrame]) -> str:
@@ -184,7 +186,7 @@ def outcome_of(frames: list[LogFrame]) -> str:
 
 def asked_until_kept(place: Place, user: str, seed: int) -> list[Frame]:
     """What is worked out is kept in the background, after the answer."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (frames := place.ask(user, seed=seed))[-1]["cache"] != "hit":
         assert time.monotonic() < deadline, frames[-1]
     return frames
@@ -215,7 +217,7 @@ def test_a_hidden_document_that_changes_changes_nothing_for_those_who_do_not_see
             found.append(corpus_of(await place.ask_async(user, QUESTION)))
             return "unknown" not in found[-1]
 
-        asyncio.run(eventually(known, "the version is known", 20))
+        asyncio.run(eventually(known, "the version is known", 60))
         return found[-1]
 
     async def change(*, remove: str = "") -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from evaluation import replay
 from tests.servers.processes import eventually, running, wait_until
-from tests.system import Frame, answer, only, start_gateway, system
+from tests.system import Frame, answer, only, start_gateway, system, workers_alive
 
 SECRET = "a secret of at least thirty-two characters"
 SALARIES = b"# Salaries of the board\n\nThe director's salary is quokka thousand a month.\n"
@@ -58,12 +58,12 @@ class Place:
             assert found["state"] != "failed", found
             return bool(found["state"] == "ready")
 
-        wait_until(ready, f"{name} is ready", within_s=40)
+        wait_until(ready, f"{name} is ready", within_s=90)
         return self.listed(user, groups)[file["file"]]
 
     def remove(self, user: str, file: str, groups: Groups = ()) -> None:
         assert self.request("DELETE", f"/documents/{file}", user, groups).status_code == 202
-        wait_until(lambda: file not in self.listed(user, groups), "it is gone", within_s=40)
+        wait_until(lambda: file not in self.listed(user, groups), "it is gone", within_s=90)
 
     def ask(self, user: str, groups: Groups = ()) -> list[Frame]:
         entry = {"question": QUESTION, "top_k": 50}
@@ -90,8 +90,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         system(folder, settings=settings, documents=None, replicas={"gateway": 0, "tools": 0}) as one,
         start_gateway(one, 0) as port,
         running(worker, folder / "ingest-worker.log", one.env),
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
+        # A gateway refuses questions as long as it hears of no worker, and these may still be starting.
+        wait_until(lambda: len(workers_alive(port)) == 2, "the workers are there", 60)
         made = Place(port, client, {})
         made.files["ann"] = made.bring_in("ann", "salaries.md", SALARIES, ("staff",))
         made.files["hr"] = made.bring_in("bob", "ratings.md", RATINGS, ("hr",), readers=["group:hr"])
@@ -168,13 +170,13 @@ def test_events_of_hidden_files_reach_only_those_who_see_them(place: Place) -> N
     async def watched() -> dict[str, str]:
         told = {"mallory": "", "ann": ""}
         async with listening(place, told), listening(place, told, "ann"):
-            await eventually(lambda: ready(lambda: all("watching" in one for one in told.values())), "they watch", 20)
+            await eventually(lambda: ready(lambda: all("watching" in one for one in told.values())), "they watch", 60)
             file = await asyncio.to_thread(place.bring_in, "ann", "more.md", b"# More\n\nOf ann.\n", ("staff",))
             await asyncio.to_thread(place.remove, "ann", file["file"])
             mine = await asyncio.to_thread(place.bring_in, "mallory", "last.md", b"# Last\n\nOf her.\n", ("staff",))
             await asyncio.to_thread(place.remove, "mallory", mine["file"], ("staff",))
-            await eventually(lambda: ready(lambda: '"removed"' in told["mallory"]), "her last event", 20)
-            await eventually(lambda: ready(lambda: '"removed"' in told["ann"]), "ann's last event", 20)
+            await eventually(lambda: ready(lambda: '"removed"' in told["mallory"]), "her last event", 60)
+            await eventually(lambda: ready(lambda: '"removed"' in told["ann"]), "ann's last event", 60)
         return told
 
     async def ready(condition: Any) -> bool:

@@ -188,7 +188,7 @@ def test_it_answers_an_item_and_acknowledges_it(nats: Nats, tmp_path: Path) -> N
         assert frames[-1]["cited"] == [1, 2]
         assert [ANSWER[one["start"] : one["end"]] for one in frames[-1]["citations"]] == ["[1]", "[2]"]
         while len(live) < len(frames):
-            live += msgpack.unpackb((await listening.next_msg(timeout=5)).data)["frames"]
+            live += msgpack.unpackb((await listening.next_msg(timeout=30)).data)["frames"]
         assert live == frames
         await one.settled()
 
@@ -327,7 +327,7 @@ def test_an_item_that_no_worker_survives_is_set_aside(nats: Nats, tmp_path: Path
             await one.push(request)
             queue = await one.js.pull_subscribe("baton.v1.work.generate", durable="generate", stream="BATON_WORK")
             for _ in range(5):
-                (message,) = await queue.fetch(1, timeout=10)
+                (message,) = await queue.fetch(1, timeout=30)
                 await message.nak()
             async with worker(nats, tmp_path):
                 frames = await one.ended(request)
@@ -390,7 +390,7 @@ def test_it_announces_itself_when_asked_and_stops_on_sigterm(nats: Nats, tmp_pat
         async with wire(nats) as one, worker(nats, tmp_path) as process:
             heard = await one.nc.subscribe("baton.v1.workers.generate")
             await one.nc.publish("baton.v1.census")
-            said = codec.decode((await heard.next_msg(timeout=5)).data, Announcement)
+            said = codec.decode((await heard.next_msg(timeout=30)).data, Announcement)
             assert (said.stage, said.slots, said.draining) == ("generate", 8, False)
             process.popen.terminate()
             await eventually(lambda: not process.alive, "it has stopped")

@@ -188,14 +188,14 @@ def test_a_server_that_never_says_good_bye_does_not_hold_up_the_end() -> None:
         with http_by_hand(initialize=initialize) as remote:
             async with connected(QUICK, url=remote.url):
                 began = time.monotonic()
-            assert 1.5 < time.monotonic() - began < 6.0
+            assert 1.5 < time.monotonic() - began < 7.5  # after 8 s it would be cut off
             released.set()
 
     run(scenario())
 
 
 def test_concurrent_calls_share_one_session() -> None:
-    together = threading.Barrier(8, timeout=10)
+    together = threading.Barrier(8, timeout=60)
 
     def meet(request: HttpByHand, message: Message) -> None:
         together.wait()

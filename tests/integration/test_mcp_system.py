@@ -18,7 +18,7 @@ from services.common.clock import now_ms
 from services.common.presence import watch
 from tests.rig import Rig, rig
 from tests.servers.llm import aimock
-from tests.servers.mcp import TIME_STDIO, Tap, everything_http, is_running, processes, tap
+from tests.servers.mcp import TIME_STDIO, Tap, children, everything_http, is_running, tap
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually, running
 
@@ -62,9 +62,9 @@ async def answering(nats: Nats, folder: Path) -> AsyncIterator[tuple[Rig, Tap]]:
                         names = {spec.name for specs in presence.tools().values() for spec in specs}
                         return {LONG, "time_get_current_time"} <= names and bool(presence.live(subjects.GENERATE))
 
-                    await eventually(there, "both workers and the MCP tools are announced", 30.0)
+                    await eventually(there, "both workers and the MCP tools are announced", 60.0)
                 yield one, wire
-                (program,) = [pid for pid in processes("mcp_server_time") if _parent(pid) == worker.pid]
+                (program,) = children("mcp_server_time", worker.pid)
                 # Away from this loop: the tap must go on for a good-bye to arrive.
                 assert await asyncio.to_thread(worker.stop) == 0, worker.text()
                 assert not is_running(program)
@@ -110,7 +110,3 @@ def test_a_model_calls_tools_of_both_servers_and_a_cancel_reaches_one(nats: Nats
             assert cancelled["params"]["requestId"] == wire.posts("tools/call")[-1]["id"]
 
     asyncio.run(scenario())
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -18,6 +18,7 @@ from tests.servers.mcp import (
     EVERYTHING_STDIO,
     TIME_STDIO,
     Everything,
+    children,
     everything_http,
     http_server,
     is_running,
@@ -197,17 +198,15 @@ def test_a_time_server_that_is_killed_comes_back() -> None:
     async def scenario() -> None:
         marker = "mcp_server_time\0--local-timezone"
         async with connected(command=TIME_STDIO) as server:
-            before = [pid for pid in processes(marker) if os.getpgid(pid) == pid]
-            mine = [pid for pid in before if _parent(pid) == os.getpid()]
-            os.kill(mine[0], signal.SIGKILL)
+            (mine,) = children(marker, os.getpid())
+            os.kill(mine, signal.SIGKILL)
             gone = tool(server, "get_current_time")
             await leaves(server)
             assert "cannot be reached at the moment" in await refusal(gone.call({"timezone": "UTC"}, context()))
             await arrives(server)
             assert json.loads(await call(server, "get_current_time", timezone="UTC"))["timezone"] == "UTC"
-            mine = [pid for pid in processes(marker) if _parent(pid) == os.getpid()]
-            assert len(mine) == 1
-        assert not is_running(mine[0])
+            (mine,) = children(marker, os.getpid())
+        assert not is_running(mine)
 
     run(scenario())
 
@@ -225,7 +224,7 @@ def test_a_running_call_ends_at_once_when_its_server_dies_over_http(tmp_path: Pa
                 first.process.kill()
                 killed = time.monotonic()
                 said = await asyncio.gather(*running, return_exceptions=True)
-                assert time.monotonic() - killed < 1.5
+                assert time.monotonic() - killed < 10  # who only asks now and then would take 25 s
                 assert all("was lost during the call" in str(one) for one in said), said
                 await leaves(server)
                 with everything_http(tmp_path / "second", first.port):
@@ -257,7 +256,7 @@ def test_a_session_that_its_server_has_forgotten_is_begun_anew(tmp_path: Path) -
                 os.kill(first.process.pid, signal.SIGKILL)
                 first.process.popen.wait(10)
                 with everything_http(tmp_path / "second", first.port):
-                    await eventually(lambda: _works(server), "calls work again", 20.0)
+                    await eventually(lambda: _works(server), "calls work again")
 
     async def _works(server) -> bool:
         try:
@@ -266,7 +265,3 @@ def test_a_session_that_its_server_has_forgotten_is_begun_anew(tmp_path: Path) -
             return False
 
     run(scenario())
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

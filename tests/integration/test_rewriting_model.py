@@ -28,7 +28,7 @@ def said(*pieces: str) -> list[Any]:
 
 
 async def rewritten(
-    server: ScriptedLLM, *questions: str, timeout_s: float = 1.0, history: Any = None, **more: str
+    server: ScriptedLLM, *questions: str, timeout_s: float = 20.0, history: Any = None, **more: str
 ) -> list[str]:
     settings = RetrieverSettings(rewrite_timeout_s=timeout_s)
     llm = LlmSettings(llm_url=server.url, llm_model="small", llm_api_key="k", **more)
@@ -85,7 +85,7 @@ def test_whatever_goes_wrong_the_rule_makes_the_question_in_time(script: list[An
         async with scripted_llm(script) as server:
             started = time.monotonic()
             assert await rewritten(server, "那病假呢?", timeout_s=0.4) == [RULE]
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 15  # it would never end
 
     asyncio.run(scenario())
 
@@ -132,7 +132,9 @@ def test_a_server_that_others_wrote_rewrites(tmp_path: Path) -> None:
     fixtures = [{"match": {"userMessage": "and for contractors?"}, "response": {"content": wanted}}]
 
     async def scenario(url: str) -> str:
-        async with open_model(RetrieverSettings(), LlmSettings(llm_url=url, llm_model="m")) as rewriter:
+        async with open_model(
+            RetrieverSettings(rewrite_timeout_s=60), LlmSettings(llm_url=url, llm_model="m")
+        ) as rewriter:
             history = [PastTurn(query="How many days of annual leave do I have?", answer="10")]
             return await rewriter.rewrite("and for contractors?", history, "en")
 
@@ -179,6 +181,6 @@ def test_what_the_model_wrote_is_cleaned_or_refused(
 def test_a_retriever_that_lacks_its_model_says_so_and_ends(nats: Nats, tmp_path: Path) -> None:
     env = {"BATON_NATS_URL": nats.url, "BATON_REWRITER": "model", "BATON_LLM_MODEL": "m"}
     with running([sys.executable, "-m", "services.retriever"], tmp_path / "retriever.log", env) as process:
-        assert process.popen.wait(30) == 2
+        assert process.popen.wait(60) == 2
         assert "BATON_LLM_URL: the rewriter `model` needs a server's address" in process.text()
         assert "Traceback" not in process.text()

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from baton_proto import subjects
 from bench.load.scenario import Scenario
 from bench.load.users import Crowd
@@ -37,6 +39,7 @@ SCENARIO = Scenario(
     reconnects=0.1,
     questions=QUESTIONS,
 )
+pytestmark = pytest.mark.timeout(300)  # processes start one after the other, each in its own time
 STAGES = {"retriever": "retrieve", "generator": "generate", "tools": "tools.default"}
 
 
@@ -65,7 +68,7 @@ class Roll:
         before, port = self.crowd.tally.asked, self.crowd.address.port
         old = self._one.processes[service][-1]
         self._started.enter_context(start(self._one, service, number, version))
-        await eventually(lambda: workers_alive(port).get(STAGES[service]) == 2, "both are there", 30)
+        await eventually(lambda: workers_alive(port).get(STAGES[service]) == 2, "both are there", 60)
         await self._answered(before, 3)
         await _drained(old)
 

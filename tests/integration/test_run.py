@@ -41,9 +41,9 @@ class Run:
 
     @property
     def text(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text(errors="replace")  # a character may not be whole yet
 
-    def exit_status(self, within_s: float = 30) -> int:
+    def exit_status(self, within_s: float = 60) -> int:
         return self.popen.wait(within_s)
 
     def until_up(self) -> str:
@@ -90,7 +90,7 @@ def test_it_starts_says_where_and_stops_without_leaving_a_process(tmp_path: Path
         with urllib.request.urlopen(f"{page}/readyz", timeout=10) as answer:
             assert answer.status == 200
         run.popen.send_signal(signal.SIGINT)
-        assert run.exit_status(within_s=10) == 0
+        assert run.exit_status() == 0
         assert gone(children)
         assert run.text.endswith("Stopped.\n")
         assert (tmp_path / "data" / "logs" / "gateway.log").read_text()
@@ -107,7 +107,7 @@ def test_kill_9_leaves_no_process_and_the_next_start_works(tmp_path: Path) -> No
     with baton_run(tmp_path / "data", *SMALL) as again:
         again.until_up()
         again.popen.terminate()
-        assert again.exit_status(within_s=10) == 0
+        assert again.exit_status() == 0
 
 
 def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_wrong_arguments_and_settings_are_told_at_once(
 def test_a_service_that_cannot_start_ends_it_and_shows_why(tmp_path: Path) -> None:
     replicas = ["--port", "0", "--replicas", "generator=0,tools=0", "--no-documents"]
     with baton_run(tmp_path / "data", *replicas, BATON_RETRIEVER="no_such_module:x") as run:
-        assert run.exit_status(within_s=60) == 1
+        assert run.exit_status() == 1
         assert "retriever ended with status 2, so Baton stops" in run.text
         assert "no_such_module" in run.text
 

@@ -113,9 +113,9 @@ def test_another_retriever_goes_on_with_the_search_of_one_that_was_lost(nats: Na
         answering = generate_handler(generator, GeneratorSettings(), lambda _: LIVE)
         item = one.item()
         async with one.worker(answering, "generate"):
-            async with one.worker(retrieve_handler(shelf, SETTINGS), ack_wait_s=2.0) as lost:
+            async with one.worker(retrieve_handler(shelf, SETTINGS), ack_wait_s=30.0) as lost:
                 await one.start(item)
-                await asyncio.wait_for(shelf.searching.wait(), 15)
+                await asyncio.wait_for(shelf.searching.wait(), 30)
                 await eventually(lambda: _called(one, item), "the calls are stored")
                 await lost.die()
             async with one.worker(retrieve_handler(Shelf(), SETTINGS), ack_wait_s=2.0):
@@ -138,7 +138,7 @@ def test_a_retriever_announces_that_it_can_search_again(
 
     async def scenario(one: Rig) -> None:
         async with watch(one.bus) as presence:
-            await eventually(lambda: _live(presence), "a retriever is there", 30)
+            await eventually(lambda: _live(presence), "a retriever is there", 60)
             assert [spec.name for spec in presence.tools().get("retrieve", [])] == names
 
     with running(argv, tmp_path / "retriever.log", env):

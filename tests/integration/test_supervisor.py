@@ -98,7 +98,7 @@ async def test_a_process_that_keeps_dying_is_given_up_with_its_last_lines(tmp_pa
     async with heard.supervisor(tmp_path) as supervisor:
         supervisor.start(python("worker", "print('no such file: x'); raise SystemExit(7)"))
         with pytest.raises(GaveUp, match="worker ended with status 7") as caught:
-            await asyncio.wait_for(supervisor.failure(), 20)
+            await asyncio.wait_for(supervisor.failure(), 60)
     assert caught.value.last_lines[-1] == "no such file: x"
     assert caught.value.log == tmp_path / "worker.log"
     assert len(heard.events) == len(QUICK.waits_s)
@@ -109,7 +109,7 @@ async def test_wrong_settings_are_not_tried_again(tmp_path: Path) -> None:
     async with heard.supervisor(tmp_path) as supervisor:
         supervisor.start(python("worker", "raise SystemExit(2)"))
         with pytest.raises(GaveUp, match="status 2"):
-            await asyncio.wait_for(supervisor.failure(), 20)
+            await asyncio.wait_for(supervisor.failure(), 60)
     assert heard.events == []
 
 
@@ -117,7 +117,7 @@ async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     async with Heard().supervisor(tmp_path) as supervisor:
         supervisor.start(Command("nats", [str(tmp_path / "nats-server")]))
         with pytest.raises(GaveUp, match=r"cannot be started: .*nats-server: No such file"):
-            await asyncio.wait_for(supervisor.failure(), 20)
+            await asyncio.wait_for(supervisor.failure(), 60)
 
 
 async def test_a_process_that_ignores_sigterm_is_killed_after_its_time(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_a_process_that_ignores_sigterm_is_killed_after_its_time(tmp_path:
         supervisor.start(python("stubborn", STUBBORN, stop_s=0.2))
         await eventually(lambda: heard.output, "it ignores SIGTERM now")
         pid = supervisor.pids()["stubborn"]
-        await asyncio.wait_for(supervisor.stop(["stubborn"]), 10)
+        await asyncio.wait_for(supervisor.stop(["stubborn"]), 30)
         assert not alive(pid)
     assert heard.events == [("stubborn", "did not stop within 0.2 s; killed")]
 
@@ -139,7 +139,7 @@ async def test_kill_all_ends_a_stop_that_waits(tmp_path: Path) -> None:
         stopping = asyncio.create_task(supervisor.stop(["stubborn"]))
         await asyncio.sleep(0)
         supervisor.kill_all()
-        await asyncio.wait_for(stopping, 10)
+        await asyncio.wait_for(stopping, 30)
 
 
 async def test_what_a_process_left_behind_is_killed_with_it(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ async def test_one_that_waits_for_its_next_start_can_be_stopped(tmp_path: Path) 
     async with heard.supervisor(tmp_path, Backoff(waits_s=(600,))) as supervisor:
         supervisor.start(python("worker", "raise SystemExit(1)"))
         await eventually(lambda: heard.events, "it waits")
-        await asyncio.wait_for(supervisor.stop(["worker"]), 10)
+        await asyncio.wait_for(supervisor.stop(["worker"]), 30)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills children with their parent")

@@ -82,7 +82,7 @@ async def scenario(nats: Nats, folder: Path, server: Web) -> None:
             async def served() -> bool:
                 return {"tools.default", "tools.web"} <= set(presence.tools())
 
-            await eventually(served, "both sets are announced", 30)
+            await eventually(served, "both sets are announced", 60)
             assert {spec.name for spec in presence.tools()["tools.default"]} == {"calculator", "date_time"}
             groups = {spec.name: spec.groups for spec in presence.tools()["tools.web"]}
             assert groups == {"opening_hours": [], "salaries": ["board"]}
@@ -91,7 +91,7 @@ async def scenario(nats: Nats, folder: Path, server: Web) -> None:
             item = one.item(stage="generate", owner="lin.yue", claims={"groups": ["sales"]})
             async with one.worker(handler, "generate"):
                 await one.start(item)
-                frames = await one.ended(item, 30)
+                frames = await one.ended(item)
 
     results = {frame.call_id: frame for frame in frames if isinstance(frame, ToolResult)}
     assert isinstance(frames[-1], Done)

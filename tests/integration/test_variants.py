@@ -14,6 +14,7 @@ import msgspec
 from baton_proto.messages import AnswerChunk, Done, LogFrame, Sources, Status, Timings, Usage, WorkItem
 from services.common.job import Handler, Job
 from services.common.presence import watch
+from services.common.streams import ensure_consumer
 from services.gateway.mover import Mover
 from tests.golden import previous
 from tests.measured import measured
@@ -159,11 +160,12 @@ def test_an_answer_goes_on_that_the_last_worker_of_a_variant_has_begun(nats: Nat
     async def scenario(one: Rig) -> None:
         async with moving(one), one.worker(answers_as("a ends."), "generate"):
             item = varied(one)
-            async with one.worker(never, "generate", variant="b") as doomed:
+            async with one.worker(never, "generate", variant="b", ack_wait_s=30.0) as doomed:
                 await one.start(item)
                 await eventually(lambda: _has_text(one, item), "it has begun")
                 await doomed.die()
-                assert said(await one.ended(item, within_s=30)) == ("b begins. a ends.", None)
+                await ensure_consumer(one.bus, "generate.b", 2.0, 1)  # now is soon enough
+                assert said(await one.ended(item)) == ("b begins. a ends.", None)
             await one.settled()
 
     run_rig(nats, scenario)
@@ -184,7 +186,7 @@ def test_what_a_worker_that_goes_away_still_holds_it_finishes(nats: Nats) -> Non
         async with watch(one.bus) as presence, one.worker(answers_as("a"), "generate"):
             mover = Mover(one.bus, presence)
             item = varied(one)
-            async with one.worker(slowly, "generate", variant="b") as leaving:
+            async with one.worker(slowly, "generate", variant="b", drain_s=60.0, ack_wait_s=30.0) as leaving:
                 await one.start(item)
                 await eventually(lambda: leaving.worker.running == 1, "it is held")
                 stopping = asyncio.create_task(leaving.stop())
@@ -204,7 +206,7 @@ def test_a_share_of_the_conversations_tries_a_variant_until_it_is_gone(tmp_path:
         with start(one, "generator", 1, BATON_VARIANT="b"):
 
             async def ask_all() -> dict[str, set[str | None]]:
-                await eventually(lambda: workers_alive(one.gateways[0]).get("generate.b") == 1, "b is there", 30)
+                await eventually(lambda: workers_alive(one.gateways[0]).get("generate.b") == 1, "b is there", 60)
                 found: dict[str, set[str | None]] = {}
                 for number in range(8):
                     for _ in range(2):
@@ -226,7 +228,7 @@ def test_a_share_of_the_conversations_tries_a_variant_until_it_is_gone(tmp_path:
             assert 'baton_variant_share_ratio{variant="b"} 0.5' in told
 
         async def ask_without() -> None:
-            await eventually(lambda: "generate.b" not in workers_alive(one.gateways[0]), "b has left", 30)
+            await eventually(lambda: "generate.b" not in workers_alive(one.gateways[0]), "b has left", 60)
             for conversation in tried:
                 frames = await one.ask_async("How many days of leave?", conversation_id=conversation)
                 assert (frames[-1]["type"], frames[-1].get("variant")) == ("done", None)

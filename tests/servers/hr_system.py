@@ -29,7 +29,7 @@ def demo_erp(*options: str) -> Iterator[str]:
         assert address is not None, f"the HR system said {line!r}"
         yield address[0]
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
     finally:
         process.kill()
         process.wait()

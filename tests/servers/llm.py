@@ -153,6 +153,7 @@ class ContinuingLLM:
         echo: a continuation repeats the message first.
         starts_over: a continuation is the next of `texts` instead.
         counts: whether the usage is told: every word is a token.
+        stops_at: so many words into its first answer it stands still until `go_on` is set; 0: never.
     """
 
     texts: tuple[str, ...]
@@ -161,9 +162,11 @@ class ContinuingLLM:
     echo: bool = False
     starts_over: bool = False
     counts: bool = True
+    stops_at: int = 0
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     begun: int = 0
+    go_on: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, body: dict[str, Any]) -> tuple[str, str]:
         """The text to send, or nothing and why not."""
@@ -212,8 +215,11 @@ def continuing_llm(*texts: str, **options: Any) -> Iterator[ContinuingLLM]:
                     return
                 self.wfile.write(head())
                 words = re.findall(r"\s*\S+|\s+$", text)
-                for word in words:
+                first = len(llm.requests) == 1
+                for at, word in enumerate(words, 1):
                     self.wfile.write(delta(word))
+                    if first and at == llm.stops_at:
+                        llm.go_on.wait(60)
                     time.sleep(llm.pause_s)
                 self.wfile.write(delta(finish="stop"))
                 if llm.counts:

@@ -221,8 +221,18 @@ def processes(marker: str) -> list[int]:
     return found
 
 
+def children(marker: str, parent: int) -> list[int]:
+    """Those of `processes` that a process has started itself."""
+    return [pid for pid in processes(marker) if _stat(pid)[1:2] == [str(parent)]]
+
+
 def is_running(pid: int) -> bool:
+    return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+
+
+def _stat(pid: int) -> list[str]:
+    """The state of a process, its parent and so on (proc_pid_stat(5)); nothing if it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return []

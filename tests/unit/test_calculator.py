@@ -112,10 +112,10 @@ def test_any_text_gives_a_result_or_a_tool_error(text: str) -> None:
 @settings(max_examples=500)
 @given(st.lists(st.sampled_from([*"0123456789.+-*/%(),^ ", "**", "//", "e9", "sqrt(", "max("]), max_size=120))
 def test_anything_that_looks_like_arithmetic_ends_quickly(parts: list[str]) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with contextlib.suppress(ToolError):
         evaluate("".join(parts))
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_ten_megabytes_are_refused_unread() -> None:

@@ -286,7 +286,7 @@ def test_a_message_that_a_replay_lacks_is_looked_for_once_more_before_the_log_is
         log.replay_batch = replay_batch  # type: ignore[method-assign]
         client = Client(log)
         await client.connect()
-        await eventually(lambda: client.broken or len(client.outbox._waiting) == 5, "it has all, or gives up", 5)
+        await eventually(lambda: client.broken or len(client.outbox._waiting) == 5, "it has all, or gives up")
         assert bool(client.broken) == (times == 2)
         await client.disconnect()
 

@@ -144,7 +144,7 @@ def test_passages_that_several_searches_found_count_each_time() -> None:
     assert numbers(fitted)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_passages_with_the_same_number_end_in_a_prompt_all_the_same() -> None:
     """A retriever of somebody's own may number them wrongly."""
     prompt = Prompt("q", "en", [passage(1, "a"), *(passage(1, "one two three. " * 40) for _ in range(3))])

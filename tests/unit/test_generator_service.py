@@ -373,12 +373,12 @@ def test_a_continued_answer_that_was_complete_only_ends():
 
 
 def test_the_time_of_the_lost_holder_counts_where_its_text_does():
-    later = AnswerChunk(content=" [1]", timestamp="1970-01-01T00:16:43.250Z")
+    later = AnswerChunk(content=" [1]", timestamp="1970-01-01T00:21:40.250Z")
     stored = [BEGUN, chunk("Ten"), later]
     job = run(MemoryJob(work_item(passages=PASSAGES), stored), Continuing(SHOWN))
-    assert 3_000 <= job.last.timings.generation_ms < 4_000
+    assert 300_000 <= job.last.timings.generation_ms < 360_000
     again = run(MemoryJob(work_item(passages=PASSAGES), stored), Script([Text(SHOWN), Finish()]))
-    assert again.last.timings.generation_ms < 1_000
+    assert again.last.timings.generation_ms < 60_000
 
 
 def test_a_cancelled_handler_closes_the_generator():

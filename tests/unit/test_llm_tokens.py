@@ -80,6 +80,6 @@ def test_a_longer_text_never_counts_for_much_less(one: str, other: str) -> None:
 @pytest.mark.parametrize("piece", [" ", "\r", "\u3000", "a", "A", "\n", "\t ", "中", "😀", "\x00", "a\u200d"])
 def test_no_text_takes_long_to_count(piece: str) -> None:
     text = piece * 200_000
-    started = time.perf_counter()
+    started = time.process_time()
     count_tokens(text)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

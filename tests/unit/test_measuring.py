@@ -94,6 +94,6 @@ def test_a_loop_that_is_kept_busy_is_late() -> None:
         time.sleep(0.5)  # noqa: ASYNC251 - that is the point
         await asyncio.sleep(0.01)
         measuring.cancel()
-        assert late() == before + 1
+        assert late() > before
 
     asyncio.run(scenario())

@@ -131,9 +131,9 @@ def test_lists_in_json_results_are_no_citations_and_stay() -> None:
 @pytest.mark.parametrize("piece", ["<", "< ", "<\n", "<p", "[", "[1", "<passag", "\u200d<", "<|", "</", "＜ "])
 def test_no_text_takes_long_to_disarm(piece: str) -> None:
     for text in (piece * 50_000, piece + " " * 100_000 + "x"):
-        started = time.perf_counter()
+        started = time.process_time()
         as_data(text)
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

@@ -21,6 +21,7 @@ from baton_proto.messages import (
     WorkItem,
 )
 from baton_proto.sequencer import utc_now
+from services.common import metrics
 from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.common.passages import snippet
@@ -28,7 +29,7 @@ from services.retriever.port import SearchRequest
 from services.retriever.searching import MAX_PASSAGE_CHARS
 from services.retriever.service import retrieve_handler
 
-SETTINGS = RetrieverSettings(timeout_s=2.0)
+SETTINGS = RetrieverSettings(timeout_s=60.0)
 
 
 class MemoryJob:
@@ -143,6 +144,18 @@ def test_what_was_found_is_said_in_the_language_of_the_question(language: str, c
     job = run(Scripted([passage(n + 1) for n in range(count)]), MemoryJob(item(language=language)))
     assert job.frames[2].content == content
     assert all((language == "zh") == any(char > "\u4e00" for char in frame.content) for frame in job.frames[:3])
+
+
+def test_searches_are_counted_by_whether_they_found_anything() -> None:
+    def counted() -> list[float]:
+        return [metrics.SEARCHES.labels(outcome)._value.get() for outcome in ("found", "nothing")]
+
+    before = counted()
+    for found in ([passage(1), passage(2)], [], []):
+        run(Scripted(found), MemoryJob(item()))
+    with pytest.raises(ServiceError):
+        run(Scripted(unreachable()), MemoryJob(item()))
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [1, 2]
 
 
 def test_after_a_fail_over_nothing_is_said_twice() -> None:

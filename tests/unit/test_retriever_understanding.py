@@ -16,7 +16,7 @@ from services.retriever.rewriting.port import Rewriter
 from services.retriever.service import MAX_SHOWN_CHARS, retrieve_handler
 from tests.answer_job import MemoryJob, passage, work_item
 
-SETTINGS = RetrieverSettings(timeout_s=2.0, rewrite_timeout_s=0.1)
+SETTINGS = RetrieverSettings(timeout_s=60.0, rewrite_timeout_s=0.1)
 HISTORY = [PastTurn(query="公司年假政策有哪些?", answer="每年 10 天。")]
 
 

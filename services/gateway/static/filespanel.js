@@ -12,7 +12,10 @@ import { conversationProblem } from "./thread.js";
 /** @typedef {import("./conversations.js").ConversationError} ConversationError */
 /** @typedef {import("./files.js").StoredFile} StoredFile */
 /** @typedef {import("./dropping.js").Named} Named */
-/** A file on its way to the server. @typedef {Named & { key: number, sent: number | null, error: string }} Upload */
+/**
+ * A file on its way to the server; `taken` where the stream told that it has arrived, before its own answer did.
+ * @typedef {Named & { key: number, sent: number | null, taken: boolean, error: string }} Upload
+ */
 /** @typedef {{ section: HTMLElement, attach: HTMLElement, confirm: HTMLDialogElement }} Parts */
 /**
  * `reveal` brings the panel to light; `pick` lets somebody choose files or a folder.
@@ -87,7 +90,7 @@ export class FilesPanel {
         await this.#load(signal);
         if (!this.mayUpload) break;
         const began = () => void this.#load(signal).catch(() => null);
-        await watchFiles(this.client, { began, changed: (file) => this.#changed(file), signal });
+        await watchFiles(this.client, { began, changed: (file) => this.#heard(file), signal });
       } catch {
         // Whatever it was: the list is asked for again, and says it.
       }
@@ -140,13 +143,28 @@ export class FilesPanel {
     if (!before) this.#rank(file);
   }
 
+  /** From the stream. What has arrived is shown itself, and not beside it what brings it in. @param {StoredFile} file */
+  #heard(file) {
+    const upload = this.uploads.find(
+      ({ sent, error, taken, name }) => sent !== null && !error && !taken && name.normalize() === file.name,
+    );
+    if (upload && file.mine && file.state === "queued") upload.taken = true;
+    this.#changed(file);
+  }
+
   // --- bringing in ---
 
   /** @param {Named[]} named */
   add(named) {
     if (!this.mayUpload || named.length === 0) return;
     this.failure = named.length > MOST ? t("files.too_many", MOST) : "";
-    const added = named.slice(0, MOST).map((each) => ({ ...each, key: ++this.counter, sent: null, error: "" }));
+    const added = named.slice(0, MOST).map((each) => ({
+      ...each,
+      key: ++this.counter,
+      sent: null,
+      taken: false,
+      error: "",
+    }));
     this.uploads.push(...added);
     this.hooks.announce(t("files.announce.added", added.length));
     this.hooks.reveal();
@@ -176,7 +194,7 @@ export class FilesPanel {
       this.uploads = this.uploads.filter((each) => each !== upload);
       this.#changed(stored);
     } catch (error) {
-      upload.error = problem(error);
+      Object.assign(upload, { taken: false, error: problem(error) });
       this.hooks.announce(t("files.announce.failed", { name: upload.name, why: upload.error }));
     }
     this.#soon();
@@ -227,14 +245,15 @@ export class FilesPanel {
     const focused = /** @type {HTMLElement | null} */ (document.activeElement);
     const [key, what] = [focused?.closest("li")?.dataset.key, focused?.dataset.what];
     const place = [...section.querySelectorAll("li")].findIndex((entry) => entry.contains(focused));
-    const uploads = this.uploads.slice(0, MOST_SHOWN);
+    const coming = this.uploads.filter((each) => !each.taken);
+    const uploads = coming.slice(0, MOST_SHOWN);
     const stored = [...this.files.values()].sort((a, b) => this.#rank(b) - this.#rank(a));
     const room = MOST_SHOWN - uploads.length;
     const entries = [
       ...uploads.map((each) => this.#upload(each)),
       ...stored.slice(0, room).map((each) => this.#stored(each)),
     ];
-    const hidden = this.uploads.length + stored.length - entries.length;
+    const hidden = coming.length + stored.length - entries.length;
     const wanted = /** @type {HTMLElement} */ (section.cloneNode());
     wanted.append(
       ...[

@@ -6,7 +6,7 @@
 
 import { addressOf } from "./address.js";
 import { ConversationError, conversations, deleteConversation } from "./conversations.js";
-import { el, icon, langAttribute } from "./elements.js";
+import { become, el, icon, langAttribute } from "./elements.js";
 import { ago, t } from "./i18n.js";
 import { recall, remember } from "./storage.js";
 import { conversationProblem } from "./thread.js";
@@ -89,9 +89,10 @@ export class Sidebar {
     ]);
     if (key === this.key) return;
     this.key = key;
-    const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.closest("li")?.dataset.id;
+    const focused = /** @type {HTMLElement | null} */ (document.activeElement);
     const entries = (this.summaries ?? []).map((each) => this.#entry(each, id, running));
-    this.parts.nav.replaceChildren(
+    const wanted = /** @type {HTMLElement} */ (this.parts.nav.cloneNode());
+    wanted.append(
       ...[
         el("div", { class: "history-bar" }, el("h2", { id: "history-title" }, t("conversations.label")), this.#close()),
         this.failure && this.#problem(this.failure),
@@ -100,7 +101,9 @@ export class Sidebar {
         this.shared && el("p", { class: "shared" }, t("conversations.shared")),
       ].filter((node) => node !== false && node !== null),
     );
-    if (focused) this.#link(focused)?.focus({ preventScroll: true });
+    become(this.parts.nav, wanted);
+    // What has moved to another place has lost it.
+    if (focused && this.parts.nav.contains(focused)) focused.focus({ preventScroll: true });
   }
 
   /** @param {Summary} summary @param {string | null} open @param {boolean} running whether in the open one something runs */
@@ -112,7 +115,7 @@ export class Sidebar {
     const label = t("conversations.delete", title);
     return el(
       "li",
-      { "data-id": id },
+      { "data-key": id },
       el(
         "a",
         { href: addressOf(id), "aria-current": isOpen && "page" },
@@ -123,7 +126,7 @@ export class Sidebar {
       ),
       el(
         "button",
-        { type: "button", class: "quiet", "aria-label": label, title: label, onclick: () => this.#ask(summary) },
+        { type: "button", class: "quiet", "aria-label": label, title: label, onclick: () => this.#ask(id) },
         icon("trash"),
       ),
     );
@@ -131,7 +134,7 @@ export class Sidebar {
 
   /** @param {string} id */
   #link(id) {
-    return /** @type {HTMLElement | null} */ (this.parts.nav.querySelector(`li[data-id="${CSS.escape(id)}"] a`));
+    return /** @type {HTMLElement | null} */ (this.parts.nav.querySelector(`li[data-key="${CSS.escape(id)}"] a`));
   }
 
   /** @param {ConversationError} error */
@@ -160,9 +163,11 @@ export class Sidebar {
 
   // --- deleting ---
 
-  /** @param {Summary} summary */
-  #ask(summary) {
+  /** @param {string} id */
+  #ask(id) {
     const { confirm } = this.parts;
+    const summary = this.summaries?.find((each) => each.conversation_id === id);
+    if (!summary) return;
     /** @type {HTMLElement} */
     const failure = el("p", { class: "failure", role: "alert" });
     const sure = el("button", { type: "button", class: "primary danger" }, t("conversations.delete.sure"));

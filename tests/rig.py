@@ -121,10 +121,11 @@ class Rig:
         variant: str = "",
         **settings: Any,
     ) -> AsyncIterator[RunningWorker]:
-        """A worker with a connection of its own, to `url` if it is given."""
+        """A worker with a connection of its own, to `url` if it is given. Where its items are to go to another one soon
+        after it was lost, give `ack_wait_s`: a short one is also lost where this process stands still for a second."""
         nats = dataclasses.replace(self.settings, url=url or self.settings.url)
         async with connect(nats, name or f"worker-{secrets.token_hex(3)}") as bus:
-            worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 2.0, **settings}), variant=variant)
+            worker = Worker(bus, stage, handler, WorkerSettings(**{"ack_wait_s": 10.0, **settings}), variant=variant)
             running = RunningWorker(bus, worker, drain_s)
             try:
                 yield running

@@ -26,6 +26,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 GET_TIMEOUT_S = 0.15
 """A cache that takes longer is slower than what it saves."""
 PUT_TIMEOUT_S = 5.0
+CLOSE_S = 1.0
+"""How long leaving waits for what is being kept."""
 MAX_VALUE_BYTES = 256 * 1024
 MAX_PUTS = 64
 DIGEST_CHARS = 32
@@ -104,9 +106,9 @@ class BucketCache:
             task.add_done_callback(self._puts.discard)
 
     async def close(self) -> None:
-        """Wait for what is being kept, a second at most."""
+        """Wait for what is being kept, `CLOSE_S` at most."""
         if self._puts:
-            await asyncio.wait(self._puts, timeout=1.0)
+            await asyncio.wait(self._puts, timeout=CLOSE_S)
         for task in self._puts:
             task.cancel()
 

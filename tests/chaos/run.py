@@ -30,7 +30,7 @@ from .verdict import Verdict, judge
 Say = Callable[[str], None]
 OWNER = "anonymous"
 READERS = 16
-QUEUE_EMPTY_S = 20.0
+QUEUE_EMPTY_S = 60.0
 
 
 def run_chaos(

@@ -73,8 +73,8 @@ class Client:
     async def send(self, **message: Any) -> None:
         await self._socket.send(json.dumps(message))
 
-    async def end_of(self, name: str, within_s: float = 15.0) -> Frame:
-        await eventually(lambda: name in self.ended, f"{name} has ended", within_s)
+    async def end_of(self, name: str) -> Frame:
+        await eventually(lambda: name in self.ended, f"{name} has ended")
         return self.ended[name][0]
 
     async def is_told(self, name: str) -> None:
@@ -163,25 +163,36 @@ def test_who_asks_one_question_does_not_wait_behind_a_flood(
     nats: Nats, tmp_path: Path, users: tuple[str | None, str | None], count: int
 ) -> None:
     flood = [f"flood-{number}" for number in range(count)]
+    begun: list[str] = []
+    gate = asyncio.Event()
+    gate.set()
+
+    async def slow(job: Job) -> None:
+        begun.append(job.item.request_id)
+        await asyncio.sleep(SERVICE_S / 4)
+        await gate.wait()
+        await job.finish(_end())
 
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         (first, _), (second, _) = running
         async with (
-            one.worker(_slow, concurrency=4),
+            one.worker(slow, concurrency=4),
             client(first, users[0]) as alice,
             client(second, users[1]) as bob,
         ):
             for name in flood:
                 await alice.ask(name)
             await eventually(lambda: len(alice.ended) >= count / 5, "the flood is being answered")
-            left = len(flood) - len(alice.ended)
-            asked = time.monotonic()
+            # However long the machine takes for his question, nothing is served meanwhile: only the order counts.
+            gate.clear()
+            before = len(begun)
             await bob.ask("one")
+            await eventually(lambda: _is_in_a_queue(one, "one", users[1] or "anonymous"), "his question is queued")
+            gate.set()
             assert (await bob.end_of("one"))["type"] == "done"
-            took = bob.ended["one"][1] - asked
-            # Four at a time: behind the flood it would have been some forty service times.
-            assert took < SERVICE_S * left / 4 / 3, f"{took:.3f} s with {left} before it"
-            await eventually(lambda: len(alice.ended) == len(flood), "the flood is answered", within_s=20)
+            passed, left = begun.index("one") - before, count - before
+            assert passed < left / 3, f"{passed} of the {left} that waited were served before it"
+            await eventually(lambda: len(alice.ended) == len(flood), "the flood is answered")
             assert {frame["type"] for frame, _ in alice.ended.values()} == {"done"}
             await eventually(lambda: _nothing_left(one), "nothing is left in a queue or a place")
 
@@ -250,7 +261,7 @@ def test_a_lost_gateways_waiting_requests_go_on_and_its_places_come_back(nats: N
         await gate.wait()
         await job.finish(_end())
 
-    names = [f"r{number}" for number in range(8)]
+    names = [f"r{number}" for number in range(12)]
 
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         async with one.worker(wait_at_the_gate, concurrency=2), client(running[0][0]) as alice:
@@ -258,7 +269,7 @@ def test_a_lost_gateways_waiting_requests_go_on_and_its_places_come_back(nats: N
                 await alice.ask(name)
             await alice.is_accepted(*names)
             await _are_queued(one, *names)
-            assert await _waiting(one) >= 3  # two are held, two are next
+            assert await _waiting(one) >= 3  # two are held, two are next, or twice two where both gateways saw room
             running[0][1].kill()
             gate.set()
             for name in names:
@@ -279,7 +290,8 @@ async def _is_done(one: Rig, name: str) -> bool:
 def test_places_of_a_lost_gateway_come_back_though_nobody_ends_the_requests(nats: Nats, tmp_path: Path) -> None:
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         async with only_announced(one), client(running[0][0]) as alice, client(running[1][0]) as elsewhere:
-            await alice.ask("a", deadline_ms=1000)
+            # While it is alive, its gateway would end it one and a half seconds after its deadline.
+            await alice.ask("a", deadline_ms=3000)
             await alice.is_accepted("a")
             running[0][1].kill()
             await elsewhere.ask("b")
@@ -290,7 +302,7 @@ def test_places_of_a_lost_gateway_come_back_though_nobody_ends_the_requests(nats
                 await eventually(lambda: "b" in elsewhere.ended or "b" in elsewhere.accepted, "an answer")
                 return "b" in elsewhere.accepted
 
-            await eventually(let_in, "the place is free", within_s=10)
+            await eventually(let_in, "the place is free")
 
     _run(nats, tmp_path, scenario, count=2, BATON_REQUESTS_PER_USER="1")
 
@@ -301,22 +313,14 @@ def test_a_full_queue_refuses_at_once_and_the_request_may_be_sent_again(nats: Na
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         port = running[0][0]
         async with only_announced(one, slots=100), client(port) as alice, client(port, "bob") as bob:
-            asked = time.monotonic()
-            for name in names:
-                await alice.is_told(name)
-            # 7 tenths of 20. What was on its way while the queues were looked at may count twice for a moment.
-            assert 12 <= len(alice.accepted) <= 14
-            for frame, at in alice.ended.values():
+            # 7 tenths of 20, and not one more; then those who have little running, up to the part that is kept for
+            # answers that have begun.
+            await _are_let_in_but_no_more(alice, names, 14)
+            await _are_let_in_but_no_more(bob, [f"b{number}" for number in range(7)], 4)
+            for frame, _ in [*alice.ended.values(), *bob.ended.values()]:
                 assert (frame["code"], frame["retryable"]) == ("overloaded", True)
                 assert 1000 <= frame["retry_after_ms"] <= 30_000
                 assert "seq" not in frame
-                assert at - asked < 5  # at once, all twenty of them
-            # Not one who has little running; up to the part that is kept for answers that have begun.
-            for number in range(7):
-                await bob.is_told(f"b{number}")
-            assert 16 <= len(alice.accepted) + len(bob.accepted) <= 18
-            assert len(bob.accepted) >= 2
-            assert {frame["code"] for frame, _ in bob.ended.values()} == {"overloaded"}
             again = next(iter(alice.ended))
             async with one.worker(_slow, concurrency=100):
                 await eventually(lambda: _nothing_left(one), "the queue has drained")
@@ -330,21 +334,37 @@ def test_a_full_queue_refuses_at_once_and_the_request_may_be_sent_again(nats: Na
     _run(nats, tmp_path, scenario, BATON_WORK_MAX_ITEMS="20")
 
 
+async def _are_let_in_but_no_more(who: Client, names: list[str], count: int) -> None:
+    """The first so many of the names are accepted, the others are refused at once."""
+
+    async def let_in(name: str) -> bool:
+        await who.is_told(name)
+        return name in who.accepted
+
+    for name in names[:count]:
+        # What was on its way while the queues were looked at counts twice until they are looked at again.
+        await eventually(lambda name=name: let_in(name), f"{name} is let in")  # type: ignore[misc]
+    for name in names[count:]:
+        asked = time.monotonic()
+        assert not await let_in(name)
+        assert who.ended[name][1] - asked < 5
+
+
 def test_a_request_whose_time_is_up_while_it_waits_is_ended_though_its_gateway_is_lost(
     nats: Nats, tmp_path: Path
 ) -> None:
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         async with only_announced(one), client(running[0][0]) as alice:
             for name in names:
-                await alice.ask(name, deadline_ms=4000)
+                await alice.ask(name, deadline_ms=6000)
             await alice.is_accepted(*names)
 
             await _are_queued(one, *names)
             running[0][1].kill()
             await eventually(lambda: _is_waiting(one, 0), "none waits any more")
-            # Each of the two gateways may have moved one on before it saw that the workers have enough to do.
+            # Each of the two gateways may have moved one or two on before it saw that the workers have enough to do.
             moved_on = await _keys(one, subjects.WORK_STREAM)
-            assert 1 <= len(moved_on) <= 3
+            assert 1 <= len(moved_on) <= 4
             for name in names:
                 if _key(name) not in moved_on:
                     last = await _last(one, name)
@@ -363,6 +383,11 @@ async def _are_queued(one: Rig, *names: str) -> None:
         return await _keys(one, subjects.WORK_STREAM) | await _keys(one, subjects.WAITING_STREAM) == keys
 
     await eventually(all_are, f"{names} are queued")
+
+
+async def _is_in_a_queue(one: Rig, name: str, user: str) -> bool:
+    key = _key(name, user)
+    return key in await _keys(one, subjects.WORK_STREAM) or key in await _keys(one, subjects.WAITING_STREAM)
 
 
 async def _keys(one: Rig, stream: str) -> set[str]:
@@ -384,13 +409,13 @@ def test_work_whose_time_was_up_in_the_queue_is_not_begun(nats: Nats, tmp_path: 
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         async with only_announced(one, slots=100), client(running[0][0]) as alice:
             for number in range(10):
-                await alice.ask(f"r{number}", deadline_ms=3000)
+                await alice.ask(f"r{number}", deadline_ms=5000)
             await alice.is_accepted(*(f"r{number}" for number in range(10)))
             asked = time.monotonic()
             await _are_queued(one, *(f"r{number}" for number in range(10)))
             await eventually(lambda: _is_waiting(one, 0), "all are with the workers")
         running[0][1].kill()
-        await eventually(lambda: time.monotonic() > asked + 3.0, "their time is up")
+        await eventually(lambda: time.monotonic() > asked + 5.0, "their time is up")
         async with one.worker(note):
             await eventually(lambda: _is_queued(one, 0), "the queue is empty")
         assert begun == []
@@ -420,6 +445,7 @@ def test_a_waiting_request_can_be_cancelled_and_followed_without_jumping_the_que
                 await alice.ask(name)
                 await alice.is_accepted(name)
             await _are_queued(one, "x", "y", "a", "b", "c", "d")
+            await eventually(lambda: _lie_in_one_queue_each(one, 6), "none is just being moved on")
             before = await one.queued(), await _waiting(one)
             await elsewhere.send(type="resume", request_id="d", after_seq=-1)
             await elsewhere.ask("c")
@@ -433,6 +459,10 @@ def test_a_waiting_request_can_be_cancelled_and_followed_without_jumping_the_que
             assert sorted(begun) == ["a", "c", "d", "x", "y"]
 
     _run(nats, tmp_path, scenario, count=2, BATON_DIRECT_REQUESTS="1")
+
+
+async def _lie_in_one_queue_each(one: Rig, count: int) -> bool:
+    return await one.queued() + await _waiting(one) == count
 
 
 def test_while_workers_are_free_waiting_for_a_turn_costs_next_to_nothing(nats: Nats, tmp_path: Path) -> None:

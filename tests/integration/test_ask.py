@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.commands import environment, in_terminal
+from tests.commands import TIMEOUT_S, environment, in_terminal
 from tests.scripted_gateway import HELLO, gateway, send
 from tests.servers.processes import ROOT, free_port
 
@@ -53,7 +53,7 @@ async def baton(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
         cwd=ROOT,
         env=environment(),
     )
-    out, err = await asyncio.wait_for(process.communicate(stdin), 30)
+    out, err = await asyncio.wait_for(process.communicate(stdin), TIMEOUT_S)
     assert process.returncode is not None
     assert b"Traceback" not in err, err.decode()
     return process.returncode, out.decode(), err.decode()
@@ -244,9 +244,9 @@ async def test_ctrl_c_cancels_and_shows_what_there_is() -> None:
             cwd=ROOT,
             env=environment(),
         )
-        await asyncio.wait_for(streaming.wait(), 20)
+        await asyncio.wait_for(streaming.wait(), TIMEOUT_S)
         process.send_signal(signal.SIGINT)
-        out, err = await asyncio.wait_for(process.communicate(), 20)
+        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     assert (await cancelled)["type"] == "cancel"
     assert process.returncode == 130
     assert out.decode().splitlines() == ["A beginning", "Stopped."]
@@ -256,6 +256,7 @@ async def test_ctrl_c_cancels_and_shows_what_there_is() -> None:
 async def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     async with gateway(tell_story) as url:
         reading, writing = os.pipe()
+        os.close(reading)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "services.cli", "ask", "--json", "--url", url, "q"),
             stdout=writing,
@@ -264,8 +265,7 @@ async def test_a_reader_that_goes_away_ends_it_quietly() -> None:
             env=environment(),
         )
         os.close(writing)
-        os.close(reading)
-        _, err = await asyncio.wait_for(process.communicate(), 20)
+        _, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
     assert (process.returncode, err) == (1, b"")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from tests.commands import baton, finish, in_terminal, start_baton
+from tests.commands import TIMEOUT_S, baton, finish, in_terminal, start_baton
 from tests.scripted_gateway import HELLO, Script, gateway, send
 from tests.servers.processes import free_port
 
@@ -192,10 +192,10 @@ async def test_ctrl_c_without_a_connection_cancels_when_there_is_one() -> None:
     async with gateway(first, port) as url:
         process = await start_baton("ask", "--url", url, "q")
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(TIMEOUT_S):
             assert b"reconnecting" in await process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(TIMEOUT_S):
         assert b"Stopping" in await process.stderr.readline()
     async with gateway(second, port):
         status, out, _ = await finish(process)
@@ -209,7 +209,7 @@ async def test_ctrl_c_says_so_when_nobody_could_be_told() -> None:
     async with gateway(script) as url:
         process = await start_baton("ask", "--url", url, "q")
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(TIMEOUT_S):
             assert b"reconnecting" in await process.stderr.readline()
     process.send_signal(signal.SIGINT)
     status, _, err = await finish(process)

@@ -10,7 +10,7 @@ from typing import Any
 
 from baton_proto.messages import AnswerChunk, Done, Timings, Usage
 from services.common.job import Job
-from tests.commands import baton, finish, start_baton
+from tests.commands import TIMEOUT_S, baton, finish, start_baton
 from tests.integration.test_gateway_protocol import gateway
 from tests.rig import rig
 from tests.servers.nats import Nats
@@ -31,7 +31,7 @@ def _folder(parent: Path) -> Path:
 async def _until_chunk(process: asyncio.subprocess.Process) -> str:
     """The request id, once the answer has begun."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(TIMEOUT_S):
         while True:
             frame: dict[str, Any] = json.loads(await process.stdout.readline())
             if frame["type"] == "answer_chunk":
@@ -81,7 +81,7 @@ def test_a_stop_while_the_gateway_is_away_cancels_at_the_other_one(nats: Nats, t
             killed.kill()
             process.send_signal(signal.SIGINT)
             status, _, _ = await finish(process)
-            await eventually(lambda: worker.worker.running == 0, "the holder has stopped", within_s=5)
+            await eventually(lambda: worker.worker.running == 0, "the holder has stopped")
             _, log, _ = await baton("log", request_id, BATON_NATS_URL=nats.url, BATON_LOG_SHARDS="4")
             return status, log
 

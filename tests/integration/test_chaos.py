@@ -14,6 +14,7 @@ CLIENTS = 12
 QUESTIONS = 10
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("cluster", "seed", "duration_s", "faults"),
     [

@@ -16,7 +16,7 @@ from baton_proto.messages import AnswerChunk, Citation, Done, Source, Sources, T
 from services.cli.__main__ import main
 from services.cli.conversation_lines import conversation_lines
 from services.common.job import Job
-from tests.commands import baton, environment
+from tests.commands import TIMEOUT_S, baton, environment
 from tests.integration.test_gateway_protocol import SECRET, gateway, token
 from tests.rig import rig
 from tests.servers.nats import Nats
@@ -49,7 +49,7 @@ async def chat(*arguments: str, lines: str) -> tuple[int, list[str], list[str]]:
         cwd=ROOT,
         env=environment(),
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(TIMEOUT_S):
         out, err = await process.communicate(lines.encode())
     assert b"Traceback" not in err, err.decode()
     assert process.returncode is not None

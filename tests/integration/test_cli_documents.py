@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from pymilvus import MilvusClient
 
+from baton_proto.messages import FileRecord
 from services.cli import bringing_in
 from services.cli import ingest as commands
 from services.common.config import NatsSettings, RetrieverSettings
 from services.common.connection import connect
 from services.common.documents import open_documents
+from services.common.files import Removed
 from tests.ingesting import worker_thread
 from tests.rig import rig
 from tests.servers.milvus import Milvus
@@ -147,20 +149,29 @@ def test_metadata_goes_with_the_documents(baton, ingesting, tmp_path: Path) -> N
         assert "--metadata" in err
 
 
+class ImpatientOnceTold(bringing_in.Movement):
+    """Gives up as soon as a worker has said why it cannot go on; that may take the worker a while."""
+
+    def see(self, change: FileRecord | Removed) -> None:
+        super().see(change)
+        if self._why:
+            self._moved -= bringing_in.GIVE_UP_S
+
+
 def test_what_is_missing_is_told_without_a_traceback(
     baton, nats: Nats, settings: RetrieverSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_documents(tmp_path / "d")
-    monkeypatch.setattr(bringing_in, "TELL_S", 0.2)
-    monkeypatch.setattr(bringing_in, "GIVE_UP_S", 0.5)
-    code, _, err = baton("ingest", folder)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(bringing_in, "TELL_S", 0.2)
+        impatient.setattr(bringing_in, "GIVE_UP_S", 0.5)
+        code, _, err = baton("ingest", folder)
     assert code == 1
     assert "no ingest worker takes files" in err
-    monkeypatch.setattr(bringing_in, "GIVE_UP_S", 2.0)
-    monkeypatch.setattr(commands, "_CONNECT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr("services.retriever.writer._FIRST_PAUSE_S", 0.01)
     nowhere = dataclasses.replace(settings, milvus_uri=f"http://127.0.0.1:{free_port()}")
-    with worker_thread(nats.url, nowhere):
+    with worker_thread(nats.url, nowhere), monkeypatch.context() as impatient:
+        impatient.setattr(bringing_in, "Movement", ImpatientOnceTold)
+        impatient.setattr("services.retriever.writer._FIRST_PAUSE_S", 0.01)
         code, _, err = baton("ingest", folder)
     assert code == 1
     assert "The document store cannot be reached" in err
@@ -169,6 +180,7 @@ def test_what_is_missing_is_told_without_a_traceback(
     assert code == 0, err
     assert "4 added" in out
     with monkeypatch.context() as without_nats:
+        without_nats.setattr(commands, "_CONNECT_TIMEOUT_S", 1.0)
         without_nats.setenv("BATON_NATS_URL", f"nats://127.0.0.1:{free_port()}")
         code, _, err = baton("ingest", folder)
         assert code == 1

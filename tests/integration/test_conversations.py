@@ -420,7 +420,7 @@ def test_waiting_survives_the_gateway_and_every_worker(nats: Nats, tmp_path_fact
                 kill()
                 await first.die()
             answering.proceed.set()
-            async with one.worker(answering), connected(other) as socket:
+            async with one.worker(answering, ack_wait_s=2.0), connected(other) as socket:
                 user = User(socket, other, {})
                 for name in ("slow", "waits"):
                     await user.send(type="resume", request_id=name)

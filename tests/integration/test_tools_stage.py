@@ -87,7 +87,7 @@ def test_a_lost_worker_s_call_is_repeated_only_if_that_is_harmless(nats: Nats, i
             if not idempotent:
                 assert isinstance((await one.frames(item))[-1], ToolCalled)
             await first.die()
-        async with one.worker(handler(again), STAGE), one.worker(generate, "generate"):
+        async with one.worker(handler(again), STAGE, ack_wait_s=2.0), one.worker(generate, "generate"):
             frames = await one.ended(item)
         assert begun.calls + again.calls == runs
         assert [frame.call_id for frame in frames if isinstance(frame, ToolCalled)] == ["a"]

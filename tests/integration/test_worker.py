@@ -88,7 +88,7 @@ def test_a_dead_holder_is_replaced_and_its_frames_are_continued(nats: Nats) -> N
             await asyncio.wait_for(stuck.wait(), 30)
             await eventually(lambda: _length(one, item, 3), "both chunks are stored")
             await first.die()
-        async with one.worker(generate, "generate"):
+        async with one.worker(generate, "generate", ack_wait_s=2.0):
             assert text(await one.ended(item)) == "0 1 2 3 4 "
         assert measured("baton_failovers_total", stage="generate") == before + 1
 
@@ -114,11 +114,11 @@ def test_a_holder_that_the_network_has_cut_off_is_replaced_and_what_it_sends_lat
         item = one.item(stage="generate")
         async with cable(nats.port) as network:
             url = f"nats://127.0.0.1:{network.port}"
-            async with one.worker(write_until_stopped, "generate", url=url, name="cut") as cut:
+            async with one.worker(write_until_stopped, "generate", url=url, name="cut", ack_wait_s=2.0) as cut:
                 await one.start(item)
                 await eventually(lambda: _length(one, item, 10), "it has begun")
                 network.plugged.clear()
-                async with one.worker(go_on, "generate"):
+                async with one.worker(go_on, "generate", ack_wait_s=2.0):
                     frames = await one.ended(item)
                     assert text(frames) == "on " * (len(frames) - 3) + "end"
                     await eventually(lambda: cut.worker.running == 0, "the one that is cut off has stopped")
@@ -213,10 +213,10 @@ def test_a_request_that_no_worker_survives_ends_poisoned_and_is_kept_aside(nats:
         item = one.item()
         await one.start(item)
         for _ in range(2):
-            async with one.worker(_give_up_forever, max_deliveries=2) as victim:
+            async with one.worker(_give_up_forever, max_deliveries=2, ack_wait_s=2.0) as victim:
                 await eventually(lambda: victim.worker.running == 1, "it has the item")
                 await victim.die()
-        async with one.worker(retrieve, max_deliveries=2):
+        async with one.worker(retrieve, max_deliveries=2, ack_wait_s=2.0):
             frames = await one.ended(item)
         assert isinstance(frames[-1], Error)
         assert frames[-1].code == "poisoned"
@@ -508,7 +508,7 @@ def test_a_holder_that_stood_still_writes_nothing_when_it_wakes_though_nobody_ha
         await job.finish(done())
 
     async def scenario(one: Rig) -> None:
-        async with one.worker(stand_still):
+        async with one.worker(stand_still, ack_wait_s=2.0):
             item = one.item()
             await one.start(item)
             assert text(list(await one.ended(item))) == "before after"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from baton_proto import subjects
-from baton_proto.messages import Accepted, AnswerChunk, Announcement, Done, Timings, Usage
+from baton_proto.messages import Accepted, Announcement, AnswerChunk, Done, Timings, Usage
 from services.common import streams
 from services.common.job import Handler, Job
 from services.common.presence import announce

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -67,6 +68,13 @@ async def closed_with(socket: ClientConnection) -> int:
                 await socket.recv()
         except websockets.ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd else 1006
+
+
+async def closed(port: int, code: int) -> float:
+    """How many connections a gateway has closed, or is about to close, with this code."""
+    told = (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/metrics", timeout=60)).text
+    (count,) = re.findall(rf'^baton_closed_connections_total\{{code="{code}"\}} (.+)$', told, re.MULTILINE)
+    return float(count)
 
 
 BAD = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from baton_proto.sequencer import Sequencer
 from services.common.clock import now_ms
 from services.common.job import Handler, Job
 from services.common.log import LogWriter
-from tests.integration.test_gateway_protocol import closed_with, connected, gateway, receive
+from tests.integration.test_gateway_protocol import closed, closed_with, connected, gateway, receive
 from tests.rig import Rig, rig
 from tests.servers.nats import Nats, nats_server
 from tests.servers.processes import Process, eventually, free_port
@@ -287,13 +286,6 @@ def test_a_client_that_does_not_read_gets_4009_and_later_everything(two: Two) ->
                 assert [frame["seq"] for frame in frames[1:]] == list(range(1, chunks + 2))
 
     asyncio.run(main())
-
-
-async def closed(port: int, code: int) -> float:
-    """How many connections a gateway has closed, or is about to close, with this code."""
-    told = (await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{port}/metrics", timeout=60)).text
-    (count,) = re.findall(rf'^baton_closed_connections_total\{{code="{code}"\}} (.+)$', told, re.MULTILINE)
-    return float(count)
 
 
 # --- nobody follows any more ------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from .follower import Follower
 log = logging.getLogger(__name__)
 
 ASK_S = 0.5
-ASK_TRIES = 2
+ASK_TRIES = 4
+"""For so long together another gateway may stand still without losing what its clients follow."""
 ASK_AT_ONCE = 256
 
 

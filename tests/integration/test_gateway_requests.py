@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from baton_proto import subjects
-from baton_proto.messages import Accepted, AnswerChunk, Done, Timings, Usage
+from baton_proto.messages import Accepted, Announcement, AnswerChunk, Done, Timings, Usage
 from services.common import streams
-from services.common.job import Job
+from services.common.job import Handler, Job
+from services.common.presence import announce
 from tests.integration.test_gateway_protocol import SECRET, connected, gateway, receive, token
-from tests.rig import Rig, rig
+from tests.rig import Rig, RunningWorker, rig
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
+from tests.system import workers_alive
 
 Frame = dict[str, Any]
 
@@ -35,7 +38,7 @@ async def _answer(job: Job) -> None:
 
 async def _until(socket: Any, *kinds: str) -> list[Frame]:
     frames: list[Frame] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not frames or frames[-1]["type"] not in kinds:
             frames.append(await receive(socket))
     return frames
@@ -50,20 +53,29 @@ def _with_gateway(nats: Nats, folder: Path, scenario: Callable[[Rig, int], Await
         asyncio.run(main(port))
 
 
+@contextlib.asynccontextmanager
+async def _worker(one: Rig, port: int, handler: Handler) -> AsyncIterator[RunningWorker]:
+    """A worker that the gateway has heard of: it refuses questions while there is none. What it holds it keeps, however
+    long this process may stand still."""
+    async with one.worker(handler, ack_wait_s=60.0) as running:
+        await eventually(lambda: workers_alive(port), "the gateway has heard of the worker", 60)
+        yield running
+
+
 async def _ask(socket: Any, **fields: Any) -> None:
     await socket.send(json.dumps({"query": "q", **fields}))
 
 
 def test_a_cancel_stops_the_holder_and_ends_the_answer(nats: Nats, tmp_path: Path) -> None:
     async def scenario(one: Rig, port: int) -> None:
-        async with one.worker(_hang) as worker, connected(port) as socket:
+        async with _worker(one, port, _hang) as worker, connected(port) as socket:
             await _ask(socket, request_id="r")
             await _until(socket, "answer_chunk")
             for _ in range(2):  # cancelling again changes nothing
                 await socket.send('{"type": "cancel", "request_id": "r"}')
             frames = await _until(socket, "done", "error")
             assert frames[-1]["finish_reason"] == "cancelled"
-            await eventually(lambda: worker.worker.running == 0, "the holder has stopped", within_s=5)
+            await eventually(lambda: worker.worker.running == 0, "the holder has stopped", 60)
 
     _with_gateway(nats, tmp_path, scenario)
 
@@ -75,13 +87,18 @@ def test_a_query_whose_work_could_not_be_queued_goes_on_when_it_is_sent_again(na
         key = subjects.request_key("anonymous", "r")
         item = one.item(request_id="r", key=key, shard=one.bus.address(key).shard)
         async with connected(port) as socket:
+            # Somebody has announced himself, though he takes nothing: without any worker it would be refused as such.
+            announced = Announcement(worker="w", stage=subjects.RETRIEVE, slots=1, running=0)
+            announcing = asyncio.create_task(announce(one.bus, lambda: announced))
+            await eventually(lambda: workers_alive(port), "the gateway has heard of a worker", 60)
             await one.bus.client.jetstream().delete_stream(subjects.WORK_STREAM)
             await _ask(socket, request_id="r")
             refused = (await _until(socket, "error"))[-1]
             assert (refused["code"], refused["retryable"], refused.get("seq")) == ("overloaded", True, None)
             assert [type(frame) for frame in await one.frames(item)] == [Accepted]
+            announcing.cancel()
             await streams.ensure(one.bus)
-            async with one.worker(_answer):
+            async with _worker(one, port, _answer):
                 await _ask(socket, request_id="r")
                 frames = await _until(socket, "done", "error")
             assert frames[-1]["type"] == "done"
@@ -93,7 +110,7 @@ def test_a_query_whose_work_could_not_be_queued_goes_on_when_it_is_sent_again(na
 def test_a_cancel_that_no_holder_honours_is_honoured_by_the_gateway(nats: Nats, tmp_path: Path) -> None:
     async def scenario(one: Rig, port: int) -> None:
         async with connected(port) as socket:
-            async with one.worker(_hang, ack_wait_s=60.0) as worker:
+            async with _worker(one, port, _hang) as worker:
                 await _ask(socket, request_id="r")
                 await _until(socket, "answer_chunk")
                 await worker.die()
@@ -118,12 +135,12 @@ def test_leaving_cancels_only_where_the_client_chose_so(nats: Nats, tmp_path: Pa
     async def scenario(one: Rig, port: int) -> None:
         key = subjects.request_key("anonymous", "r")
         item = one.item(request_id="r", key=key, shard=one.bus.address(key).shard)
-        async with one.worker(wait_for_the_client_to_leave):
+        async with _worker(one, port, wait_for_the_client_to_leave):
             async with connected(port) as socket:
                 await _ask(socket, request_id="r", on_disconnect=choice)
                 await _until(socket, "answer_chunk")
             left.set()
-            last = (await one.ended(item))[-1]
+            last = (await one.ended(item, 60))[-1]
         assert isinstance(last, Done)
         assert last.finish_reason == ends
 
@@ -132,7 +149,7 @@ def test_leaving_cancels_only_where_the_client_chose_so(nats: Nats, tmp_path: Pa
 
 def test_an_answer_is_the_same_live_resumed_attached_and_from_another_gateway(nats: Nats, tmp_path: Path) -> None:
     async def scenario(one: Rig, first: int, second: int) -> None:
-        async with one.worker(_answer), connected(first) as socket:
+        async with _worker(one, first, _answer), connected(first) as socket:
             await _ask(socket, request_id="r")
             live = [frame for frame in await _until(socket, "done", "error") if frame["type"] != "hello"]
             assert [frame["seq"] for frame in live] == list(range(22))
@@ -166,7 +183,7 @@ def test_somebody_elses_request_does_not_exist(nats: Nats, tmp_path: Path) -> No
         def as_(name: str) -> dict[str, str]:
             return {"Authorization": f"Bearer {token(sub=name)}"}
 
-        async with one.worker(_answer), connected(port, additional_headers=as_("alice")) as alice:
+        async with _worker(one, port, _answer), connected(port, additional_headers=as_("alice")) as alice:
             await _ask(alice, request_id="r")
             await _until(alice, "done")
             async with connected(port, additional_headers=as_("bob")) as bob:
@@ -184,7 +201,7 @@ def test_somebody_elses_request_does_not_exist(nats: Nats, tmp_path: Path) -> No
 
 def test_requests_beyond_the_limit_of_a_connection_are_refused_at_once(nats: Nats, tmp_path: Path) -> None:
     async def scenario(one: Rig, port: int) -> None:
-        async with one.worker(_hang), connected(port) as socket:
+        async with _worker(one, port, _hang), connected(port) as socket:
             for number in range(3):
                 await _ask(socket, request_id=f"r{number}")
             refused = (await _until(socket, "error"))[-1]
@@ -198,7 +215,7 @@ def test_requests_beyond_the_limit_of_a_connection_are_refused_at_once(nats: Nat
 def test_a_known_request_is_shown_though_no_worker_is_left(nats: Nats, tmp_path: Path) -> None:
     async def scenario(one: Rig, port: int) -> None:
         async with connected(port) as socket:
-            async with one.worker(_answer):
+            async with _worker(one, port, _answer):
                 await _ask(socket, request_id="r")
                 live = [frame for frame in await _until(socket, "done") if frame["type"] != "hello"]
 
@@ -206,7 +223,7 @@ def test_a_known_request_is_shown_though_no_worker_is_left(nats: Nats, tmp_path:
                 await _ask(socket, request_id="another")
                 return (await _until(socket, "error"))[-1]["code"] == "no_worker"
 
-            await eventually(refused, "the gateway knows that nobody is left")
+            await eventually(refused, "the gateway knows that nobody is left", 60)
             await _ask(socket, request_id="r")
             assert await _until(socket, "done") == live
 

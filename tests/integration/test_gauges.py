@@ -34,8 +34,12 @@ def test_backlog_fill_and_workers_are_told_by_stage_and_a_lost_stage_as_none(nat
             assert measured("baton_worker_slots", stage="generate") == 0
             for _ in range(3):
                 await one.start(one.item(stage="generate"))
-            await gauges.look()
-            assert measured("baton_work_queued", stage="generate") == 3
+
+            async def told() -> bool:
+                await gauges.look()
+                return measured("baton_work_queued", stage="generate") == 3
+
+            await eventually(told, "all three wait")  # a consumer counts a message a moment after it is stored
             assert measured("baton_work_queued", stage="retrieve") == 0
             assert measured("baton_stream_fill_ratio", stream="work") == 0.3
             for _ in range(SHARES - 1):

@@ -296,7 +296,7 @@ def test_a_late_document_is_weighed_like_the_others(milvus: Milvus, tmp_path: Pa
             hits = await found(settings, "Which quokka lives there in the evening?")
             return "quokka" in hits[0]
 
-        await eventually(first, "the rare word counts more than the common one")
+        await eventually(first, "the rare word counts more than the common one", 60)
 
     run(settings, add_later, originals)
 

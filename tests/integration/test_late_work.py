@@ -37,6 +37,7 @@ def test_an_item_that_was_delivered_while_the_worker_stood_still_is_left_to_its_
         async with one.worker(handle, ack_wait_s=2.0) as sleeper:
             puller = sleeper.worker._puller
             await eventually(lambda: puller._open, "it has asked for work")
+            assert await one.settled()  # and it has begun to beat
             # What a worker sees that was stopped by a signal: work has arrived, and much time has passed.
             puller._beat_at = time.monotonic() - 60
             before = _late()

@@ -34,7 +34,7 @@ def erp():
 
 
 def ask(
-    url: str, language: Language = "en", *, owner: str = "anonymous", timeout_s: float = 5.0, **arguments: Any
+    url: str, language: Language = "en", *, owner: str = "anonymous", timeout_s: float = 30.0, **arguments: Any
 ) -> tuple[MemoryJob, ToolOutcome]:
     """One call through the whole tools service; the job and the call's outcome."""
     settings = ToolsSettings(leave_url=url, timeout_s=timeout_s)
@@ -109,12 +109,12 @@ def test_an_hr_system_that_stalls_costs_no_more_than_the_time_out() -> None:
     with broken_hr_system(lambda request: released.wait(20)) as url:
         started = time.monotonic()
         # The tool's own time-out is nine tenths of the runner's: far enough apart on a busy machine too.
-        _, outcome = ask(url, timeout_s=4.0)
+        _, outcome = ask(url, timeout_s=6.0)
         released.set()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 15
     assert (outcome.ok, outcome.content) == (
         False,
-        "The HR system did not answer within 3.6 seconds; try again later.",
+        "The HR system did not answer within 5.4 seconds; try again later.",
     )
 
 
@@ -130,9 +130,9 @@ def test_a_body_that_drips_costs_no_more_than_the_time_out() -> None:
 
     with broken_hr_system(drip) as url:
         started = time.monotonic()
-        _, outcome = ask(url, timeout_s=4.0)
+        _, outcome = ask(url, timeout_s=6.0)
         released.set()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 15
     assert "did not answer within" in outcome.content
 
 

@@ -131,13 +131,15 @@ def test_a_message_of_eleven_megabytes_closes_with_1009_and_the_server_lives_on(
 
 def test_without_any_worker_a_question_is_answered_so_within_ten_seconds(nats: Nats, tmp_path: Path) -> None:
     # What it may take: until silence means absence, the absence, and a tick. A gateway that stands still on a busy
-    # machine begins to listen anew, so it is not the clock of the test that says it.
+    # machine begins to listen anew, so one of two has to keep to it by the test's clock.
     assert PRESENCE_TTL_MS / 1000 + GatewaySettings().no_worker_s + 1 < 10
+    took = []
 
     async def scenario(port: int) -> None:
         async with connected(port) as socket:
             await receive(socket)
             for _ in range(2):
+                started = time.monotonic()
                 await socket.send('{"query": "is anybody there?", "request_id": "lonely"}')
                 while True:
                     answer = await receive(socket)
@@ -145,9 +147,11 @@ def test_without_any_worker_a_question_is_answered_so_within_ten_seconds(nats: N
                         break
                 assert (answer["code"], answer["retryable"]) == ("no_worker", True)
                 assert "retrieve" in answer["message"]
+                took.append(time.monotonic() - started)
 
     with gateway(tmp_path, nats) as (port, _):
         asyncio.run(scenario(port))
+    assert min(took) < 10
 
 
 def test_msgpack_is_spoken_where_the_client_asks_for_it(nats: Nats, tmp_path: Path) -> None:

@@ -27,12 +27,19 @@ async def retrieve(job: Job) -> None:
     await job.hand_over(AnswerChunk(content=""), msgspec.structs.replace(job.item, stage="generate"))
 
 
-async def count_slowly(job: Job) -> None:
-    """An answer of three seconds that goes on where an earlier holder stopped."""
-    for number in range(len(job.written), CHUNKS):
-        await asyncio.sleep(PAUSE_S)
-        await job.write(AnswerChunk(content=f"{number} "))
-    await job.finish(Done(finish_reason="stop", cited=[], citations=[], usage=Usage(), timings=Timings()))
+class Counting:
+    """Answers of three seconds that go on where an earlier holder stopped; none ends before NATS has `failed`."""
+
+    def __init__(self) -> None:
+        self.failed = asyncio.Event()
+
+    async def answer(self, job: Job) -> None:
+        for number in range(len(job.written), CHUNKS):
+            if number == CHUNKS // 2:
+                await self.failed.wait()
+            await asyncio.sleep(PAUSE_S)
+            await job.write(AnswerChunk(content=f"{number} "))
+        await job.finish(Done(finish_reason="stop", cited=[], citations=[], usage=Usage(), timings=Timings()))
 
 
 def text(frames: list[LogFrame]) -> str:
@@ -73,18 +80,20 @@ class Watch:
 
 def test_answers_go_on_after_the_only_server_was_killed_and_started_again(tmp_path: Path) -> None:
     async def scenario() -> None:
+        counting = Counting()
         port = free_port()
         with nats_server(tmp_path, port) as first:
             async with (
                 rig(first.url) as one,
                 one.worker(retrieve, ack_wait_s=2.0),
-                one.worker(count_slowly, "generate", ack_wait_s=2.0),
+                one.worker(counting.answer, "generate", ack_wait_s=2.0),
             ):
                 items = [one.item() for _ in range(5)]
                 for item in items:
                     await one.start(item)
                 await _halfway(one, items)
                 first.process.kill()
+                counting.failed.set()
                 with nats_server(tmp_path, port):
                     for item in items:
                         assert text(await one.ended(item, within_s=60)) == WHOLE
@@ -95,17 +104,19 @@ def test_answers_go_on_after_the_only_server_was_killed_and_started_again(tmp_pa
 
 def test_a_server_that_forgot_everything_is_given_its_streams_again(tmp_path: Path) -> None:
     async def scenario() -> None:
+        counting = Counting()
         port = free_port()
         with nats_server(tmp_path / "one", port) as first:
             async with (
                 rig(first.url, log_storage="memory") as one,
                 one.worker(retrieve, ack_wait_s=2.0),
-                one.worker(count_slowly, "generate", ack_wait_s=2.0),
+                one.worker(counting.answer, "generate", ack_wait_s=2.0),
             ):
                 item = one.item()
                 await one.start(item)
                 await _halfway(one, [item])
                 first.process.kill()
+                counting.failed.set()
                 with nats_server(tmp_path / "two", port):
                     item = one.item()
                     async with asyncio.timeout(60):
@@ -117,12 +128,13 @@ def test_a_server_that_forgot_everything_is_given_its_streams_again(tmp_path: Pa
 
 def test_answers_go_on_when_the_leader_of_log_and_queue_is_lost(tmp_path: Path) -> None:
     async def scenario() -> None:
+        counting = Counting()
         with nats_cluster(tmp_path) as cluster:
             async with (
                 rig(cluster.url, replicas=3) as one,
                 one.worker(retrieve, ack_wait_s=5.0),
-                one.worker(count_slowly, "generate", ack_wait_s=5.0),
-                one.worker(count_slowly, "generate", ack_wait_s=5.0),
+                one.worker(counting.answer, "generate", ack_wait_s=5.0),
+                one.worker(counting.answer, "generate", ack_wait_s=5.0),
             ):
                 items = [one.item() for _ in range(8)]
                 for item in items:
@@ -131,6 +143,7 @@ def test_answers_go_on_when_the_leader_of_log_and_queue_is_lost(tmp_path: Path) 
                 lost = await _leader(one.bus, subjects.WORK_STREAM)
                 number = [place.name for place in cluster.places].index(lost)
                 cluster.processes[number].kill()
+                counting.failed.set()
                 watches = [Watch(one, item) for item in items]
                 for frames in await asyncio.gather(*(watch.to_the_end() for watch in watches)):
                     assert text(frames) == WHOLE

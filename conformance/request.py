@@ -11,10 +11,9 @@ from typing import Any
 
 import msgspec
 
-from baton_proto import codec, subjects
+from baton_proto import subjects
 from baton_proto.messages import (
     Accepted,
-    CancelOrder,
     Handoff,
     LogFrame,
     Passage,
@@ -24,6 +23,7 @@ from baton_proto.messages import (
 )
 from baton_proto.sequencer import utc_now
 from services.common.bus import Bus, Refused, Unconfirmed, quietly
+from services.common.cancelling import order_cancel
 from services.common.clock import now_ms
 from services.common.inspection import queued_refs
 from services.common.passages import source_of
@@ -172,8 +172,7 @@ class Request(Observed):
 
     async def cancel(self) -> None:
         """What a gateway does when the user does not want the answer any more."""
-        order = CancelOrder(key=self.key, requested_ms=now_ms())
-        await self.bus.store(subjects.cancel_subject(self.key), codec.encode(order))
+        await order_cancel(self.bus, self.key)
         self.cancelled_ms = now_ms()
 
     async def forget(self) -> None:

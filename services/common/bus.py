@@ -499,9 +499,9 @@ class Bus:
 
         return stop
 
-    async def publish(self, subject: str, data: bytes, reply: str = "") -> None:
+    async def publish(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
         """Send without an answer; it may be lost, and while NATS is away it is."""
-        await quietly(self.client.publish(subject, data, reply=reply))
+        await quietly(self.client.publish(subject, data, reply=reply, headers=headers))
 
     async def request(self, subject: str, data: bytes, seconds: float = REQUEST_TIMEOUT_S) -> bytes:
         """Send and wait for an answer.

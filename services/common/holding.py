@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
-from baton_proto import codec, subjects
-from baton_proto.messages import CancelOrder, Done, Error, LogFrame, WorkItem, WorkRef
+from baton_proto.messages import Done, Error, LogFrame, WorkItem, WorkRef
 from baton_proto.sequencer import Closed, Replaced, Sequencer
 
 from . import metrics, tracing
 from .bus import Bus, Full, Unconfirmed
+from .cancelling import cancel_orders
 from .clock import now_ms
 from .endings import end_log, record_end
 from .errors import DEADLINE, ServiceError
@@ -177,7 +176,7 @@ async def _supervised(job: HeldJob, handler: Handler, lease: Lease, giving_back:
     left_s = (job.item.deadline_ms - now_ms()) / 1000
     if left_s <= 0:
         raise _DeadlinePassed
-    async with _cancel_orders(job.bus, job.item.key) as order:
+    async with cancel_orders(job.bus, job.item.key) as order:
         if order.done():
             raise _Cancelled(order.result())
         handling: asyncio.Task[None] = asyncio.create_task(handler(job))
@@ -219,32 +218,3 @@ async def _close(job: HeldJob, frame: Done | Error) -> None:
         await job.finish(frame)
     except Closed:
         await job.writer.flush()
-
-
-@contextlib.asynccontextmanager
-async def _cancel_orders(bus: Bus, key: str) -> AsyncIterator[asyncio.Future[int]]:
-    """Done when the request is cancelled, also when that happened before we looked: since when (Unix epoch, ms)."""
-    order: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    subject = subjects.cancel_subject(key)
-
-    def take(data: bytes) -> None:
-        if order.done():
-            return
-        try:
-            order.set_result(codec.decode(data, CancelOrder).requested_ms)
-        except codec.WireError as error:
-            log.warning("an unreadable order to cancel is obeyed: %s", error)
-            order.set_result(now_ms())
-
-    async def on_order(message: Msg) -> None:
-        take(message.data)
-
-    subscription = await bus.subscribe(subject, on_order)
-    try:
-        if (stored := await bus.last(subjects.CANCEL_STREAM, subject)) is not None:
-            take(stored.data)
-        yield order
-    finally:
-        order.cancel()
-        with contextlib.suppress(Exception):
-            await subscription.unsubscribe()

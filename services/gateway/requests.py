@@ -13,7 +13,6 @@ from baton_proto import codec, subjects
 from baton_proto.language import guess_language
 from baton_proto.messages import (
     Accepted,
-    CancelOrder,
     Query,
     Resume,
     RunningTurn,
@@ -25,6 +24,7 @@ from baton_proto.messages import (
 from baton_proto.sequencer import Replaced
 from services.common import metrics
 from services.common.bus import Bus, Full, Unconfirmed
+from services.common.cancelling import order_cancel
 from services.common.claims import Claim
 from services.common.clock import now_ms
 from services.common.config import GatewaySettings
@@ -167,7 +167,7 @@ class Requests:
         await self._stop(at, one.request_id, follower)
 
     async def _stop(self, at: subjects.LogAddress, request_id: str, follower: Follower | None) -> None:
-        await self._order_cancel(at)
+        await order_cancel(self._bus, at.key)
         if follower is None:
             # Nobody follows it here; someone must still see to it that the log ends.
             follower = Follower(self._bus, self._presence, at, request_id, NOBODY)
@@ -244,13 +244,9 @@ class Requests:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _order_cancel(self, at: subjects.LogAddress) -> None:
-        order = CancelOrder(key=at.key, requested_ms=now_ms())
-        await self._bus.store(subjects.cancel_subject(at.key), codec.encode(order))
-
     async def _cancel_abandoned(self, follower: Follower) -> None:
         try:
-            await self._order_cancel(follower.at)
+            await order_cancel(self._bus, follower.at.key)
         except (Unconfirmed, Full) as error:
             log.warning("an abandoned request could not be cancelled: %s", error)
         follower.cancel()

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from baton_proto import codec, subjects
 from baton_proto.messages import Announcement, AnswerChunk, CancelOrder, Done, Sources, ToolCall
+from services.common.cancelling import cancel_orders, order_cancel
 from services.common.clock import now_ms
 from services.common.config import ToolsSettings
 from services.common.job import Job
@@ -136,8 +137,7 @@ async def _none_queued(one: Rig) -> bool:
 def test_a_holder_that_finds_the_order_does_not_begin(gateways: Gateways) -> None:
     async def scenario(one: Rig) -> None:
         holder, item = Holder(), one.item()
-        order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
-        await one.bus.store(subjects.cancel_subject(item.key), order)
+        await order_cancel(one.bus, item.key)
         async with one.worker(holder):
             await one.start(item)
             frames = await one.ended(item)
@@ -162,8 +162,7 @@ def test_a_cancelled_holder_cleans_up_undisturbed_before_the_log_ends(gateways: 
         async with one.worker(tidy):
             await one.start(item)
             await begun.wait()
-            order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
-            await one.bus.store(subjects.cancel_subject(item.key), order)
+            await order_cancel(one.bus, item.key)
             frames = await one.ended(item)
         assert isinstance(frames[-1], Done)
         assert seen == frames[:-1]
@@ -173,10 +172,10 @@ def test_a_cancelled_holder_cleans_up_undisturbed_before_the_log_ends(gateways: 
 
 def test_an_order_that_cannot_be_read_cancels_all_the_same(gateways: Gateways) -> None:
     async def scenario(one: Rig) -> None:
-        item = one.item()
-        async with one.worker(Holder()) as worker:
+        holder, item = Holder(), one.item()
+        async with one.worker(holder):
             await one.start(item)
-            await eventually(lambda: worker.worker.running == 1, "it runs")
+            await eventually(lambda: holder.took, "it runs")
             await one.bus.store(subjects.cancel_subject(item.key), b"stop!")
             assert isinstance((await one.ended(item))[-1], Done)
 
@@ -193,6 +192,25 @@ def test_a_cancel_stops_a_search(gateways: Gateways) -> None:
             frames += await _until(socket, "done", "error")
             _assert_cancelled(frames)
         assert holder.stopped == ["searching"]
+
+    run(gateways, scenario)
+
+
+def test_an_order_that_is_given_while_a_holder_begins_is_heard(gateways: Gateways) -> None:
+    """It arrives just before the holder subscribes and is stored just after it has looked, in every other case here."""
+
+    async def heard(one: Rig) -> bool:
+        key = one.item().key
+        giving = asyncio.create_task(order_cancel(one.bus, key))
+        await asyncio.sleep(0)
+        async with cancel_orders(one.bus, key) as order:
+            await giving
+            await asyncio.wait([order], timeout=30)
+            return order.done()
+
+    async def scenario(one: Rig) -> None:
+        for _ in range(30):
+            assert await heard(one)
 
     run(gateways, scenario)
 

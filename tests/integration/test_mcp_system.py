@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from baton_proto import codec, subjects
-from baton_proto.messages import AnswerChunk, CancelOrder, Done, Status, ToolCalled, ToolResult
-from services.common.clock import now_ms
+from baton_proto import subjects
+from baton_proto.messages import AnswerChunk, Done, Status, ToolCalled, ToolResult
+from services.common.cancelling import order_cancel
 from services.common.presence import watch
 from tests.rig import Rig, rig
 from tests.servers.llm import aimock
@@ -100,8 +100,7 @@ def test_a_model_calls_tools_of_both_servers_and_a_cancel_reaches_one(nats: Nats
                 return any(isinstance(frame, Status) and frame.content == "1/600" for frame in frames)
 
             await eventually(under_way, "the call makes progress")
-            order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
-            await one.bus.store(subjects.cancel_subject(item.key), order)
+            await order_cancel(one.bus, item.key)
             last = (await one.ended(item))[-1]
             assert isinstance(last, Done)
             assert last.finish_reason == "cancelled"

@@ -13,7 +13,6 @@ from nats.aio.msg import Msg
 from baton_proto import codec, subjects
 from baton_proto.messages import (
     AnswerChunk,
-    CancelOrder,
     DeadWork,
     Done,
     Error,
@@ -25,6 +24,7 @@ from baton_proto.messages import (
     Usage,
     WorkItem,
 )
+from services.common.cancelling import order_cancel
 from services.common.clock import now_ms
 from services.common.endings import end_log
 from services.common.errors import ServiceError
@@ -302,14 +302,13 @@ def test_a_drained_worker_gives_back_what_it_cannot_finish_at_once(nats: Nats) -
 def test_a_cancel_ends_the_log_whoever_holds_the_baton(nats: Nats, when: str) -> None:
     async def scenario(one: Rig) -> None:
         item = one.item(stage="generate")
-        order = codec.encode(CancelOrder(key=item.key, requested_ms=now_ms()))
         if when == "before":
-            await one.bus.store(subjects.cancel_subject(item.key), order)
+            await order_cancel(one.bus, item.key)
         async with one.worker(_give_up_forever, "generate") as worker:
             await one.start(item)
             if when == "during":
                 await eventually(lambda: worker.worker.running == 1, "it runs")
-                await one.bus.store(subjects.cancel_subject(item.key), order)
+                await order_cancel(one.bus, item.key)
             frames = await one.ended(item)
         assert isinstance(frames[-1], Done)
         assert frames[-1].finish_reason == "cancelled"

@@ -20,6 +20,7 @@ from services.common.queue import Delivery
 
 MAX_KEPT = 20_000
 """Most messages of one kind that are remembered."""
+CATCH_UP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,10 @@ class Witness:
 
     async def caught_up(self) -> None:
         """Wait until all that has come by now is noted: of two subjects, what came first may be noted last."""
-        while any(one.pending_msgs for one in self._subscriptions):  # noqa: ASYNC110  # nobody tells when there is none
-            await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError):  # of a connection that was closed nothing is noted any more
+            async with asyncio.timeout(CATCH_UP_S):
+                while any(one.pending_msgs for one in self._subscriptions):  # noqa: ASYNC110  # nobody tells of it
+                    await asyncio.sleep(0)
 
     def present(self) -> list[Announcement]:
         """The workers of the stage that have been heard lately and are not leaving."""

@@ -189,18 +189,18 @@ async def _rows(bus: Bus) -> list[dict[str, Any]]:
                 raise
             _note(f"What is stored cannot be told: {error.message}")
             infos, known = {}, False
-    rows = [_row(infos.pop(record.document_id, None), record) for record in records]
-    for row in rows:
-        if known and row["state"] == "ready" and row["document_id"] and "ingested_ms" not in row:
-            row |= {"state": "missing", "error": _MISSING}
+    rows = [_row(infos.pop(record.document_id, None), record, known=known) for record in records]
     rows += [_row(info, None) for info in infos.values()]
     return sorted(rows, key=lambda row: (row["name"], row["owner"]))
 
 
-def _row(info: DocumentInfo | None, record: FileRecord | None) -> dict[str, Any]:
+def _row(info: DocumentInfo | None, record: FileRecord | None, *, known: bool = True) -> dict[str, Any]:
+    """What is told of a file; `known`: without `info` the store does not have it."""
     row: dict[str, Any] = {"document_id": "", "title": "", "media_type": "", "language": "", "metadata": {}}
     if record is not None:
         row |= {name: getattr(record, name) for name in _OF_RECORDS}
+        if info is None and known and record.state == "ready" and record.document_id:
+            row |= {"state": "missing", "error": _MISSING}
     if info is not None:
         row = {**row, **asdict(info), **({} if record is None else {"owner": record.owner})}
         row.setdefault("state", "ready" if info.passages else "incomplete")

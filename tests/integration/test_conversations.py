@@ -176,9 +176,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 def run(servers: Servers, scenario: Callable[[Place], Awaitable[None]], **settings: Any) -> None:
-    # Nobody dies here, and a lease that this process loses by standing still would have a question begun twice.
-    settings = {"ack_wait_s": 10.0, **settings}
-
     async def main() -> None:
         answering = Answering()
         async with (

@@ -173,7 +173,7 @@ async def an_append_that_is_not_stored_is_repeated(kit: Kit) -> None:
         await kit.witness.until(lambda: len(one.attempts) > 1, kit.patience_s)
         await asyncio.sleep(BLOCKED_S)
         renewed = await kit.witness.until(lambda: len(one.settlings()) > len(one.settled()), BLOCKED_S)
-    made = list(one.attempts)
+        made = list(one.attempts)  # before the log takes the append, and the worker makes its next one
     await one.ended(kit.again_s)
     if not renewed:
         raise Broken(f"it held the item for {BLOCKED_S:g} s and did not renew it", "2.3")

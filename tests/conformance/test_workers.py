@@ -80,7 +80,7 @@ class Kit:
         suite = ElementTree.parse(self.folder / "junit.xml").getroot()
         cases = suite.findall("testcase")
         assert len(cases) == int(suite.attrib["tests"]) > 20
-        assert suite.attrib["failures"] == suite.attrib["errors"] == "0"
+        assert suite.attrib["failures"] == suite.attrib["errors"] == "0", self.text
         found = {case.attrib["name"]: case.find("skipped") for case in cases}
         return {name: one.attrib["message"] for name, one in found.items() if one is not None}
 

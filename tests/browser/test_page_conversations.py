@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import Any
 
 import msgspec
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from baton_proto.messages import Source
 from tests.browser.conftest import Talk
 from tests.browser.page import AskPage
-from tests.browser.scripted import Connection, Log, ScriptedGateway, source
+from tests.browser.scripted import WAIT_S, Connection, Log, ScriptedGateway, source
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +110,35 @@ async def test_an_entry_that_is_pressed_or_focused_stays_while_the_list_goes_on(
     await retitled("A third title")
     await page.mouse.up()
     await expect(ask.turn(0).question).to_have_text("And travel?")
+
+
+async def test_a_list_that_comes_late_undoes_nothing_that_has_happened_since(
+    page: Page, gateway: ScriptedGateway
+) -> None:
+    keep(gateway, "c1", LEAVE_TURN)
+    keep(gateway, "c2", kept_turn("r2", "And travel?", "By train."))
+    ask = await AskPage(page, gateway.url).open()
+    await expect(ask.entries).to_have_count(2)
+    read, due, came = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        old = await route.fetch()
+        read.set()
+        await due.wait()
+        await route.fulfill(response=old)
+        came.set()
+
+    await page.route("**/conversations", hold, times=1)
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await asyncio.wait_for(read.wait(), WAIT_S)
+    gateway.conversations["c1"]["title"] = "Another title"
+    await ask.entries.last.get_by_role("button", name="Delete: And travel?").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(ask.entries).to_have_text([re.compile("Another title")])
+    due.set()
+    await asyncio.wait_for(came.wait(), WAIT_S)
+    await page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 150))")
+    await expect(ask.entries).to_have_text([re.compile("Another title")])
 
 
 async def test_the_steps_of_an_answer_of_the_past_are_fetched_from_its_log(

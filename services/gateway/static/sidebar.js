@@ -37,6 +37,7 @@ export class Sidebar {
     this.summaries = null;
     /** @type {ConversationError | null} */
     this.failure = null;
+    this.loads = 0;
     this.shared = false;
     this.key = "";
     /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -65,12 +66,17 @@ export class Sidebar {
   async load() {
     clearTimeout(this.timer);
     if (this.client.state !== "online") return;
+    const number = ++this.loads;
+    let summaries = this.summaries;
+    /** @type {ConversationError | null} */
+    let failure = null;
     try {
-      this.summaries = await conversations(this.client);
-      this.failure = null;
+      summaries = await conversations(this.client);
     } catch (error) {
-      this.failure = /** @type {ConversationError} */ (error);
+      failure = /** @type {ConversationError} */ (error);
     }
+    if (number !== this.loads) return; // who asked later knows better
+    Object.assign(this, { summaries, failure });
     this.render();
     const { id } = this.hooks.open();
     if (this.summaries?.some((each) => isRunning(each) && each.conversation_id !== id) && !document.hidden)
@@ -201,6 +207,8 @@ export class Sidebar {
         return;
       }
     }
+    this.loads += 1; // a list that was asked for before still has it
+    this.soon();
     const at = this.summaries?.findIndex((each) => each.conversation_id === id) ?? -1;
     this.summaries = (this.summaries ?? []).filter((each) => each.conversation_id !== id);
     this.parts.confirm.close();

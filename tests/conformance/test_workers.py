@@ -77,6 +77,7 @@ class Kit:
 
     def skipped(self) -> dict[str, str]:
         """What was not kept, and why, by the report for machines."""
+        assert (self.folder / "junit.xml").exists(), self.text
         suite = ElementTree.parse(self.folder / "junit.xml").getroot()
         cases = suite.findall("testcase")
         assert len(cases) == int(suite.attrib["tests"]) > 20
@@ -89,8 +90,11 @@ def ran(*kits: Kit, within_s: float) -> None:
     """Run them side by side: most of their time they wait."""
     processes = [kit.start() for kit in kits]
     try:
-        for process in processes:
-            process.wait(within_s)
+        for kit, process in zip(kits, processes, strict=True):
+            try:
+                process.wait(within_s)
+            except subprocess.TimeoutExpired:
+                pytest.fail(f"after {within_s:g} s it has not ended:\n{kit.text}")
     finally:
         for process in processes:
             process.terminate()

@@ -114,5 +114,11 @@ def test_a_worker_that_serves_one_request_at_a_time_and_thinks_first_is_good() -
     assert {name: outcome.verdict for name, outcome in outcomes.items()} == dict.fromkeys(outcomes, "kept"), outcomes
 
 
+def test_a_worker_that_acknowledges_twice_is_good() -> None:
+    outcomes = examined("acknowledging_twice", GOOD, TOOLS)
+    assert {name: outcome.verdict for name, outcome in outcomes.items()} == dict.fromkeys(outcomes, "kept"), outcomes
+
+
 def test_every_wrong_worker_is_examined() -> None:
-    assert WRONG.keys() - {"none", "handing_over", "alone_and_thinking", "of_the_version_before"} == EXPECTED.keys()
+    good = {"none", "handing_over", "alone_and_thinking", "acknowledging_twice", "of_the_version_before"}
+    assert WRONG.keys() - good == EXPECTED.keys()

@@ -31,7 +31,7 @@ AT_ONCE = 4
 STOPPED = 4
 MAX_DELIVERIES = 5
 WOKEN_S = 1.0
-LAST_WORDS_S = 3.0
+LAST_WORDS_S = 1.0
 """What a worker has said last may be heard after its end is known."""
 
 

@@ -32,6 +32,8 @@ QUIET_SHARE = 0.75
 """Of the ack wait: who is heard behind it may be the next holder. The rest is for what we heard late."""
 BLOCKED_S = 2.5
 """Long enough for two renewals, and short enough for the pauses between two tries to stay short."""
+RENEWED_S = 1.0
+"""More, for a renewal that is late or is heard late."""
 LEAST_REPEATED = 8
 """So many characters of the text again, at its beginning, are no accident."""
 
@@ -175,7 +177,7 @@ async def an_append_that_is_not_stored_is_repeated(kit: Kit) -> None:
         await kit.met(one)
         await kit.witness.until(lambda: len(one.attempts) > 1, kit.patience_s)
         await asyncio.sleep(BLOCKED_S)
-        renewed = await kit.witness.until(lambda: len(one.settlings()) > len(one.settled()), BLOCKED_S)
+        renewed = await kit.witness.until(lambda: len(one.settlings()) > len(one.settled()), RENEWED_S)
         made = list(one.attempts)  # before the log takes the append, and the worker makes its next one
     await one.ended(kit.again_s)
     if not renewed:

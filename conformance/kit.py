@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from .witness import Witness
 
 DEADLINE_MS = 600_000
 """Of a good item: enough for one that waits while a slow worker deals with others."""
+CHANGE_TRIES, CLEAN_TRIES = 10, 3
 QUESTION = "How many days of annual leave do employees have, and what becomes of days not taken?"
 _LEAVE = (
     "Employees have 20 days of annual leave each calendar year. Days not taken by 31 December can be carried over "
@@ -74,6 +76,8 @@ class Kit:
     announcing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the check whose tool is announced: a generator sees the tools of all."""
     _blocking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _blocker: asyncio.Task[Any] | None = None
+    """Who holds `_blocking`."""
 
     @property
     def variant(self) -> str:
@@ -179,12 +183,36 @@ class Kit:
         """
         if not self.alone:
             raise NotSeen("it takes a NATS of the kit's own: leave out --nats")
-        async with self._blocking, AsyncExitStack() as stack:
+        async with self.unblocked(), AsyncExitStack() as stack:
             for stream in {subjects.log_stream(one.at.shard) for one in requests}:
                 config = (await self.bus.api(f"STREAM.INFO.{stream}"))["config"]
-                stack.push_async_callback(self.bus.api, f"STREAM.UPDATE.{stream}", **config)
+                stack.push_async_callback(self._change, stream, config)
                 await self.bus.api(f"STREAM.UPDATE.{stream}", **{**config, "max_msg_size": 1})
             yield
+
+    async def _change(self, stream: str, config: dict[str, Any]) -> None:
+        """Give a stream this configuration; again where NATS does not answer, or it would take nothing for ever."""
+        for left in reversed(range(CHANGE_TRIES)):
+            try:
+                await self.bus.api(f"STREAM.UPDATE.{stream}", **config)
+            except Unconfirmed:
+                if not left:
+                    raise
+            else:
+                return
+
+    @asynccontextmanager
+    async def unblocked(self) -> AsyncIterator[None]:
+        """Let no other check block a log meanwhile: a worker whose log takes nothing is late without any fault."""
+        if self._blocker is asyncio.current_task():
+            yield
+            return
+        async with self._blocking:
+            self._blocker = asyncio.current_task()
+            try:
+                yield
+            finally:
+                self._blocker = None
 
     async def met(self, *requests: Request) -> None:
         """Tell the worker of requests whose logs are `blocked`, and wait until it holds them: a quick one is not met
@@ -202,10 +230,10 @@ class Kit:
     async def clean_up(self) -> None:
         """Leave nothing of these requests in NATS."""
         for request in self.requests:
-            try:
-                await request.forget()
-            except Unconfirmed:
-                continue
+            for _ in range(CLEAN_TRIES):
+                with contextlib.suppress(Unconfirmed):
+                    await request.forget()
+                    break
 
 
 def _arguments(spec: ToolSpec) -> dict[str, Any]:

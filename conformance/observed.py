@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Observed:
         self.problems: list[Broken] = []
         self.objects: set[str] = set()
         self.droppable = False
+        self._acknowledgements: set[int] = set()
         self._asked: set[asyncio.Task[None]] = set()
 
     async def finished(self) -> list[LogFrame]:
@@ -78,7 +80,7 @@ class Observed:
             Broken: it does not end in time, or cannot be read.
         """
         within_s = within_s or self.patience_s
-        await self.witness.until(self._over, within_s)
+        await self.witness.until(self.over, within_s)
         written = await self.written()
         if not written or not frames.ends(written[-1]):
             self._raise_first()
@@ -129,12 +131,17 @@ class Observed:
         Raises:
             Broken
         """
-        while self._asked:
-            await asyncio.gather(*self._asked)
+        await self.looked_at()
         self._raise_first()
         written = await self.written()
         if written and written[-1].handoff is not None:
             await self._check_told(written[-1])
+
+    async def looked_at(self) -> None:
+        """Wait until everything that has been heard is looked into."""
+        await self.witness.caught_up()
+        while self._asked:
+            await asyncio.gather(*self._asked)
 
     async def next_item(self, frame: LogFrame) -> tuple[WorkItem, dict[str, Any]]:
         """The item of a hand-off, as a worker of ours reads it and as it came.
@@ -168,16 +175,18 @@ class Observed:
     async def begun(self) -> bool:
         """Wait until the worker has written something; whether it has not ended its part with that."""
         await self.witness.until(lambda: any(entry.writer != self.bus.name for entry, _ in self.live), self.patience_s)
-        return bool(self.live) and self.live[-1][0].writer != self.bus.name and not self._over()
+        return bool(self.live) and self.live[-1][0].writer != self.bus.name and not self.over()
+
+    def over(self) -> bool:
+        """Whether the worker has ended its part, as far as it was heard, or something is wrong with it."""
+        return bool(self.problems) or self._end() is not None
 
     # --- noticing -----------------------------------------------------------------------------------------------------
 
-    def _over(self) -> bool:
-        return bool(self.problems) or self._end() is not None
-
-    def _end(self) -> LogFrame | None:
-        """The frame that ended this worker's part, as far as it was heard."""
-        later = (frame for entry, _ in self.live for frame in entry.frames if frame.seq > self.handed_at)
+    def _end(self, until: float = math.inf) -> LogFrame | None:
+        """The frame that ended this worker's part, as far as it was heard; `until` this stream sequence."""
+        heard = (entry for entry, stream_seq in self.live if stream_seq <= until)
+        later = (frame for entry in heard for frame in entry.frames if frame.seq > self.handed_at)
         return next(filter(frames.ends, later), None)
 
     def _acknowledged(self, seq: int) -> bool:
@@ -197,11 +206,14 @@ class Observed:
                 return
             header = (message.headers or {}).get("Nats-Expected-Last-Subject-Sequence")
             self.attempts.append(Attempt(entry, int(header) if header else None, time.monotonic()))
+            self._ask(self.witness.wake())
             if header is None:
                 self.problems.append(Broken("an append without the header Nats-Expected-Last-Subject-Sequence", "2.4"))
 
     def on_settling(self, settling: Settling) -> None:
-        if settling.what.startswith("+ACK"):
+        # Only the first: who had no answer to it says it again, and what becomes of the log is no matter by then.
+        if settling.what.startswith("+ACK") and settling.stream_seq not in self._acknowledgements:
+            self._acknowledgements.add(settling.stream_seq)
             self._ask(self._check_acknowledged())
 
     async def _check_acknowledged(self) -> None:
@@ -209,7 +221,7 @@ class Observed:
         if self.droppable or (tail := await self.bus.tail(self.at)) is None:
             return
         await self.witness.caught_up()
-        last = self._end() or codec.decode(tail.data, LogEntry).frames[-1]
+        last = self._end(tail.stream_seq) or codec.decode(tail.data, LogEntry).frames[-1]
         if last.seq <= self.handed_at or not frames.ends(last):
             said = f"it acknowledged its item when the log ended with frame {last.seq}, {frames.ending(last)}"
             self.problems.append(Broken(said, "2.5"))

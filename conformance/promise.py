@@ -30,6 +30,11 @@ class Broken(Exception):
         self.section = section
 
 
+class InDoubt(Broken):
+    """What it did may be its machine's doing, or ours: who stands still for a moment is late. It is said when it was
+    seen twice."""
+
+
 class Advice(Exception):
     """The worker leaves out what the spec only says it should do; the text says what its users miss by that."""
 

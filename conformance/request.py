@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -129,11 +128,19 @@ class Request(Observed):
 
     async def _stored(self, data: bytes) -> int:
         """Append, again while the log's stream takes nothing: `Kit.blocked` is for another request that lies there."""
-        for _ in range(APPEND_TRIES):
-            with contextlib.suppress(Unconfirmed):
+        for left in reversed(range(APPEND_TRIES)):
+            try:
                 return await self.bus.append(self.at, data, self.last)
+            except Unconfirmed:
+                if not left:
+                    raise
+            except Refused:
+                for stored in await self.bus.replay(self.at, self.last):
+                    if stored.data == data:  # by an earlier try, whose answer got lost
+                        return stored.stream_seq
+                raise
             await asyncio.sleep(APPEND_AGAIN_S)
-        return await self.bus.append(self.at, data, self.last)
+        raise AssertionError("unreachable")
 
     async def replace(self, *written: LogFrame) -> bool:
         """Append behind whatever the worker has stored, as somebody who holds the item now; False where the worker had

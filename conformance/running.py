@@ -27,13 +27,15 @@ from . import checks as checks  # registers all promises
 from .checks.process import ended_so, start
 from .kit import Kit, Options
 from .process import WorkerProcess
-from .promise import PROMISES, Advice, Broken, Kind, NotSeen, Outcome, Promise, Verdict
+from .promise import PROMISES, Advice, Broken, InDoubt, Kind, NotSeen, Outcome, Promise, Verdict
 from .witness import Witness
 
 STAGES: dict[Kind, str] = {"retriever": subjects.RETRIEVE, "generator": subjects.GENERATE}
 NATS_START_S = 20.0
 TRIES = 3
 """Of a promise, where NATS does not answer: it may be busy."""
+SEEN = 2
+"""So many times what is in doubt is seen before it is said."""
 AT_ONCE = 8
 """Promises that are tried at the same time."""
 PLACES = 1_000
@@ -208,6 +210,28 @@ async def _unless_it_dies(kit: Kit, promise: Promise) -> None:
         await end_tasks(checking, ending)
 
 
+async def _surely(kit: Kit, promise: Promise) -> None:
+    """Check a promise; again where NATS does not answer, and where it is in doubt what was seen.
+
+    Raises:
+        Broken, Advice, NotSeen, Unconfirmed
+    """
+    unanswered = doubts = 0
+    while True:
+        try:
+            if promise.needs_process and kit.process is not None and not kit.process.alive:
+                await start(kit)  # NATS did not answer the check, or the one before, when the worker was gone
+            return await _unless_it_dies(kit, promise)
+        except InDoubt:
+            doubts += 1
+            if doubts == SEEN:
+                raise
+        except Unconfirmed:
+            unanswered += 1
+            if unanswered == TRIES:
+                raise
+
+
 async def tried(kit: Kit, promise: Promise) -> Outcome:
     """What comes of one promise.
 
@@ -219,13 +243,7 @@ async def tried(kit: Kit, promise: Promise) -> Outcome:
     try:
         if promise.needs_process and kit.process is None:
             raise NotSeen("it takes a worker that the kit may kill: start it with --command")
-        for left in reversed(range(TRIES)):
-            try:
-                await _unless_it_dies(kit, promise)
-                break
-            except Unconfirmed:
-                if not left:
-                    raise
+        await _surely(kit, promise)
     except Broken as problem:
         verdict, seen, section = "broken", str(problem), problem.section
     except codec.WireError as problem:

@@ -28,6 +28,7 @@ class Settling:
     """A message to the reply subject of a work item: `+ACK`, `-NAK …` or `+WPI`."""
 
     what: str
+    stream_seq: int
     delivery: int
     at: float
 
@@ -121,8 +122,8 @@ class Witness:
         # $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<left>[.…]
         parts = message.subject.split(".")
         parts = parts[parts.index(subjects.WORK_STREAM) :]
-        settling = Settling(message.data.decode(errors="replace") or "+ACK", int(parts[2]), time.monotonic())
-        seq = int(parts[3])
+        what, delivery, seq = message.data.decode(errors="replace") or "+ACK", int(parts[2]), int(parts[3])
+        settling = Settling(what, seq, delivery, time.monotonic())
         if len(self.settlings) < MAX_KEPT:
             self.settlings.setdefault(seq, []).append(settling)
         if (heard := self.on_settling.get(seq)) is not None:

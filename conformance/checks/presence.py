@@ -7,7 +7,7 @@ import time
 from baton_proto import subjects
 from baton_proto.messages import PRESENCE_TTL_MS
 from conformance.kit import Kit
-from conformance.promise import Advice, Broken, promise
+from conformance.promise import Advice, Broken, InDoubt, promise
 from conformance.request import Request
 from services.common.inspection import gather_holdings
 
@@ -28,7 +28,7 @@ async def it_announces_itself(kit: Kit) -> None:
         return sum(said.worker == name and at > since for said, at in kit.witness.announced) >= 2
 
     if not await kit.witness.until(again, PRESENCE_TTL_MS / 1000):
-        raise Broken(f"it was not heard twice within {time.monotonic() - since:.1f} s")
+        raise InDoubt(f"it was not heard twice within {time.monotonic() - since:.1f} s")
     if (variant := kit.witness.announced[-1][0].variant) != kit.variant:
         raise Broken(f"on {kit.witness.presence} it announces the variant {variant!r}")
     if kit.witness.unreadable:
@@ -63,14 +63,20 @@ async def it_serves_as_many_as_it_says(kit: Kit) -> None:
     in its `Holdings`."""
     wanted = min(kit.slots, MAX_SLOTS)
     requests = [await kit.request() for _ in range(wanted)]
-    try:
-        async with kit.blocked(*requests):
-            for one in requests:
-                await one.tell()
+    problem: Broken | None = None
+    async with kit.blocked(*requests):
+        for one in requests:
+            await one.tell()
+        try:
             await _check_all_served(kit, requests)
-    finally:
+        except Broken as broken:
+            problem = broken
+    try:
         for one in requests:
             await one.ended(kit.again_s)
+    finally:
+        if problem is not None:
+            raise problem
 
 
 async def _check_all_served(kit: Kit, requests: list[Request]) -> None:
@@ -85,10 +91,10 @@ async def _check_all_served(kit: Kit, requests: list[Request]) -> None:
         raise Broken(f"it announces {kit.slots} slots, and of {wanted} requests it began {begun()}")
     since = time.monotonic()
     if not await kit.witness.until(lambda: running() >= wanted, PRESENCE_TTL_MS / 1000):
-        raise Broken(f"it announced {running()} requests as `running` when it served {wanted}")
+        raise InDoubt(f"it announced {running()} requests as `running` when it served {wanted}")
     held = {item.key for holdings in await gather_holdings(kit.bus) for item in holdings.items}
     if held and (missing := {one.key for one in requests} - held):
-        raise Broken(f"its answer on `baton.v1.inventory` leaves out {len(missing)} of {wanted} items", "2.10")
+        raise InDoubt(f"its answer on `baton.v1.inventory` leaves out {len(missing)} of {wanted} items", "2.10")
 
 
 @promise("2.10")

@@ -19,7 +19,7 @@ from services.common.inspection import log_shards
 from services.retriever.ingest import Whose
 from tests.servers.llm import node
 from tests.servers.nats import Nats
-from tests.servers.processes import ROOT, running, wait_until
+from tests.servers.processes import ROOT, Process, running
 from tests.shelf import ingest, write_documents
 
 QUICK = ("--timeout", "60", "--ack-wait", "2")
@@ -77,6 +77,7 @@ class Kit:
 
     def skipped(self) -> dict[str, str]:
         """What was not kept, and why, by the report for machines."""
+        assert (self.folder / "junit.xml").exists(), self.text
         suite = ElementTree.parse(self.folder / "junit.xml").getroot()
         cases = suite.findall("testcase")
         assert len(cases) == int(suite.attrib["tests"]) > 20
@@ -89,11 +90,21 @@ def ran(*kits: Kit, within_s: float) -> None:
     """Run them side by side: most of their time they wait."""
     processes = [kit.start() for kit in kits]
     try:
-        for process in processes:
-            process.wait(within_s)
+        for kit, process in zip(kits, processes, strict=True):
+            try:
+                process.wait(within_s)
+            except subprocess.TimeoutExpired:
+                pytest.fail(f"after {within_s:g} s it has not ended:\n{kit.text}")
     finally:
         for process in processes:
             process.terminate()
+
+
+def exit_status(kit: Process, within_s: float) -> int:
+    try:
+        return kit.popen.wait(within_s)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"after {within_s:g} s it has not ended:\n{kit.text()}")
 
 
 def kept_by(*kits: Kit) -> None:
@@ -139,25 +150,26 @@ def test_the_retriever_and_the_tools_worker_that_ship_keep_every_promise(tmp_pat
 def test_a_run_on_somebodys_nats_leaves_nothing_behind(nats: Nats, tmp_path: Path) -> None:
     """With the one-file example as the worker, which somebody else has started."""
 
-    async def look() -> tuple[int, int, int]:
+    async def look() -> tuple[int, dict[str, int]]:
         async with connect(NatsSettings(url=nats.url), "look") as bus:
             streams = (await bus.api("STREAM.LIST"))["streams"]
-            return await log_shards(bus), len(streams), sum(one["state"]["messages"] for one in streams)
+            return await log_shards(bus), {one["config"]["name"]: one["state"]["messages"] for one in streams}
 
     argv = [sys.executable, "-m", "services.cli", "conformance", "generator", "--nats", nats.url]
     example = [sys.executable, "-m", "tests.conformance.wrong_workers", "none", nats.url]
     env = {"BATON_LOG_SHARDS": "3"}
     with running(argv, tmp_path / "kit", env) as kit, running(example, tmp_path / "worker"):
-        wait_until(lambda: not kit.alive, "the kit has ended", 90)
-    assert kit.popen.returncode == 0, kit.text()
-    shards, streams, messages = asyncio.run(look())
-    assert (shards, messages) == (3, 0)
-    assert streams > shards
+        status = exit_status(kit, 90)
+    assert status == 0, kit.text()
+    shards, messages = asyncio.run(look())
+    assert shards == 3
+    assert len(messages) > shards
+    assert messages == dict.fromkeys(messages, 0), kit.text()
 
 
 def test_without_a_worker_it_says_so(nats: Nats, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "services.cli", "conformance", "tools", "--nats", nats.url, "--wait", "1"]
     with running(argv, tmp_path / "kit") as kit:
-        wait_until(lambda: not kit.alive, "the kit has ended", 60)
-    assert kit.popen.returncode == 2
+        status = exit_status(kit, 60)
+    assert status == 2, kit.text()
     assert "no worker of the stage tools.default announced itself on baton.v1.workers.tools.default" in kit.text()

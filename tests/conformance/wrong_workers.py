@@ -23,12 +23,13 @@ STILL_S = 3.2
 """Longer than the ack wait of the tests."""
 PAUSE_S = 0.03
 """Before each frame, so that it can be met in the middle of its work."""
+UNHEARD_S = 0.1
 WRONG_S = 1.5
 """For which what is wrong can be seen, also by a kit that hears of it late."""
 
 _append, _answer, _hold, _serve, _take = echo.Log.append, echo.answer, echo.hold, echo.serve, echo.take
 _ask, _pack, _say, _consumer = echo.ask, echo.msgpack.packb, echo.say, echo.consumer
-_publish_ref = echo.publish_ref
+_publish_ref, _acknowledge = echo.publish_ref, echo.Lease.acknowledge
 
 KNOWN = ("v", "key", "shard", "request_id", "owner", "query", "language", "received_ms", "deadline_ms", "passages")
 
@@ -189,6 +190,19 @@ async def alone_and_thinking(nc: Any) -> Any:
     return await _consumer(nc)
 
 
+async def acknowledging_twice(nc: Any) -> Any:
+    """Nothing is wrong with one that does not hear the answer to its acknowledgement in time."""
+
+    async def acknowledge(lease: Any) -> None:
+        await _acknowledge(lease)
+        await asyncio.sleep(UNHEARD_S)
+        await _acknowledge(lease)
+
+    echo.Lease.acknowledge = acknowledge  # type: ignore[method-assign]
+    echo.hold = handing_over()
+    return await _consumer(nc)
+
+
 async def leaving_at_once(nc: Any, log: Any, item: dict[str, Any], written: list[Any]) -> None:
     async def append(frame: dict[str, Any]) -> None:
         await _append(log, frame)
@@ -237,6 +251,7 @@ WRONG: dict[str, tuple[Any, str, Any]] = {
     "leaving_at_once": (echo, "hold", leaving_at_once),
     "appending_when_it_wakes": (echo.Lease, "held", True),
     "alone_and_thinking": (echo, "consumer", alone_and_thinking),
+    "acknowledging_twice": (echo, "consumer", acknowledging_twice),
     "handing_over": (echo, "hold", handing_over()),
     "stamping_local_time": (echo.msgpack, "packb", stamping_local_time),
     "citing_what_was_not_given": (echo, "answer", citing_what_was_not_given),

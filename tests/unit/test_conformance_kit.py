@@ -27,7 +27,7 @@ from conformance.checks.process import ended_so
 from conformance.checks.succession import check_continues
 from conformance.frames import check_follows, check_written, read_entry, text_of, told
 from conformance.kit import Kit, Options
-from conformance.promise import PROMISES, Broken, Outcome, Promise, Verdict
+from conformance.promise import PROMISES, Broken, InDoubt, Outcome, Promise, Verdict
 from conformance.report import explained, summary, write_junit
 from conformance.running import Subject, tried
 from conformance.witness import Witness
@@ -164,6 +164,29 @@ def test_what_comes_of_a_promise_is_an_outcome_whatever_the_worker_did(
     kit = Kit(Bus.__new__(Bus), "generator", "generate", Witness(Bus.__new__(Bus), "generate"), Options(), owner="o")
     outcome = asyncio.run(tried(kit, one))
     assert (outcome.verdict, outcome.section) == (verdict, section)
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        ([InDoubt("late")], "kept"),
+        ([InDoubt("late"), Unconfirmed("nobody answered")], "kept"),
+        ([InDoubt("late"), InDoubt("late again")], "broken"),
+        ([Broken("wrong")], "broken"),
+    ],
+)
+def test_what_is_in_doubt_is_said_when_it_is_seen_twice(seen: list[Exception], verdict: str) -> None:
+    left = iter(seen)
+
+    async def check(kit: Kit) -> None:
+        if (problem := next(left, None)) is not None:
+            raise problem
+
+    one = Promise("one", "2.7", "A promise.", ("generator",), check)
+    kit = Kit(Bus.__new__(Bus), "generator", "generate", Witness(Bus.__new__(Bus), "generate"), Options(), owner="o")
+    outcome = asyncio.run(tried(kit, one))
+    assert outcome.verdict == verdict
+    assert outcome.seen == (str(seen[-1]) if verdict == "broken" else "")
 
 
 def test_frames_are_told_in_a_few_words() -> None:

@@ -61,7 +61,8 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a promise. `seen` says it in a sentence, where it was not simply kept."""
+    """What came of a promise. `seen` says it in a sentence, where it was not simply kept; of one that was kept, what
+    was seen once and not again."""
 
     promise: Promise
     verdict: Verdict

@@ -22,7 +22,8 @@ def name_of(outcome: Outcome) -> str:
 
 def line(outcome: Outcome) -> str:
     """One outcome as it is shown while the kit runs."""
-    return f"{outcome.verdict:<9} {name_of(outcome)}  ({outcome.promise.section}, {outcome.seconds:.1f} s)"
+    once = f"; once, and not again: {_plain(outcome.seen)}" if outcome.verdict == "kept" and outcome.seen else ""
+    return f"{outcome.verdict:<9} {name_of(outcome)}  ({outcome.promise.section}, {outcome.seconds:.1f} s{once})"
 
 
 def explained(outcome: Outcome) -> str:
@@ -65,6 +66,8 @@ def write_junit(path: Path, stage: str, outcomes: Sequence[Outcome]) -> None:
             failure = ElementTree.SubElement(case, "failure", {"type": f"{_SPEC} {one.section}"})
             failure.set("message", _plain(one.seen))
             failure.text = explained(one)
+        elif one.verdict == "kept" and one.seen:
+            ElementTree.SubElement(case, "system-out").text = line(one)
         elif one.verdict != "kept":
             ElementTree.SubElement(case, "skipped", {"message": _plain(f"{one.verdict}: {one.seen}")})
     path.parent.mkdir(parents=True, exist_ok=True)

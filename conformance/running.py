@@ -210,21 +210,23 @@ async def _unless_it_dies(kit: Kit, promise: Promise) -> None:
         await end_tasks(checking, ending)
 
 
-async def _surely(kit: Kit, promise: Promise) -> None:
-    """Check a promise; again where NATS does not answer, and where it is in doubt what was seen.
+async def _surely(kit: Kit, promise: Promise) -> str:
+    """Check a promise; again where NATS does not answer, and where it is in doubt what was seen. Returns what was seen
+    before it was kept, if anything.
 
     Raises:
         Broken, Advice, NotSeen, Unconfirmed
     """
-    unanswered = doubts = 0
+    unanswered, doubts = 0, list[str]()
     while True:
         try:
             if promise.needs_process and kit.process is not None and not kit.process.alive:
                 await start(kit)  # NATS did not answer the check, or the one before, when the worker was gone
-            return await _unless_it_dies(kit, promise)
-        except InDoubt:
-            doubts += 1
-            if doubts == SEEN:
+            await _unless_it_dies(kit, promise)
+            return "; ".join(doubts)
+        except InDoubt as doubt:
+            doubts.append(str(doubt))
+            if len(doubts) == SEEN:
                 raise
         except Unconfirmed:
             unanswered += 1
@@ -243,7 +245,7 @@ async def tried(kit: Kit, promise: Promise) -> Outcome:
     try:
         if promise.needs_process and kit.process is None:
             raise NotSeen("it takes a worker that the kit may kill: start it with --command")
-        await _surely(kit, promise)
+        seen = await _surely(kit, promise)
     except Broken as problem:
         verdict, seen, section = "broken", str(problem), problem.section
     except codec.WireError as problem:

@@ -163,11 +163,11 @@ def ingest_worker(folder: Path, env: Mapping[str, str], number: int = 0) -> Iter
         yield process
 
 
-def bring_in(documents: Path, folder: Path, env: Mapping[str, str], within_s: float = 120.0) -> None:
+def bring_in(documents: Path, folder: Path, env: Mapping[str, str], within_s: float = 100.0) -> None:
     """`baton ingest`, with the ingest workers that are there."""
     argv = [sys.executable, "-m", "services.cli", "ingest", str(documents)]
     with running(argv, folder / "ingest.log", dict(env)) as process:
-        assert process.popen.wait(within_s) == 0, process.text()
+        assert process.ended(within_s) == 0, process.text()
 
 
 def _lay_out(documents: Path, folder: Path) -> None:

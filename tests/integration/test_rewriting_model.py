@@ -189,6 +189,6 @@ def test_what_the_model_wrote_is_cleaned_or_refused(
 def test_a_retriever_that_lacks_its_model_says_so_and_ends(nats: Nats, tmp_path: Path) -> None:
     env = {"BATON_NATS_URL": nats.url, "BATON_REWRITER": "model", "BATON_LLM_MODEL": "m"}
     with running([sys.executable, "-m", "services.retriever"], tmp_path / "retriever.log", env) as process:
-        assert process.popen.wait(60) == 2
+        assert process.ended() == 2, process.text()
         assert "BATON_LLM_URL: the rewriter `model` needs a server's address" in process.text()
         assert "Traceback" not in process.text()

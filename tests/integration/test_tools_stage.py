@@ -143,7 +143,7 @@ def test_a_service_with_bad_tools_says_so_and_ends(nats: Nats, tmp_path: Path) -
     argv = [sys.executable, "-m", "services.tools"]
     env = {"BATON_NATS_URL": nats.url, "BATON_TOOLS": str(tmp_path / "missing.yaml"), "BATON_TIMEZONE": "Mars/Base"}
     with running(argv, tmp_path / "tools.log", env) as process:
-        assert process.popen.wait(60) == 2
+        assert process.ended() == 2, process.text()
         said = process.text()
     assert "BATON_TIMEZONE='Mars/Base': there is no time zone" in said
     assert "missing.yaml: cannot be read: No such file or directory" in said

@@ -125,8 +125,8 @@ def system(
 @contextlib.contextmanager
 def start(one: System, service: str, number: int, root: Path = ROOT, **settings: str) -> Iterator[Process]:
     """One more process of a service, of the version whose sources are in `root`."""
-    patient = service == "retriever" and root == ROOT
-    argv = [sys.executable, "-m", "tests.patient_retriever" if patient else f"services.{service}"]
+    patient = service in ("retriever", "generator") and root == ROOT
+    argv = [sys.executable, "-m", *(["tests.patient"] if patient else []), f"services.{service}"]
     with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}, root) as process:
         one.processes.setdefault(service, []).append(process)
         try:

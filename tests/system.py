@@ -125,8 +125,8 @@ def system(
 @contextlib.contextmanager
 def start(one: System, service: str, number: int, root: Path = ROOT, **settings: str) -> Iterator[Process]:
     """One more process of a service, of the version whose sources are in `root`."""
-    patient = service == "retriever" and root == ROOT
-    argv = [sys.executable, "-m", "tests.patient_retriever" if patient else f"services.{service}"]
+    patient = service in ("retriever", "generator") and root == ROOT
+    argv = [sys.executable, "-m", *(["tests.patient"] if patient else []), f"services.{service}"]
     with running(argv, one.folder / f"{service}-{number}.log", {**one.env, **settings}, root) as process:
         one.processes.setdefault(service, []).append(process)
         try:
@@ -163,11 +163,11 @@ def ingest_worker(folder: Path, env: Mapping[str, str], number: int = 0) -> Iter
         yield process
 
 
-def bring_in(documents: Path, folder: Path, env: Mapping[str, str], within_s: float = 120.0) -> None:
+def bring_in(documents: Path, folder: Path, env: Mapping[str, str], within_s: float = 100.0) -> None:
     """`baton ingest`, with the ingest workers that are there."""
     argv = [sys.executable, "-m", "services.cli", "ingest", str(documents)]
     with running(argv, folder / "ingest.log", dict(env)) as process:
-        assert process.popen.wait(within_s) == 0, process.text()
+        assert process.ended(within_s) == 0, process.text()
 
 
 def _lay_out(documents: Path, folder: Path) -> None:

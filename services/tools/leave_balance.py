@@ -67,12 +67,14 @@ class LeaveBalance:
         },
     )
 
+    GRACE_S = 1.0
+    """The request ends first, so that the message names the HR system and not just a tool that took too long."""
+
     def __init__(self, client: httpx.AsyncClient, base_url: str, timeout_s: float = 10.0) -> None:
         self._client = client
         self._base_url = base_url.rstrip("/")
         self._request_timeout_s = timeout_s
-        # The request ends first, so that the message names the HR system and not just a tool that took too long.
-        self.timeout_s = timeout_s + 1.0
+        self.timeout_s = timeout_s + self.GRACE_S
 
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> str:
         language = context.language

@@ -16,7 +16,7 @@ from .adjusted import is_source
 from .calculator import Calculator
 from .clock import DateTime
 from .leave_balance import LeaveBalance
-from .port import Tool, ToolSource
+from .port import REQUEST_SHARE, Tool, ToolSource
 from .toolbox import Toolbox
 from .tools_file import open_entry, read_tools_file
 
@@ -76,7 +76,7 @@ async def _built_in(
         else:
             # Without the environment's proxies: an HR system is inside, and settings come from BATON_ names only.
             client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-            tools.append(LeaveBalance(client, settings.leave_url, min(10.0, 0.9 * settings.timeout_s)))
+            tools.append(LeaveBalance(client, settings.leave_url, min(10.0, REQUEST_SHARE * settings.timeout_s)))
     return tools
 
 

@@ -215,12 +215,12 @@ def test_a_running_call_ends_at_once_when_its_server_dies_over_http(tmp_path: Pa
     async def scenario() -> None:
         with everything_http(tmp_path / "first") as first:
             async with connected(url=first.url) as server:
-                lines: list[str] = []
+                progress: list[list[str]] = [[], [], []]
                 running = [
                     asyncio.create_task(tool(server, LONG).call({"duration": 30, "steps": 600}, context(lines)))
-                    for _ in range(3)
+                    for lines in progress
                 ]
-                await eventually(lambda: len(lines) > 3, "the calls make progress")
+                await eventually(lambda: all(progress), "each of the calls makes progress")
                 first.process.kill()
                 killed = time.monotonic()
                 said = await asyncio.gather(*running, return_exceptions=True)

@@ -14,6 +14,7 @@ import pytest
 from baton_proto.messages import PastTurn, Sampling, ToolCall, ToolOutcome, ToolSpec, ToolTurn, Usage
 from services.common.config import GeneratorSettings
 from services.common.errors import ServiceError
+from services.common.llm import server as llm_server
 from services.common.settings import SettingsError
 from services.generator.budget import prompt_tokens
 from services.generator.openai_chat import open_generator
@@ -89,6 +90,12 @@ FIXTURES: list[dict[str, Any]] = [
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with aimock(tmp_path_factory.mktemp("aimock"), FIXTURES, "-c", "7") as url:
         yield url
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between attempts: a machine that stands still does not turn what is to fail into what takes too long."""
+    monkeypatch.setattr(llm_server, "_FIRST_PAUSE_S", 0.01)
 
 
 @asynccontextmanager
@@ -199,7 +206,7 @@ def test_a_model_that_does_not_begin_has_stalled(server: str) -> None:
 
 
 def test_a_server_that_is_down_is_a_retryable_failure() -> None:
-    error = failure(f"http://127.0.0.1:{free_port()}/v1", "hello", first_token_timeout_s=1.0)
+    error = failure(f"http://127.0.0.1:{free_port()}/v1", "hello")
     assert (error.code, error.retryable) == ("model_failed", True)
 
 
@@ -235,8 +242,10 @@ def test_usage_is_taken_from_the_last_chunk_also_without_choices() -> None:
     assert end(events).usage == Usage(prompt_tokens=12, completion_tokens=3)
 
 
-def test_a_finished_stream_that_stays_open_is_not_waited_for_long() -> None:
-    events, llm = run_script([head(), delta("Fine."), delta(finish="stop"), HANG])
+def test_a_finished_stream_that_stays_open_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_server, "_AFTER_FINISH_S", 0.1)
+    # A server that has not finished might take longer than this test may.
+    events, llm = run_script([head(), delta("Fine."), delta(finish="stop"), HANG], token_timeout_s=600.0)
     assert text(events) == "Fine."
     assert len(llm.requests) == 1
 
@@ -266,7 +275,7 @@ def test_an_error_object_in_the_stream_is_a_failure() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"data: nonsense\n\n", b"data: 3\n\n", b"", b"data: " + b"x" * 2_000_000])
 def test_what_is_no_completion_is_a_failure_and_bounded(body: bytes) -> None:
-    error, _ = run_script([head(), body], first_token_timeout_s=1.0)
+    error, _ = run_script([head(), body])
     assert error.code == "model_failed"
 
 

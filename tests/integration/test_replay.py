@@ -23,7 +23,7 @@ from tests.system import System, answer, only, start_gateway, system
 QUESTION = "How long does maternity leave last?"
 """None of the hundred: in whatever order the tests run, they are asked for the first time there."""
 SECRET = "a secret of at least thirty-two characters"
-SETTINGS = {"BATON_CACHE": "on", "BATON_EXTRACTIVE_DELAY_MS": "0"}
+SETTINGS = {"BATON_CACHE": "on", "BATON_EXTRACTIVE_DELAY_MS": "0", "BATON_RETRIEVAL_TIMEOUT_S": "60"}
 KEPT_WITHIN_S = 45.0
 NOTICED_WITHIN_S = 0.5
 """For so long after a change the documents before it may be answered from."""

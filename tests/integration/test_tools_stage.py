@@ -22,7 +22,7 @@ from tests.rig import Rig, rig
 from tests.sample_tools import SampleTool, hang, raising, returning
 from tests.servers.hr_system import demo_erp
 from tests.servers.nats import Nats
-from tests.servers.processes import running
+from tests.servers.processes import PATIENCE_S, running
 
 STAGE = "tools.default"
 
@@ -83,7 +83,7 @@ def test_a_lost_worker_s_call_is_repeated_only_if_that_is_harmless(nats: Nats, i
         # Its lease outlasts a pause of the machine; the next worker's shorter one holds for what it left behind.
         async with one.worker(handler(begun), STAGE, ack_wait_s=30.0) as first:
             await one.start(item)
-            await asyncio.wait_for(begun.started.wait(), 10)
+            await asyncio.wait_for(begun.started.wait(), PATIENCE_S)
             if not idempotent:
                 assert isinstance((await one.frames(item))[-1], ToolCalled)
             await first.die()
@@ -143,7 +143,7 @@ def test_a_service_with_bad_tools_says_so_and_ends(nats: Nats, tmp_path: Path) -
     argv = [sys.executable, "-m", "services.tools"]
     env = {"BATON_NATS_URL": nats.url, "BATON_TOOLS": str(tmp_path / "missing.yaml"), "BATON_TIMEZONE": "Mars/Base"}
     with running(argv, tmp_path / "tools.log", env) as process:
-        assert process.popen.wait(60) == 2
+        assert process.ended() == 2, process.text()
         said = process.text()
     assert "BATON_TIMEZONE='Mars/Base': there is no time zone" in said
     assert "missing.yaml: cannot be read: No such file or directory" in said

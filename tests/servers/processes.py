@@ -52,6 +52,13 @@ class Process:
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
+    def ended(self, within_s: float = 60.0) -> int:
+        """Wait until it ends by itself; its exit code."""
+        try:
+            return self.popen.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it has not ended within {within_s:g} s; it said:\n{self.text()}") from None
+
     def kill(self) -> None:
         """SIGKILL to it and all that it started."""
         with contextlib.suppress(ProcessLookupError):

@@ -401,7 +401,7 @@ def test_a_cancelled_handler_closes_the_generator():
     async def scenario() -> Script:
         script = Endless()
         task = asyncio.create_task(generate_handler(script, GeneratorSettings(), lambda _: {})(Watched(work_item())))
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -152,7 +152,7 @@ def test_what_waits_for_its_turn_in_vain_is_let_go(why: str) -> None:
             outbox.close()
         else:
             await outbox.take()
-        await asyncio.wait_for(later, 5)
+        await asyncio.wait_for(later, 60)
         assert outbox.empty
 
     asyncio.run(scenario())
@@ -168,7 +168,7 @@ def test_a_client_that_takes_nothing_while_something_waits_for_its_turn_is_too_s
         outbox.put(chunk("r", 0, "x" * 9_000))
         waiting = outbox.put_in_turn(chunk("r", 1, "y"), lambda: True)
         assert waiting is not None
-        await asyncio.wait_for(asyncio.ensure_future(waiting), 5)
+        await asyncio.wait_for(asyncio.ensure_future(waiting), 60)
         assert outbox.overrun.is_set()
 
     asyncio.run(scenario())

@@ -35,7 +35,7 @@ from services.retriever.searching import MAX_TOTAL_CHARS
 from services.retriever.service import retrieve_handler
 from tests.answer_job import MemoryJob, passage, work_item
 
-SETTINGS = RetrieverSettings(timeout_s=1.0)
+SETTINGS = RetrieverSettings(timeout_s=60.0)
 HAD = [passage(1, "Ten days of annual leave."), passage(2, "Twelve days of sick leave.")]
 
 

@@ -43,8 +43,8 @@ def test_a_result_comes_back_with_its_time() -> None:
 def test_an_unknown_tool_names_the_known_ones() -> None:
     async def once() -> ToolOutcome:
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
-        runner = Runner(Toolbox([SampleTool("echo", echo)]), timeout_s=1, max_result_chars=200)
-        return await runner.run(call("ecko"), context, 1)
+        runner = Runner(Toolbox([SampleTool("echo", echo)]), timeout_s=60, max_result_chars=200)
+        return await runner.run(call("ecko"), context, 60)
 
     outcome = asyncio.run(once())
     assert not outcome.ok
@@ -179,9 +179,9 @@ def test_no_more_calls_run_at_once_than_allowed() -> None:
         return "ok"
 
     async def many() -> list[ToolOutcome]:
-        runner = Runner(Toolbox([SampleTool("count", count)]), timeout_s=5, max_result_chars=200, concurrency=3)
+        runner = Runner(Toolbox([SampleTool("count", count)]), timeout_s=60, max_result_chars=200, concurrency=3)
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
-        return await asyncio.gather(*(runner.run(call("count", str(n)), context, 5) for n in range(20)))
+        return await asyncio.gather(*(runner.run(call("count", str(n)), context, 60) for n in range(20)))
 
     assert all(outcome.ok for outcome in asyncio.run(many()))
     assert most == 3
@@ -189,9 +189,9 @@ def test_no_more_calls_run_at_once_than_allowed() -> None:
 
 def test_a_call_that_finds_no_slot_in_time_says_so() -> None:
     async def crowded() -> ToolOutcome:
-        runner = Runner(Toolbox([SampleTool("slow", hang)]), timeout_s=5, max_result_chars=200, concurrency=1)
+        runner = Runner(Toolbox([SampleTool("slow", hang)]), timeout_s=60, max_result_chars=200, concurrency=1)
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
-        first = asyncio.create_task(runner.run(call("slow", "a"), context, 5))
+        first = asyncio.create_task(runner.run(call("slow", "a"), context, 60))
         await asyncio.sleep(0)
         outcome = await runner.run(call("slow", "b"), context, 0.02)
         first.cancel()
@@ -206,9 +206,9 @@ def test_cancelling_a_call_cancels_its_tool() -> None:
     tool = SampleTool("slow", hang)
 
     async def cancelled() -> None:
-        runner = Runner(Toolbox([tool]), timeout_s=5, max_result_chars=200)
+        runner = Runner(Toolbox([tool]), timeout_s=60, max_result_chars=200)
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None)
-        task = asyncio.create_task(runner.run(call("slow"), context, 5))
+        task = asyncio.create_task(runner.run(call("slow"), context, 60))
         await tool.started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -40,7 +40,7 @@ def names(toolbox: Toolbox) -> list[str]:
 def run(toolbox: Toolbox, name: str, claims: dict[str, Any] | None = None, **arguments: Any) -> ToolOutcome:
     async def once() -> ToolOutcome:
         context = ToolContext(call_id="c1", owner="o", language="en", progress=lambda text: None, claims=claims or {})
-        return await Runner(toolbox, timeout_s=2, max_result_chars=200).run(call(name, **arguments), context, 5)
+        return await Runner(toolbox, timeout_s=60, max_result_chars=200).run(call(name, **arguments), context, 60)
 
     return asyncio.run(once())
 

@@ -17,7 +17,7 @@ from services.common.config import ToolsSettings
 from services.common.settings import SettingsError
 from services.common.wording import shorten
 from services.tools.conformance import what_is_wrong_with_spec
-from services.tools.port import Tool
+from services.tools.port import REQUEST_SHARE, Tool
 
 from .connecting import connector, port_of
 from .destination import host_url, read_hosts, read_rule, read_verify
@@ -69,8 +69,7 @@ class _Declaration:
     def __init__(self, fields: Fields, folder: Path, timeout_s: float) -> None:
         self._fields = fields
         self._folder = folder
-        # The request ends before the runner ends the call, so that the message says what was waited for.
-        self._total_s = 0.9 * timeout_s
+        self._total_s = REQUEST_SHARE * timeout_s
         self._secrets: list[str] = []
         self._used: dict[str, str] = {}
         """Placeholders, and where each stands first."""

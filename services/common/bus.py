@@ -207,14 +207,15 @@ class Bus:
 
     async def newest(self, stream: str, subject: str, most: int, take: Callable[[bytes], bool]) -> None:
         """Give `take` the messages behind a subject with a wildcard, the last ones of a stream in groups, until so many
-        of them have been taken: those for which it returns true. A replica may answer that lags behind.
+        of them have been taken: those for which it returns true. What is changed meanwhile may be given twice, the
+        newer one later. A replica may answer that lags behind.
 
         Raises:
             Unconfirmed: nobody answered.
         """
         state = await self.stream_state(stream)
-        first, end = int(state.get("first_seq", 0)), int(state.get("last_seq", 0)) + 1
-        taken, looked_at = 0, 0
+        first, behind = int(state.get("first_seq", 0)), int(state.get("last_seq", 0)) + 1
+        taken, looked_at, end = 0, 0, behind
         for _ in range(NEWEST_ROUNDS):
             looked_at += most - taken
             start = await self._start_of_last(stream, subject, looked_at, first, end)
@@ -224,8 +225,11 @@ class Bus:
                 taken += sum(take(one.data) for one in found if one.stream_seq < end)
                 at = found[-1].stream_seq + 1 if found and left else end
             if taken >= most or start <= first:
-                return
+                break
             end = start
+        # What was changed meanwhile has left its place for one behind all others.
+        async for _, data, _ in self.later(stream, subject, behind - 1):
+            take(data)
 
     async def _start_of_last(self, stream: str, subject: str, count: int, first: int, end: int) -> int:
         """The stream sequence between these two from which on there are so many messages, or as many less as there are

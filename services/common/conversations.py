@@ -224,7 +224,7 @@ async def newest(bus: Bus, owner: str, most: int) -> list[Listed]:
     Raises:
         Unconfirmed: NATS is away.
     """
-    found: list[Listed] = []
+    found: dict[str, Listed] = {}
 
     def take(data: bytes) -> bool:
         if not data:
@@ -236,8 +236,8 @@ async def newest(bus: Bus, owner: str, most: int) -> list[Listed]:
             return False
         if not one.turns and not one.running:
             return False
-        found.append(one)
+        found[one.conversation_id] = one
         return True
 
     await bus.newest(STREAM, subjects.conversations_of(owner), most, take)
-    return sorted(found, key=lambda one: one.updated_ms, reverse=True)[:most]
+    return sorted(found.values(), key=lambda one: one.updated_ms, reverse=True)[:most]

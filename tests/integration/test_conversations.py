@@ -577,6 +577,48 @@ def test_the_newest_are_found_among_many_and_behind_many_that_were_deleted(serve
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("asked", range(0, 22, 3))
+def test_a_conversation_that_changes_while_the_newest_are_looked_for_is_among_them(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    """It lies behind all others from then on, whichever question to NATS it was that came before."""
+
+    async def main() -> None:
+        async with rig(servers.nats.url) as one:
+            owner = secrets.token_hex(4)
+            for number in range(20):
+                conversation = entered(begun(f"c{number}", "", 1), _running(number))
+                revision = (await conversations.put(one.bus, owner, conversation, 0)).revision
+                if number >= 8:  # so that it takes more than one look back
+                    await conversations.mark_deleted(one.bus, owner, f"c{number}", revision)
+            questions = 0
+
+            def watched(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+                async def answered(*args: Any) -> Any:
+                    nonlocal questions
+                    answer, questions = await ask(*args), questions + 1
+                    if questions == asked + 1:
+                        for number in (1, 6):
+                            await conversations.change(one.bus, owner, f"c{number}", _later)
+                    return answer
+
+                return answered
+
+            for name in ("stream_state", "_next_messages"):
+                monkeypatch.setattr(one.bus, name, watched(getattr(one.bus, name)))
+            found = await conversations.newest(one.bus, owner, 8)
+            assert questions > asked
+            assert sorted(each.conversation_id for each in found) == [f"c{number}" for number in range(8)]
+            changed = {each.conversation_id for each in found if each.updated_ms == 1_000}
+            assert changed in (set(), {"c1", "c6"})
+
+    asyncio.run(main())
+
+
+def _later(conversation: Conversation) -> Conversation:
+    return msgspec.structs.replace(conversation, updated_ms=1_000)
+
+
 def _running(number: int) -> RunningTurn:
     return RunningTurn(key=f"{number:032x}", request_id="r", since_ms=number)
 

@@ -79,16 +79,21 @@ class Rig:
 
     async def ended(self, item: WorkItem, within_s: float = PATIENCE_S) -> list[LogFrame]:
         """The frames of the item's log once it has its terminal frame; checks that `seq` counts from 0."""
+        frames: list[LogFrame] = []
 
         async def terminal() -> bool:
+            nonlocal frames
             try:
                 frames = await self.frames(item)
             except Unconfirmed:  # NATS is away
                 return False
             return bool(frames) and frames[-1].__struct_config__.tag in ("done", "error")
 
-        await eventually(terminal, f"the log of {item.request_id} has ended", within_s)
-        frames = await self.frames(item)
+        try:
+            await eventually(terminal, f"the log of {item.request_id} has ended", within_s)
+        except AssertionError as error:
+            error.add_note(f"its frames: {frames}")
+            raise
         assert [frame.seq for frame in frames] == list(range(len(frames)))
         return frames
 

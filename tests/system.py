@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import shutil
 import sys
@@ -56,13 +57,16 @@ class System:
         async with websockets.connect(self.socket_url(gateway), open_timeout=PATIENCE_S) as socket:
             await socket.send(json.dumps({"query": query, **fields}))
             frames: list[Frame] = []
-            async with asyncio.timeout(60):
-                async for data in socket:
-                    frame = json.loads(data)
-                    if frame["type"] != "hello":
-                        frames.append(frame)
-                    if frame["type"] in ("done", "error"):
-                        break
+            try:
+                async with asyncio.timeout(60):
+                    async for data in socket:
+                        frame = json.loads(data)
+                        if frame["type"] != "hello":
+                            frames.append(frame)
+                        if frame["type"] in ("done", "error"):
+                            break
+            except TimeoutError:
+                raise AssertionError(f"{query!r} has no end within 60 s: {frames}") from None
             return frames
 
 
@@ -138,8 +142,9 @@ def start(one: System, service: str, number: int, root: Path = ROOT, **settings:
 @contextlib.contextmanager
 def start_gateway(one: System, number: int, root: Path = ROOT, **settings: str) -> Iterator[int]:
     port = free_port()
-    with start(one, "gateway", number, root, BATON_GATEWAY_PORT=str(port), **settings):
-        wait_until(lambda: _state(port).get("ready"), "the gateway is ready", within_s=60)
+    with start(one, "gateway", number, root, BATON_GATEWAY_PORT=str(port), **settings) as process:
+        wait_until(lambda: _state(port).get("ready") or not process.alive, "the gateway is ready", within_s=60)
+        assert process.alive, process.text()
         yield port
 
 
@@ -186,6 +191,8 @@ def workers_alive(port: int) -> dict[str, int]:
 def _complete(one: System, counts: Mapping[str, int]) -> bool:
     wanted = {"retrieve": counts["retriever"], "generate": counts["generator"], "tools.default": counts["tools"]}
     wanted = {stage: count for stage, count in wanted.items() if count}
+    for process in itertools.chain(*one.processes.values()):
+        assert process.alive, process.text()
     return all(workers_alive(port) == wanted for port in one.gateways)
 
 

@@ -53,6 +53,12 @@ class System:
         """The frames of one question, to its end."""
         return asyncio.run(self.ask_async(query, gateway=gateway, **fields))
 
+    async def whole_answer(self, query: str, **fields: Any) -> str:
+        """The text of an answer that nothing disturbs."""
+        frames = await self.ask_async(query, **fields)
+        assert frames[-1]["type"] == "done", frames
+        return answer(frames)
+
     async def ask_async(self, query: str, *, gateway: int = 0, **fields: Any) -> list[Frame]:
         async with websockets.connect(self.socket_url(gateway), open_timeout=PATIENCE_S) as socket:
             await socket.send(json.dumps({"query": query, **fields}))
@@ -113,6 +119,7 @@ def system(
             "BATON_MILVUS_URI": milvus.uri,
             "BATON_LEAVE_URL": f"http://127.0.0.1:{erp}",
             "BATON_EXTRACTIVE_DELAY_MS": "1",
+            "BATON_RETRIEVAL_TIMEOUT_S": "30",  # a document store that has just started is slow where much else runs
             "BATON_CACHE": "off",  # a test that asks the same question twice wants it answered twice
             **(settings or {}),
         }

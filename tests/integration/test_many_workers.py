@@ -77,7 +77,7 @@ def test_a_generator_killed_in_the_middle_of_an_answer_is_replaced_within_six_se
     assert WorkerSettings().ack_wait_s <= 5
 
     async def scenario(one: System) -> tuple[list[Frame], str]:
-        undisturbed = answer(await one.ask_async(QUESTION))
+        undisturbed = await one.whole_answer(QUESTION)
         async with (
             connect(NatsSettings(url=one.nats.url), "test") as bus,
             websockets.connect(one.socket_url()) as socket,
@@ -108,7 +108,7 @@ def test_a_generator_killed_in_the_middle_of_an_answer_is_replaced_within_six_se
 
 def test_a_generator_frozen_for_twenty_seconds_writes_and_settles_nothing_and_takes_new_work(tmp_path: Path) -> None:
     async def scenario(one: System) -> tuple[list[Frame], str]:
-        undisturbed = answer(await one.ask_async(QUESTION))
+        undisturbed = await one.whole_answer(QUESTION)
         async with websockets.connect(one.socket_url()) as socket:
             await socket.send(json.dumps({"query": QUESTION, "request_id": "frozen"}))
             frames: list[Frame] = []

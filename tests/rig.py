@@ -92,7 +92,8 @@ class Rig:
         try:
             await eventually(terminal, f"the log of {item.request_id} has ended", within_s)
         except AssertionError as error:
-            raise AssertionError(f"{error}; so far it has {frames}") from None
+            error.add_note(f"its frames: {frames}")
+            raise
         assert [frame.seq for frame in frames] == list(range(len(frames)))
         return frames
 

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import shutil
 import sys
@@ -52,17 +53,26 @@ class System:
         """The frames of one question, to its end."""
         return asyncio.run(self.ask_async(query, gateway=gateway, **fields))
 
+    async def whole_answer(self, query: str, **fields: Any) -> str:
+        """The text of an answer that nothing disturbs."""
+        frames = await self.ask_async(query, **fields)
+        assert frames[-1]["type"] == "done", frames
+        return answer(frames)
+
     async def ask_async(self, query: str, *, gateway: int = 0, **fields: Any) -> list[Frame]:
         async with websockets.connect(self.socket_url(gateway), open_timeout=PATIENCE_S) as socket:
             await socket.send(json.dumps({"query": query, **fields}))
             frames: list[Frame] = []
-            async with asyncio.timeout(60):
-                async for data in socket:
-                    frame = json.loads(data)
-                    if frame["type"] != "hello":
-                        frames.append(frame)
-                    if frame["type"] in ("done", "error"):
-                        break
+            try:
+                async with asyncio.timeout(60):
+                    async for data in socket:
+                        frame = json.loads(data)
+                        if frame["type"] != "hello":
+                            frames.append(frame)
+                        if frame["type"] in ("done", "error"):
+                            break
+            except TimeoutError:
+                raise AssertionError(f"{query!r} has no end within 60 s: {frames}") from None
             return frames
 
 
@@ -109,6 +119,7 @@ def system(
             "BATON_MILVUS_URI": milvus.uri,
             "BATON_LEAVE_URL": f"http://127.0.0.1:{erp}",
             "BATON_EXTRACTIVE_DELAY_MS": "1",
+            "BATON_RETRIEVAL_TIMEOUT_S": "30",  # a document store that has just started is slow where much else runs
             "BATON_CACHE": "off",  # a test that asks the same question twice wants it answered twice
             **(settings or {}),
         }
@@ -138,8 +149,9 @@ def start(one: System, service: str, number: int, root: Path = ROOT, **settings:
 @contextlib.contextmanager
 def start_gateway(one: System, number: int, root: Path = ROOT, **settings: str) -> Iterator[int]:
     port = free_port()
-    with start(one, "gateway", number, root, BATON_GATEWAY_PORT=str(port), **settings):
-        wait_until(lambda: _state(port).get("ready"), "the gateway is ready", within_s=60)
+    with start(one, "gateway", number, root, BATON_GATEWAY_PORT=str(port), **settings) as process:
+        wait_until(lambda: _state(port).get("ready") or not process.alive, "the gateway is ready", within_s=60)
+        assert process.alive, process.text()
         yield port
 
 
@@ -186,6 +198,8 @@ def workers_alive(port: int) -> dict[str, int]:
 def _complete(one: System, counts: Mapping[str, int]) -> bool:
     wanted = {"retrieve": counts["retriever"], "generate": counts["generator"], "tools.default": counts["tools"]}
     wanted = {stage: count for stage, count in wanted.items() if count}
+    for process in itertools.chain(*one.processes.values()):
+        assert process.alive, process.text()
     return all(workers_alive(port) == wanted for port in one.gateways)
 
 

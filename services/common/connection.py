@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from . import metrics
-from .bus import Bus, quietly, within
+from .bus import Bus, end_tasks, quietly, within
 from .config import NatsSettings
 from .nats_client import NatsClient
 
@@ -92,8 +92,8 @@ async def _first_connection(settings: NatsSettings, name: str, events: _Events) 
     user, password = _credentials(settings.url)
     while True:
         client = NatsClient()
-        try:
-            await client.connect(
+        connecting = asyncio.create_task(
+            client.connect(
                 servers=[url.strip() for url in settings.url.split(",")],
                 user=user,
                 password=password,
@@ -108,7 +108,14 @@ async def _first_connection(settings: NatsSettings, name: str, events: _Events) 
                 disconnected_cb=events.disconnected,
                 reconnected_cb=events.reconnected,
             )
+        )
+        try:
+            # In a task of its own: `end_tasks` says why a cancellation must not go through nats-py.
+            await asyncio.wait([connecting])
+            await connecting
             return client
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await events.error(error)
+        finally:
+            await end_tasks(connecting)
         await asyncio.sleep(random.uniform(0.5, 1.5))

@@ -441,16 +441,17 @@ def test_a_waiting_request_can_be_cancelled_and_followed_without_jumping_the_que
     async def scenario(one: Rig, running: list[tuple[int, Process]]) -> None:
         (first, _), (second, _) = running
         async with only_announced(one), client(first) as alice, client(second) as elsewhere:
-            for name in ("x", "y", "a", "b", "c", "d"):
+            names = ("x", "y", "a", "b", "c", "d")
+            for number, name in enumerate(names, start=1):
                 await alice.ask(name)
                 await alice.is_accepted(name)
-            await _are_queued(one, "x", "y", "a", "b", "c", "d")
-            await eventually(lambda: _lie_in_one_queue_each(one, 6), "none is just being moved on")
-            before = await one.queued(), await _waiting(one)
+                await _are_queued(one, *names[:number])
             await elsewhere.send(type="resume", request_id="d", after_seq=-1)
             await elsewhere.ask("c")
             await elsewhere.is_accepted("c", "d")
-            assert (await one.queued(), await _waiting(one)) == before
+            await eventually(lambda: _lie_in_one_queue_each(one, 6), "each lies in one queue, and once")
+            # A gateway that stood still may only now move on one of the first, for which it saw room.
+            assert await _keys(one, subjects.WAITING_STREAM) >= {_key("c"), _key("d")}
             await elsewhere.send(type="cancel", request_id="b")
             assert (await alice.end_of("b"))["finish_reason"] == "cancelled"
             async with one.worker(note):

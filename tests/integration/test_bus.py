@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from services.common import streams
 from services.common.bus import Bus, within
 from services.common.config import NatsSettings
 from services.common.connection import connect
+from services.common.nats_client import NatsClient
 from tests.servers.nats import Cluster, Nats, nats_cluster
 from tests.servers.processes import eventually, freeze
 
@@ -45,6 +47,32 @@ def test_closing_is_quiet_when_the_server_has_gone_with_something_still_to_be_se
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
+
+
+def test_waiting_for_a_server_ends_though_a_cancellation_was_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nats-py does before Python 3.12 where the attempt fails at that moment."""
+
+    async def scenario() -> None:
+        tried = asyncio.Event()
+
+        async def deaf_once(*_: object, **__: object) -> None:
+            tried.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            await asyncio.sleep(3600)
+
+        async def wait_for_nats() -> None:
+            async with connect(NatsSettings(), "waiting"):
+                raise AssertionError
+
+        monkeypatch.setattr(NatsClient, "connect", deaf_once)
+        waiting = asyncio.create_task(wait_for_nats())
+        await tried.wait()
+        waiting.cancel()
+        await asyncio.wait([waiting], timeout=30)
+        assert waiting.cancelled()
+
+    asyncio.run(scenario())
 
 
 def test_a_server_that_only_the_cluster_has_named_is_logged_in_to_as_well(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from services.common.job import Job
 from services.common.presence import announce
 from services.tools.service import tools_handler
 from services.tools.toolbox import Toolbox
-from tests.integration.test_gateway_protocol import connected, gateway, receive
+from tests.integration.test_gateway_protocol import connected, gateway, until
 from tests.rig import Rig, rig
 from tests.sample_tools import SampleTool, hang
 from tests.servers.nats import nats_server
@@ -93,10 +93,7 @@ async def _cancel(socket: Any, name: str) -> None:
 
 
 async def _until(socket: Any, *kinds: str) -> list[Frame]:
-    frames: list[Frame] = []
-    while not frames or frames[-1]["type"] not in kinds:
-        frames.append(await receive(socket))
-    return [frame for frame in frames if frame["type"] != "hello"]
+    return [frame for frame in await until(socket, *kinds) if frame["type"] != "hello"]
 
 
 def _assert_cancelled(frames: list[Frame]) -> None:

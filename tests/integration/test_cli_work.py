@@ -58,7 +58,8 @@ async def work_with_workers(nats: Nats) -> tuple[dict[str, Any], str]:
     for _ in range(5):
         found = await work(nats)
         _, out, _ = await baton("work", **settings(nats))
-        if found["running"] and "running: none" not in out:
+        said = found["running"] and all(stage["workers"] for stage in found["stages"])
+        if said and "running: none" not in out:
             break
     return found, out
 

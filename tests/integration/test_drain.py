@@ -78,8 +78,8 @@ def test_two_hundred_running_answers_survive_the_drain_of_one_process_of_each_ki
     replicas = {"retriever": 2, "generator": 2, "tools": 2, "gateway": 2}
 
     async def scenario(one: System) -> tuple[list[Client], dict[str, str]]:
-        undisturbed = await asyncio.gather(*(one.ask_async(query, **SHORT) for query in QUESTIONS))
-        whole = dict(zip(QUESTIONS, map(answer, undisturbed), strict=True))
+        undisturbed = await asyncio.gather(*(one.whole_answer(query, **SHORT) for query in QUESTIONS))
+        whole = dict(zip(QUESTIONS, undisturbed, strict=True))
         clients = [Client(one, number, RUNNING // SOCKETS) for number in range(SOCKETS)]
         running = [asyncio.create_task(client.run()) for client in clients]
         await eventually(lambda: all(client.all_have("accepted") for client in clients), "all are accepted", 40)

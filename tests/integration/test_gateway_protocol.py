@@ -61,6 +61,19 @@ async def receive(socket: ClientConnection) -> dict[str, Any]:
     return message
 
 
+async def until(socket: ClientConnection, *kinds: str) -> list[dict[str, Any]]:
+    """The frames to the first of one of these kinds."""
+    frames: list[dict[str, Any]] = []
+    try:
+        async with asyncio.timeout(60):
+            while not frames or frames[-1]["type"] not in kinds:
+                frames.append(await receive(socket))
+    except TimeoutError as error:
+        error.add_note(f"no {' or '.join(kinds)} came, but: {frames}")
+        raise
+    return frames
+
+
 async def closed_with(socket: ClientConnection) -> int:
     async with asyncio.timeout(60):
         try:

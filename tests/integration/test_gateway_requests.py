@@ -16,7 +16,7 @@ from baton_proto.messages import Accepted, Announcement, AnswerChunk, Done, Timi
 from services.common import streams
 from services.common.job import Handler, Job
 from services.common.presence import announce
-from tests.integration.test_gateway_protocol import SECRET, connected, gateway, receive, token
+from tests.integration.test_gateway_protocol import SECRET, connected, gateway, receive, token, until
 from tests.rig import Rig, RunningWorker, rig
 from tests.servers.nats import Nats
 from tests.servers.processes import eventually
@@ -34,14 +34,6 @@ async def _answer(job: Job) -> None:
     for number in range(20):
         await job.write(AnswerChunk(content=f"{number} "))
     await job.finish(Done(finish_reason="stop", cited=[], citations=[], usage=Usage(), timings=Timings()))
-
-
-async def _until(socket: Any, *kinds: str) -> list[Frame]:
-    frames: list[Frame] = []
-    async with asyncio.timeout(60):
-        while not frames or frames[-1]["type"] not in kinds:
-            frames.append(await receive(socket))
-    return frames
 
 
 def _with_gateway(nats: Nats, folder: Path, scenario: Callable[[Rig, int], Awaitable[None]], **settings: str) -> None:
@@ -70,10 +62,10 @@ def test_a_cancel_stops_the_holder_and_ends_the_answer(nats: Nats, tmp_path: Pat
     async def scenario(one: Rig, port: int) -> None:
         async with _worker(one, port, _hang) as worker, connected(port) as socket:
             await _ask(socket, request_id="r")
-            await _until(socket, "answer_chunk")
+            await until(socket, "answer_chunk")
             for _ in range(2):  # cancelling again changes nothing
                 await socket.send('{"type": "cancel", "request_id": "r"}')
-            frames = await _until(socket, "done", "error")
+            frames = await until(socket, "done", "error")
             assert frames[-1]["finish_reason"] == "cancelled"
             await eventually(lambda: worker.worker.running == 0, "the holder has stopped", 60)
 
@@ -93,14 +85,14 @@ def test_a_query_whose_work_could_not_be_queued_goes_on_when_it_is_sent_again(na
             await eventually(lambda: workers_alive(port), "the gateway has heard of a worker", 60)
             await one.bus.client.jetstream().delete_stream(subjects.WORK_STREAM)
             await _ask(socket, request_id="r")
-            refused = (await _until(socket, "error"))[-1]
+            refused = (await until(socket, "error"))[-1]
             assert (refused["code"], refused["retryable"], refused.get("seq")) == ("overloaded", True, None)
             assert [type(frame) for frame in await one.frames(item)] == [Accepted]
             announcing.cancel()
             await streams.ensure(one.bus)
             async with _worker(one, port, _answer):
                 await _ask(socket, request_id="r")
-                frames = await _until(socket, "done", "error")
+                frames = await until(socket, "done", "error")
             assert frames[-1]["type"] == "done"
             assert [frame["seq"] for frame in frames] == list(range(22))
 
@@ -112,10 +104,10 @@ def test_a_cancel_that_no_holder_honours_is_honoured_by_the_gateway(nats: Nats, 
         async with connected(port) as socket:
             async with _worker(one, port, _hang) as worker:
                 await _ask(socket, request_id="r")
-                await _until(socket, "answer_chunk")
+                await until(socket, "answer_chunk")
                 await worker.die()
             await socket.send('{"type": "cancel", "request_id": "r"}')
-            frames = await _until(socket, "done", "error")
+            frames = await until(socket, "done", "error")
             assert frames[-1]["finish_reason"] == "cancelled"
 
     _with_gateway(nats, tmp_path, scenario)
@@ -138,7 +130,7 @@ def test_leaving_cancels_only_where_the_client_chose_so(nats: Nats, tmp_path: Pa
         async with _worker(one, port, wait_for_the_client_to_leave):
             async with connected(port) as socket:
                 await _ask(socket, request_id="r", on_disconnect=choice)
-                await _until(socket, "answer_chunk")
+                await until(socket, "answer_chunk")
             left.set()
             last = (await one.ended(item, 60))[-1]
         assert isinstance(last, Done)
@@ -151,15 +143,15 @@ def test_an_answer_is_the_same_live_resumed_attached_and_from_another_gateway(na
     async def scenario(one: Rig, first: int, second: int) -> None:
         async with _worker(one, first, _answer), connected(first) as socket:
             await _ask(socket, request_id="r")
-            live = [frame for frame in await _until(socket, "done", "error") if frame["type"] != "hello"]
+            live = [frame for frame in await until(socket, "done", "error") if frame["type"] != "hello"]
             assert [frame["seq"] for frame in live] == list(range(22))
             for port in (first, second):
                 async with connected(port) as other:
                     await receive(other)
                     await _ask(other, request_id="r")
-                    assert await _until(other, "done") == live
+                    assert await until(other, "done") == live
                     await other.send('{"type": "resume", "request_id": "r", "after_seq": 9}')
-                    resumed, *rest = await _until(other, "done")
+                    resumed, *rest = await until(other, "done")
                     assert (resumed["type"], resumed["recovered"], resumed["next_seq"]) == ("resumed", True, 10)
                     assert rest == live[10:]
                     await other.send('{"type": "resume", "request_id": "r", "after_seq": 21}')
@@ -185,7 +177,7 @@ def test_somebody_elses_request_does_not_exist(nats: Nats, tmp_path: Path) -> No
 
         async with _worker(one, port, _answer), connected(port, additional_headers=as_("alice")) as alice:
             await _ask(alice, request_id="r")
-            await _until(alice, "done")
+            await until(alice, "done")
             async with connected(port, additional_headers=as_("bob")) as bob:
                 await receive(bob)
                 for kind in ("resume", "cancel"):
@@ -204,7 +196,7 @@ def test_requests_beyond_the_limit_of_a_connection_are_refused_at_once(nats: Nat
         async with _worker(one, port, _hang), connected(port) as socket:
             for number in range(3):
                 await _ask(socket, request_id=f"r{number}")
-            refused = (await _until(socket, "error"))[-1]
+            refused = (await until(socket, "error"))[-1]
             assert (refused["code"], refused["retryable"]) == ("rate_limited", True)
             assert refused["retry_after_ms"] > 0
             assert "seq" not in refused
@@ -217,14 +209,14 @@ def test_a_known_request_is_shown_though_no_worker_is_left(nats: Nats, tmp_path:
         async with connected(port) as socket:
             async with _worker(one, port, _answer):
                 await _ask(socket, request_id="r")
-                live = [frame for frame in await _until(socket, "done") if frame["type"] != "hello"]
+                live = [frame for frame in await until(socket, "done") if frame["type"] != "hello"]
 
             async def refused() -> bool:
                 await _ask(socket, request_id="another")
-                return (await _until(socket, "error"))[-1]["code"] == "no_worker"
+                return (await until(socket, "error"))[-1]["code"] == "no_worker"
 
             await eventually(refused, "the gateway knows that nobody is left", 60)
             await _ask(socket, request_id="r")
-            assert await _until(socket, "done") == live
+            assert await until(socket, "done") == live
 
     _with_gateway(nats, tmp_path, scenario)

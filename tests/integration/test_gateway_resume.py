@@ -30,7 +30,7 @@ from baton_proto.sequencer import Sequencer
 from services.common.clock import now_ms
 from services.common.job import Handler, Job
 from services.common.log import LogWriter
-from tests.integration.test_gateway_protocol import closed, closed_with, connected, gateway, receive
+from tests.integration.test_gateway_protocol import closed, closed_with, connected, gateway, receive, until
 from tests.rig import Rig, rig
 from tests.servers.nats import Nats, nats_server
 from tests.servers.processes import Process, eventually, free_port
@@ -102,14 +102,6 @@ async def expire(one: Rig, item: WorkItem) -> None:
     """What `max_age` does to a log."""
     at = one.bus.address(item.key)
     await one.bus.client.jetstream().purge_stream(subjects.log_stream(at.shard), subject=subjects.log_subject(at))
-
-
-async def until(socket: Any, *kinds: str) -> list[Frame]:
-    frames: list[Frame] = []
-    async with asyncio.timeout(60):
-        while not frames or frames[-1]["type"] not in kinds:
-            frames.append(await receive(socket))
-    return frames
 
 
 async def tell(socket: Any, kind: str, request_id: str, **fields: Any) -> None:

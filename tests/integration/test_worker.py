@@ -312,7 +312,7 @@ def test_a_cancel_ends_the_log_whoever_holds_the_baton(nats: Nats, when: str) ->
             frames = await one.ended(item)
         assert isinstance(frames[-1], Done)
         assert frames[-1].finish_reason == "cancelled"
-        assert await one.queued() == 0
+        await one.settled()  # NATS takes an acknowledged message out of the queue a moment later
 
     run_rig(nats, scenario)
 

@@ -22,12 +22,14 @@ from tests.servers.nats import Nats
 from tests.servers.processes import PATIENCE_S, eventually, running, wait_until
 from tests.system import Frame, assert_contiguous, workers_alive
 
-CANCELS = 200
+CANCELS = 40
 AT_A_TIME = 4
 EVERY_S = 0.004
 LIMIT_MS = 100.0
-ROUNDS = 8
-"""Other tests run beside this one and take the processors from time to time: one round without that is the proof."""
+WANTED = 5
+ROUNDS = 40
+"""Other tests run beside this one and take the processors from time to time: so many rounds `WANTED` without that, of
+these, are the proof. They are short, so that most have a chance."""
 
 
 async def _retrieve(job: Job) -> None:
@@ -92,15 +94,16 @@ def test_a_cancel_closes_the_connection_to_the_model_within_a_tenth_of_a_second(
             gateway(tmp_path, nats) as (port, _),
         ):
             wait_until(lambda: "serving generate" in process.text(), "the generator serves")
+            good = 0
             for number in range(ROUNDS):
                 sent = asyncio.run(_cancel_many(nats, port, number * CANCELS))
                 expected = (number + 1) * CANCELS
                 wait_until(lambda most=expected: len(llm.closed()) == most, "every connection is closed")
                 closed = llm.closed()
                 took = sorted((closed[one] - at) * 1000 for one, at in sent.items())
-                p50, p99 = took[len(took) // 2], took[round(len(took) * 0.99) - 1]
-                print(f"{CANCELS} cancels until closed: p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {took[-1]:.1f} ms")
+                print(f"{CANCELS} cancels until closed: p50 {took[len(took) // 2]:.1f} ms, max {took[-1]:.1f} ms")
                 assert took[0] > 0
-                if p99 < LIMIT_MS:
+                good += took[-1] < LIMIT_MS
+                if good == WANTED:
                     return
-    pytest.fail(f"in none of {ROUNDS} rounds")
+    pytest.fail(f"only in {good} of {ROUNDS} rounds")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from services.common.config import RetrieverSettings
 from services.retriever.ingestion import telling
 from services.retriever.stored import StoredPassage
 from services.retriever.stores.local import LocalStore
 from tests.browser.page import DROP, AskPage
-from tests.browser.scripted import ScriptedGateway
+from tests.browser.scripted import WAIT_S, ScriptedGateway
 from tests.browser.test_page_use import CONTRAST, PHONE
 from tests.ingesting import worker_thread
 from tests.integration.test_gateway_protocol import gateway as running_gateway
@@ -25,6 +26,8 @@ from tests.servers.processes import eventually
 
 pytestmark = pytest.mark.anyio
 READ_MS = 60_000
+SOON = "Math.random = () => 0"
+"""The shortest of the pauses that are taken at random."""
 
 
 class Documents:
@@ -46,7 +49,9 @@ class Documents:
         await expect(self.ask.announcer).to_have_text(text)
 
     async def watches(self) -> None:
-        await eventually(lambda: self.shelf.watchers, "the page watches")
+        """The list that is read when the page watches has been read too: from now on it hears of changes in no other
+        way, and says them."""
+        await eventually(lambda: self.shelf.watchers and self.shelf.listed > 1, "the page watches")
 
 
 @pytest.fixture
@@ -305,6 +310,37 @@ async def test_a_list_that_comes_late_undoes_nothing_that_was_heard_of_meanwhile
     assert [await row.locator(".name").inner_text() for row in await documents.rows.all()] == ["new.md"]
 
 
+async def test_a_list_that_comes_after_a_later_one_undoes_nothing(page: Page, gateway: ScriptedGateway) -> None:
+    shelf = gateway.shelf
+    shelf.open = True
+    shelf.put("there.md")
+    read, due, came = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    lists = itertools.count(1)
+
+    async def hold(route: Route) -> None:
+        if next(lists) != 2:
+            await route.continue_()
+            return
+        old = await route.fetch()
+        read.set()
+        await due.wait()
+        await route.fulfill(response=old)
+        came.set()
+
+    await page.route("**/documents", hold)
+    await page.add_init_script(SOON)
+    documents = Documents(await AskPage(page, gateway.url).open(), gateway)
+    await asyncio.wait_for(read.wait(), WAIT_S)
+    shelf.hang_up()
+    await eventually(lambda: shelf.listed == 4, "the list is read again when the page watches anew")
+    shelf.put("new.md")
+    await expect(documents.row("new.md")).to_be_visible()
+    due.set()
+    await asyncio.wait_for(came.wait(), WAIT_S)
+    await page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 150))")
+    await expect(documents.rows).to_have_count(2)
+
+
 async def test_a_page_that_comes_back_watches_anew_and_knows_what_it_missed(
     page: Page, gateway: ScriptedGateway, documents: Documents
 ) -> None:
@@ -312,6 +348,7 @@ async def test_a_page_that_comes_back_watches_anew_and_knows_what_it_missed(
     (before,) = documents.shelf.watchers
     await (await gateway.connection()).close(1012)
     await gateway.connection()
+    await documents.page.evaluate(SOON)
     await eventually(lambda: documents.shelf.watchers and before not in documents.shelf.watchers, "it watches anew")
     documents.shelf.put("there.md", passages=9)
     await expect(documents.row("there.md")).to_contain_text("Ready · 9 passages")
@@ -370,6 +407,7 @@ async def test_on_a_chinese_phone_documents_are_in_the_drawer_and_are_read_out_t
     shelf.put("x" * 200 + ".pdf", "failed", error="y" * 200)
     shelf.put("c.md", "writing", done=1, total=2)
     ask = await AskPage(page, gateway.url).open()
+    await Documents(ask, gateway).watches()
     await page.get_by_role("button", name="添加文档").tap()
     await page.get_by_role("button", name="对话记录").tap()
     drawer = page.get_by_role("dialog")
@@ -399,6 +437,7 @@ async def test_the_texts_of_documents_have_enough_contrast(documents: Documents)
     assert await documents.page.evaluate(CONTRAST) == []
     await documents.row("a.md").get_by_role("button", name="Remove").click()
     assert await documents.page.evaluate(CONTRAST) == []
+    documents.shelf.takes.set()  # or the gateway waits for it before it ends
 
 
 class Gate:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import nats.errors
@@ -24,6 +25,10 @@ from tests.servers.nats import Place, places
 from tests.servers.processes import BIN, Process, accepts, eventually, wait_until
 
 PASSWORDS = {"NATS_PASSWORD": "p4fcb0e1", "NATS_CLUSTER_PASSWORD": "c0de5e10"}
+USER = {"user": "baton", "password": PASSWORDS["NATS_PASSWORD"]}
+ONCE: dict[str, Any] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "connect_timeout": 60}
+FILLED = 10_000_000
+"""Bytes that a test stores."""
 ALONE = pytest.mark.parametrize("overlay", ["dev", "prod"], indirect=True)
 """Components change nothing in NATS."""
 
@@ -80,7 +85,7 @@ def test_baton_makes_its_streams_on_the_servers_and_a_stranger_is_kept_out(
         async with asyncio.timeout(120), connect(settings, "test") as bus, streams.kept(bus):
             info = await bus.client.jetstream().stream_info("BATON_WORK")
         with pytest.raises(nats.errors.Error, match="Authorization Violation"):
-            await nats.connect(f"nats://127.0.0.1:{where[0].port}", allow_reconnect=False, max_reconnect_attempts=1)
+            await nats.connect(f"nats://127.0.0.1:{where[0].port}", **ONCE)
         return 1 + len(info.cluster.replicas or []) if info.cluster else 1
 
     assert asyncio.run(scenario()) == len(where)
@@ -95,35 +100,33 @@ def test_a_server_with_an_empty_volume_has_started_when_it_has_what_the_others_h
     with _running(prod, where) as processes:
         wait_until(lambda: all(place.healthy() for place in where), "all servers are healthy", within_s=60)
         asyncio.run(_fill(where[0]))
-        wait_until(lambda: _stored(where[2]) == _stored(where[0]), "the third has what the first has", within_s=30)
+        wait_until(lambda: _stored(where[2]) == _stored(where[0]) >= FILLED, "all have what was stored", within_s=60)
         processes[2].stop()
         shutil.rmtree(where[2].folder / "data")
         processes[2] = _start(prod, where[2], where, "")
-        wait_until(lambda: _get(where[2], path), "the third has started again", within_s=60)
+        wait_until(lambda: _well(where[2], path), "the third has started again", within_s=60)
         assert _stored(where[2]) == _stored(where[0])
 
 
 async def _fill(place: Place) -> None:
-    client = await nats.connect(place.url, user="baton", password=PASSWORDS["NATS_PASSWORD"])
-    stream = client.jetstream()
+    client = await nats.connect(place.url, **ONCE, **USER)
+    stream = client.jetstream(timeout=60)
     await stream.add_stream(name="BATON_LOG_0", subjects=["log"], num_replicas=3)
     for _ in range(20):
-        await stream.publish("log", bytes(500_000))
+        await stream.publish("log", bytes(FILLED // 20))
     await client.close()
 
 
-def _get(place: Place, path: str) -> httpx.Response | None:
-    """What the monitoring port answers, if that is well."""
+def _well(place: Place, path: str) -> bool:
+    """Whether the monitoring port answers, as a probe asks it."""
     with contextlib.suppress(httpx.HTTPError):
-        response = httpx.get(f"http://127.0.0.1:{place.monitor}{path}", timeout=5)
-        return response if response.is_success else None
-    return None
+        return httpx.get(f"http://127.0.0.1:{place.monitor}{path}", timeout=5).is_success
+    return False
 
 
 def _stored(place: Place) -> int:
-    """Bytes in all streams of a server."""
-    response = _get(place, "/jsz")
-    return int(response.json()["bytes"]) if response else 0
+    """Bytes in all streams of a server, which must be there."""
+    return int(httpx.get(f"http://127.0.0.1:{place.monitor}/jsz", timeout=60).json()["bytes"])
 
 
 def test_a_server_without_the_cluster_password_does_not_get_in(tmp_path: Path) -> None:
@@ -147,8 +150,7 @@ def test_the_sigterm_after_pre_stop_does_not_cut_a_lame_duck_short(
         assert subprocess.run(command, timeout=60).returncode == 0
 
     async def scenario() -> float:
-        options = {"user": "baton", "password": PASSWORDS["NATS_PASSWORD"], "allow_reconnect": False}
-        client = await nats.connect(f"nats://127.0.0.1:{place.port}", **options)
+        client = await nats.connect(f"nats://127.0.0.1:{place.port}", **ONCE, **USER)
         began = time.monotonic()
         await asyncio.to_thread(pre_stop)
         await eventually(lambda: "Entering lame duck mode" in process.text(), "it goes as a lame duck", within_s=60)

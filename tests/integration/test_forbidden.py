@@ -65,7 +65,8 @@ class Place:
         """What comes back to one message, to its end."""
         headers = {"Authorization": f"Bearer {token(user)}"}
         frames: list[Frame] = []
-        async with websockets.connect(f"ws://127.0.0.1:{self.port}/ws", additional_headers=headers) as socket:
+        url = f"ws://127.0.0.1:{self.port}/ws"
+        async with websockets.connect(url, additional_headers=headers, open_timeout=60) as socket:
             await socket.send(json.dumps(message))
             async with asyncio.timeout(60):
                 async for data in socket:

@@ -106,14 +106,25 @@ def test_a_changed_file_is_found_at_every_moment(nats: Nats, milvus: Milvus) -> 
 
 
 def test_the_corpus_version_is_unknown_while_files_are_worked_on_and_right_once_they_are_done(
-    nats: Nats, milvus: Milvus
+    nats: Nats, milvus: Milvus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A version that is not there in time is unknown too.
+    monkeypatch.setattr("services.retriever.corpus.WAIT_S", 60.0)
+    monkeypatch.setattr("services.retriever.corpus.FIRST_WAIT_S", 60.0)
+
     async def scenario(one: Place) -> None:
-        corpus = Corpus(one.library.store)
+        corpus, write, go_on = Corpus(one.library.store), one.library.store.upsert, asyncio.Event()
+
+        async def held(passages, total):
+            await go_on.wait()
+            await write(passages, total)
+
+        one.library.store.upsert = held
         async with one.working():
             records = [await one.add(f"{n}.md", f"# Paper {n}\n\nAbout subject {n}.") for n in range(20)]
             await eventually(lambda: one.busy.changing, "it works")
             assert await corpus.version({"everybody"}) is None
+            go_on.set()
             await one.done(*records)
             await eventually(lambda: not one.busy.changing, "it rests")
             version = None

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from services.common.config import RetrieverSettings
 from services.common.errors import ServiceError
 from services.retriever.milvus import open_retriever
 from services.retriever.port import Retriever, SearchRequest
@@ -22,6 +24,11 @@ from tests.servers.processes import ROOT, eventually, free_port, freeze
 from tests.shelf import ingest, settings_for, write_documents
 
 QUESTION = SearchRequest("vpn client", "en", 6)
+
+
+def patient(settings: RetrieverSettings) -> RetrieverSettings:
+    """For what is not to be cut short: a Milvus that has just started is slow where much else runs."""
+    return replace(settings, timeout_s=30.0)
 
 
 async def refused_in_time(retriever: Retriever) -> ServiceError:
@@ -50,7 +57,7 @@ def test_a_killed_milvus_is_a_clear_error_and_a_restarted_one_answers_again(
     async def scenario() -> None:
         with milvus_lite(tmp_path / "m", port) as server:
             settings = settings_for(server, timeout_s=2.0)
-            await ingest(settings, folder)
+            await ingest(patient(settings), folder)
             async with open_retriever(settings) as retriever:
                 await eventually(lambda: answers(retriever), "the retriever answers", 60)
                 server.process.kill()
@@ -92,7 +99,7 @@ def test_a_milvus_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> 
     async def scenario() -> None:
         with milvus_lite(tmp_path / "m") as server:
             settings = settings_for(server, timeout_s=1.0)
-            await ingest(settings, folder)
+            await ingest(patient(settings), folder)
             async with open_retriever(settings) as retriever, open_retriever(settings) as fresh:
                 await eventually(lambda: answers(retriever), "the retriever answers", 60)
                 freeze(server.process.pid)
@@ -113,7 +120,7 @@ def test_a_retriever_starts_before_its_milvus(tmp_path: Path) -> None:
     async def scenario() -> None:
         with milvus_lite(tmp_path / "m", port) as server:
             settings = settings_for(server, timeout_s=2.0)
-            await ingest(settings, folder)
+            await ingest(patient(settings), folder)
         async with open_retriever(settings) as retriever:
             await refused_in_time(retriever)
             with milvus_lite(tmp_path / "m", port):

@@ -145,7 +145,8 @@ def test_the_fingerprint_is_that_of_what_may_be_seen(place: Place) -> None:
 def test_the_address_of_a_document_answers_its_readers_only(place: Place) -> None:
     def status(text: str, *credentials: Any) -> int:
         headers = {"Authorization": f"Bearer {token(*credentials)}"} if credentials else {}
-        return httpx.get(f"http://127.0.0.1:{place.port}/documents/{place.ids[text]}", headers=headers).status_code
+        address = f"http://127.0.0.1:{place.port}/documents/{place.ids[text]}"
+        return httpx.get(address, headers=headers, timeout=60).status_code
 
     assert [status(text) for text in (ANN, GROUP, OPEN)] == [401, 401, 401]
     assert [status(text, "ann") for text in (ANN, GROUP, OPEN)] == [200, 404, 200]
@@ -158,9 +159,9 @@ def test_somebody_elses_answer_is_not_found_by_its_request_or_conversation(place
         frames: list[Frame] = []
         uri = f"ws://127.0.0.1:{place.port}/ws"
         headers = {"Authorization": f"Bearer {token('mallory')}"}
-        async with websockets.connect(uri, additional_headers=headers) as socket:
+        async with websockets.connect(uri, additional_headers=headers, open_timeout=60) as socket:
             await socket.send(json.dumps(message))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 async for data in socket:
                     frames.append(json.loads(data))
                     if frames[-1]["type"] in ("done", "error"):
@@ -176,5 +177,6 @@ def test_somebody_elses_answer_is_not_found_by_its_request_or_conversation(place
     of_hers = httpx.get(
         f"http://127.0.0.1:{place.port}/conversations/private-c",
         headers={"Authorization": f"Bearer {token('mallory')}"},
+        timeout=60,
     )
     assert "vermilion" not in of_hers.text

@@ -106,7 +106,7 @@ export class FilesPanel {
       const meanwhile = new Map();
       this.meanwhile = meanwhile;
       const { files, may_upload: may, max_bytes: most } = await listFiles(this.client);
-      if (signal.aborted) return;
+      if (signal.aborted || this.meanwhile !== meanwhile) return; // who asked later knows better
       this.files = new Map(files.map((file) => [file.file, file]));
       for (const file of [...files].sort((a, b) => a.updated_ms - b.updated_ms)) this.#rank(file);
       for (const file of meanwhile.values()) this.#put(file);

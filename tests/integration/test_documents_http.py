@@ -273,7 +273,9 @@ def test_uploads_can_be_for_some_only_or_off(nats: Nats, tmp_path: Path) -> None
         assert User(port, "alice").upload("a.md").status_code == 403
         assert User(port, "alice").http.get("/documents").json()["may_upload"] is False
         assert User(port, "bob", "writers").upload("a.md").status_code == 202
-    with gateway(tmp_path, nats, BATON_UPLOADS="false") as (port, _):
-        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+    with (
+        gateway(tmp_path, nats, BATON_UPLOADS="false") as (port, _),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+    ):
         assert http.get("/documents").json()["may_upload"] is False
         assert http.post("/documents", files=[("file", ("a.md", b"x"))]).status_code == 403

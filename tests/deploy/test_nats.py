@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import nats.errors
 import pytest
+from nats.js.errors import NoStreamResponseError
 
 from services.common import streams
 from services.common.config import NatsSettings
@@ -112,8 +113,16 @@ async def _fill(place: Place) -> None:
     client = await nats.connect(place.url, **ONCE, **USER)
     stream = client.jetstream(timeout=60)
     await stream.add_stream(name="BATON_LOG_0", subjects=["log"], num_replicas=3)
+
+    async def published() -> bool:
+        try:
+            await stream.publish("log", bytes(FILLED // 20))
+        except NoStreamResponseError:  # this server has yet to hear where the stream is
+            return False
+        return True
+
     for _ in range(20):
-        await stream.publish("log", bytes(FILLED // 20))
+        await eventually(published, "the stream takes what is published")
     await client.close()
 
 
